@@ -1,0 +1,30 @@
+"""The one building block that torch.nn lacks, and what fusing and streaming both ask about torch's own."""
+
+from torch import Tensor, nn
+
+
+class Residual(nn.Sequential):
+    """A sequence of layers whose input is added to its output: ``x + layers(x)``."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + super().forward(x)
+
+
+def keeps_size(layer: nn.Module) -> bool:
+    """Whether the layer is a convolution of odd size, stride 1 and zero padding, whose output is as large as its input."""
+    return (
+        type(layer) is nn.Conv2d
+        and layer.stride == (1, 1)
+        and layer.dilation == (1, 1)
+        and layer.padding_mode == "zeros"
+        and layer.padding == (layer.kernel_size[0] // 2, layer.kernel_size[1] // 2)
+        and layer.kernel_size[0] % 2 == layer.kernel_size[1] % 2 == 1
+    )
+
+
+def repeat_factor(layer: nn.Module) -> int:
+    """How many times the layer repeats each row and column: 0 unless it is a nearest ``Upsample`` by an integer."""
+    if type(layer) is not nn.Upsample or layer.mode != "nearest" or not isinstance(layer.scale_factor, (int, float)):
+        return 0
+    factor = int(layer.scale_factor)
+    return factor if factor == layer.scale_factor else 0

@@ -1,0 +1,130 @@
+"""The same function band by band: bounded memory, same result.
+
+A picture is pushed through the network in bands of full-width rows. Every layer that looks at neighbouring rows keeps
+the few rows that the next band needs, so nothing is computed twice and there is no seam:
+
+* ``Conv2d`` of height k keeps the last k - 1 rows of its input; rows of zeros stand above the first band and below
+  the last one, exactly as in the padded picture.
+* ``Residual`` keeps the input rows whose partners its inner layers have not produced yet.
+* The other supported layers look at single rows and keep nothing.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .layers import Residual, keeps_size, repeat_factor
+
+# Layers that look at one row at a time, beside nearest upsampling.
+ROW_BY_ROW = (nn.PReLU, nn.LeakyReLU, nn.Sigmoid, nn.PixelShuffle)
+
+# What a layer keeps between two bands. It belongs to the call that streams, never to the layer.
+State = Any
+
+
+def push(layer: nn.Module, state: State, rows: Tensor | None, *, last: bool) -> tuple[State, Tensor | None]:
+    """Push the next rows of a picture through a layer, or through a whole network.
+
+    Args:
+        layer: a fused generator, or one of its layers.
+        state: what the previous push returned; None before the first one. It is never changed in place: a push that
+            failed can be repeated with the same state.
+        rows: (N, C, rows, W), or None where an earlier layer has nothing ready yet.
+        last: whether the picture ends with these rows.
+
+    Returns:
+        The new state, and the output rows that are complete by now, or None.
+
+    Raises:
+        TypeError: the layer is of a kind that cannot be streamed.
+    """
+    kind = type(layer)
+    if kind is Residual:
+        return _push_residual(layer, state, rows, last)
+    if kind is nn.Sequential:
+        return _push_sequence(layer, state, rows, last)
+    if keeps_size(layer):
+        return _push_conv(layer, state, rows, last)
+    if kind in ROW_BY_ROW or repeat_factor(layer):
+        return None, None if rows is None else layer(rows)
+    raise TypeError(f"cannot stream {layer}: only the fused generator's layers are known to work row by row")
+
+
+def stream(network: nn.Sequential, lr: Tensor, *, band: int) -> Iterator[Tensor]:
+    """Yield the network's output for a picture as bands of rows, from top to bottom.
+
+    Put together they are the output for the whole picture. The bands differ in height: the network looks ahead.
+
+    Args:
+        network: a fused generator.
+        lr: (N, 3, H, W) in [0, 1], on the network's device and of its type.
+        band: rows of ``lr`` in a push.
+
+    Raises:
+        ValueError: the band has no rows.
+        TypeError: the network has a layer that cannot be streamed.
+    """
+    if band < 1:
+        raise ValueError(f"band must be at least one row, got {band}")
+    state: State = None
+    height = lr.shape[2]
+    for top in range(0, height, band):
+        # Entered anew for each band: around the yield it would hold the caller in inference mode.
+        with torch.inference_mode():
+            state, rows = push(network, state, lr[:, :, top : top + band], last=top + band >= height)
+        if rows is not None:
+            yield rows
+
+
+def receptive_radius(network: nn.Sequential, radius: int = 0) -> int:
+    """Count the input rows above and below that output pixels within ``radius`` of one another depend on."""
+    for layer in reversed(network):
+        if isinstance(layer, nn.Sequential):
+            radius = receptive_radius(layer, radius)
+        elif isinstance(layer, nn.Conv2d):
+            radius += layer.kernel_size[0] // 2
+        elif isinstance(layer, nn.PixelShuffle):
+            radius = -(-radius // layer.upscale_factor)
+        elif isinstance(layer, nn.Upsample):
+            radius = -(-radius // int(layer.scale_factor))  # type: ignore[arg-type]
+    return radius
+
+
+def _push_sequence(
+    layers: nn.Sequential, states: State, rows: Tensor | None, last: bool
+) -> tuple[State, Tensor | None]:
+    states = states or [None] * len(layers)
+    after = []
+    for layer, state in zip(layers, states, strict=True):
+        state, rows = push(layer, state, rows, last=last)
+        after.append(state)
+    return after, rows
+
+
+def _push_conv(conv: nn.Conv2d, kept: State, rows: Tensor | None, last: bool) -> tuple[State, Tensor | None]:
+    if rows is None and not last:
+        return kept, None
+    reach = conv.padding[0]
+    above, below = reach if kept is None else 0, reach if last else 0
+    seen = torch.cat([part for part in (kept, rows) if part is not None], dim=2)
+    if above or below:
+        seen = F.pad(seen, (0, 0, above, below))
+    ready = None
+    if seen.shape[2] > 2 * reach:
+        ready = F.conv2d(seen, conv.weight, conv.bias, padding=(0, conv.padding[1]), groups=conv.groups)
+    # A clone, since a view would keep the whole band in memory.
+    return seen[:, :, max(0, seen.shape[2] - 2 * reach) :].clone(), ready
+
+
+def _push_residual(block: Residual, state: State, rows: Tensor | None, last: bool) -> tuple[State, Tensor | None]:
+    inner, waiting = state or (None, None)
+    if rows is not None:
+        waiting = rows if waiting is None else torch.cat([waiting, rows], dim=2)
+    inner, ready = _push_sequence(block, inner, rows, last)
+    if ready is None:
+        return (inner, waiting), None
+    count = ready.shape[2]
+    return (inner, waiting[:, :, count:].clone()), waiting[:, :, :count] + ready

@@ -49,7 +49,13 @@ def build_patch_discriminator() -> nn.Sequential:
     All of its convolutions are spectrally normalised, so that it cannot run away from the generator.
     """
     layers: list[nn.Module] = []
-    for before, after, size, stride in ((3, 48, 3, 1), (48, 48, 4, 2), (48, 96, 4, 2), (96, 192, 4, 2), (192, 192, 3, 1)):
+    for before, after, size, stride in (
+        (3, 48, 3, 1),
+        (48, 48, 4, 2),
+        (48, 96, 4, 2),
+        (96, 192, 4, 2),
+        (192, 192, 3, 1),
+    ):
         layers += [spectral_norm(nn.Conv2d(before, after, size, stride, padding=1)), nn.LeakyReLU(0.2)]
     layers.append(spectral_norm(nn.Conv2d(192, 1, 3, padding=1)))
     return nn.Sequential(*layers)

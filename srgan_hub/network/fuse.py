@@ -27,7 +27,9 @@ def fuse(network: nn.Sequential) -> nn.Sequential:
 
     Batch norm is taken in evaluation mode. The network itself is left as it is; nothing is shared with the result.
     """
-    layers = [(name, fuse(layer) if isinstance(layer, nn.Sequential) else layer) for name, layer in network.named_children()]
+    layers = [
+        (name, fuse(layer) if isinstance(layer, nn.Sequential) else layer) for name, layer in network.named_children()
+    ]
     fused = type(network)(OrderedDict(_move_tail(_fold_batch_norm(layers))))
     return copy.deepcopy(fused).eval().requires_grad_(False)
 
@@ -38,9 +40,10 @@ Layers = list[tuple[str, nn.Module]]
 def _fold_batch_norm(layers: Layers) -> Layers:
     folded: Layers = []
     for name, layer in layers:
-        if isinstance(layer, nn.BatchNorm2d) and folded and isinstance(folded[-1][1], nn.Conv2d):
-            conv_name, conv = folded.pop()
-            folded.append((conv_name, fuse_conv_bn_eval(copy.deepcopy(conv).eval(), copy.deepcopy(layer).eval())))
+        conv_name, conv = folded[-1] if folded else ("", None)
+        if isinstance(layer, nn.BatchNorm2d) and isinstance(conv, nn.Conv2d):
+            # torch folds only what is in evaluation mode, and the network may be in training.
+            folded[-1] = conv_name, fuse_conv_bn_eval(copy.deepcopy(conv).eval(), copy.deepcopy(layer).eval())
         else:
             folded.append((name, layer))
     return folded

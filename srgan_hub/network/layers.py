@@ -11,7 +11,7 @@ class Residual(nn.Sequential):
 
 
 def keeps_size(layer: nn.Module) -> bool:
-    """Whether the layer is a convolution of odd size, stride 1 and zero padding, whose output is as large as its input."""
+    """Whether the layer is a convolution with zero padding whose output is as large as its input."""
     return (
         type(layer) is nn.Conv2d
         and layer.stride == (1, 1)

@@ -9,7 +9,8 @@ the few rows that the next band needs, so nothing is computed twice and there is
 * The other supported layers look at single rows and keep nothing.
 """
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .layers import Residual, keeps_size, repeat_factor
+
+logger = logging.getLogger(__name__)
 
 # Layers that look at one row at a time, beside nearest upsampling.
 ROW_BY_ROW = (nn.PReLU, nn.LeakyReLU, nn.Sigmoid, nn.PixelShuffle)
@@ -41,27 +44,30 @@ def push(layer: nn.Module, state: State, rows: Tensor | None, *, last: bool) -> 
     Raises:
         TypeError: the layer is of a kind that cannot be streamed.
     """
-    kind = type(layer)
-    if kind is Residual:
+    if type(layer) is Residual:
         return _push_residual(layer, state, rows, last)
-    if kind is nn.Sequential:
+    if type(layer) is nn.Sequential:
         return _push_sequence(layer, state, rows, last)
-    if keeps_size(layer):
+    if isinstance(layer, nn.Conv2d) and keeps_size(layer):
         return _push_conv(layer, state, rows, last)
-    if kind in ROW_BY_ROW or repeat_factor(layer):
+    if type(layer) in ROW_BY_ROW or repeat_factor(layer):
         return None, None if rows is None else layer(rows)
     raise TypeError(f"cannot stream {layer}: only the fused generator's layers are known to work row by row")
 
 
-def stream(network: nn.Sequential, lr: Tensor, *, band: int) -> Iterator[Tensor]:
+def stream(
+    network: nn.Sequential, lr: Tensor, *, band: int, load: Callable[[Tensor], Tensor] | None = None
+) -> Iterator[Tensor]:
     """Yield the network's output for a picture as bands of rows, from top to bottom.
 
-    Put together they are the output for the whole picture. The bands differ in height: the network looks ahead.
+    Put together they are the output for the whole picture. The bands differ in height, since the network looks ahead.
+    Where memory runs out, the push is repeated with bands of half the height; what was yielded before stands.
 
     Args:
         network: a fused generator.
-        lr: (N, 3, H, W) in [0, 1], on the network's device and of its type.
+        lr: (N, C, H, W). It may lie elsewhere and be of another type than the network takes, if ``load`` converts it.
         band: rows of ``lr`` in a push.
+        load: turns rows of ``lr`` into the network's input, (N, 3, rows, W) in [0, 1].
 
     Raises:
         ValueError: the band has no rows.
@@ -70,13 +76,28 @@ def stream(network: nn.Sequential, lr: Tensor, *, band: int) -> Iterator[Tensor]
     if band < 1:
         raise ValueError(f"band must be at least one row, got {band}")
     state: State = None
-    height = lr.shape[2]
-    for top in range(0, height, band):
+    top, height = 0, lr.shape[2]
+    while top < height:
+        bottom = min(top + band, height)
         # Entered anew for each band: around the yield it would hold the caller in inference mode.
         with torch.inference_mode():
-            state, rows = push(network, state, lr[:, :, top : top + band], last=top + band >= height)
+            try:
+                seen = lr[:, :, top:bottom]
+                state, rows = push(network, state, load(seen) if load else seen, last=bottom == height)
+            except (RuntimeError, MemoryError) as error:
+                if band == 1 or not _is_out_of_memory(error):
+                    raise
+                band = -(-min(band, height) // 2)
+                logger.warning("out of memory: going on with bands of %d rows", band)
+                rows = None
+                continue
+        top = bottom
         if rows is not None:
             yield rows
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) or "allocate memory" in str(error)
 
 
 def receptive_radius(network: nn.Sequential, radius: int = 0) -> int:
@@ -107,22 +128,22 @@ def _push_sequence(
 def _push_conv(conv: nn.Conv2d, kept: State, rows: Tensor | None, last: bool) -> tuple[State, Tensor | None]:
     if rows is None and not last:
         return kept, None
-    reach = conv.padding[0]
+    reach, side = conv.kernel_size[0] // 2, conv.kernel_size[1] // 2
     above, below = reach if kept is None else 0, reach if last else 0
     seen = torch.cat([part for part in (kept, rows) if part is not None], dim=2)
     if above or below:
         seen = F.pad(seen, (0, 0, above, below))
     ready = None
     if seen.shape[2] > 2 * reach:
-        ready = F.conv2d(seen, conv.weight, conv.bias, padding=(0, conv.padding[1]), groups=conv.groups)
+        ready = F.conv2d(seen, conv.weight, conv.bias, padding=(0, side), groups=conv.groups)
     # A clone, since a view would keep the whole band in memory.
     return seen[:, :, max(0, seen.shape[2] - 2 * reach) :].clone(), ready
 
 
 def _push_residual(block: Residual, state: State, rows: Tensor | None, last: bool) -> tuple[State, Tensor | None]:
     inner, waiting = state or (None, None)
-    if rows is not None:
-        waiting = rows if waiting is None else torch.cat([waiting, rows], dim=2)
+    parts = [part for part in (waiting, rows) if part is not None]
+    waiting = torch.cat(parts, dim=2) if len(parts) == 2 else (parts or [None])[0]
     inner, ready = _push_sequence(block, inner, rows, last)
     if ready is None:
         return (inner, waiting), None

@@ -1,0 +1,190 @@
+"""Picture files to arrays and back, with what must survive: colour profile, EXIF, resolution, transparency, gray."""
+
+import io
+import logging
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import ExifTags, Image, ImageCms, ImageFile, ImageOps, UnidentifiedImageError
+
+logger = logging.getLogger(__name__)
+
+# By suffix: Pillow's name of the format, how it is written, its largest side.
+_FORMATS: dict[str, tuple[str, dict[str, Any], int]] = {
+    ".png": ("PNG", {}, 2**31 - 1),
+    ".jpg": ("JPEG", {"quality": 95, "subsampling": "4:4:4"}, 65_535),
+    ".jpeg": ("JPEG", {"quality": 95, "subsampling": "4:4:4"}, 65_535),
+    ".webp": ("WEBP", {"lossless": True}, 16_383),
+    ".bmp": ("BMP", {}, 2**31 - 1),
+    ".tif": ("TIFF", {"compression": "tiff_adobe_deflate"}, 2**31 - 1),
+    ".tiff": ("TIFF", {"compression": "tiff_adobe_deflate"}, 2**31 - 1),
+}
+SUFFIXES = tuple(_FORMATS)
+# 8000 x 8000 in; four times as large, that is a gigapixel out.
+MAX_PIXELS = 64_000_000
+# What is carried from a picture to its larger self.
+_CARRIED = ("icc_profile", "exif", "dpi")
+
+
+class PictureError(ValueError):
+    """A picture that cannot be read, upscaled or written. The message names it, says why and what to do."""
+
+
+def read(path: Path, *, max_pixels: int | None = MAX_PIXELS) -> Image.Image:
+    """Read a picture file, upright, as a PIL image of mode L, LA, RGB or RGBA.
+
+    Its ``info`` holds what a larger copy must carry: icc_profile, exif (orientation applied and reset), dpi.
+
+    Args:
+        path: a file of any kind that Pillow reads.
+        max_pixels: the largest width times height, checked from the header before anything is decoded.
+
+    Raises:
+        PictureError: the file is missing, no picture, broken, animated or too large.
+    """
+    image = open_header(path, max_pixels=max_pixels)
+    try:
+        if any(";16" in str(tile) for tile in image.tile):
+            logger.warning("%s has 16 bits per channel and is read with 8", path)
+        with image:
+            image.load()
+            return normalise(image, name=str(path))
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        if isinstance(error, PictureError):
+            raise
+        raise PictureError(f"{path} is broken or cut short: {error}; try opening and saving it anew") from error
+
+
+def open_header(path: Path, *, max_pixels: int | None = MAX_PIXELS) -> ImageFile.ImageFile:
+    """Open a picture and check what its header says; nothing is decoded yet. Arguments and errors as for ``read``."""
+    try:
+        if path.is_dir():
+            raise PictureError(f"{path} is a folder; name the pictures in it")
+        if path.stat().st_size == 0:
+            raise PictureError(f"{path} is empty (0 bytes)")
+        image = Image.open(path)
+    except FileNotFoundError:
+        raise PictureError(f"{path} does not exist") from None
+    except Image.DecompressionBombError as error:
+        raise PictureError(f"{path} is too large: {error}") from error
+    except UnidentifiedImageError:
+        raise PictureError(
+            f"{path} is not a picture that can be read (PNG, JPEG, WebP, BMP, TIFF and others can)"
+        ) from None
+    except (OSError, SyntaxError, ValueError) as error:
+        if isinstance(error, PictureError):
+            raise
+        raise PictureError(f"{path} cannot be opened: {error}") from error
+    # Phones store a preview as second frame of an MPO file; it is not an animation.
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1 and image.format != "MPO":
+        raise PictureError(f"{path} holds {frames} frames; animations and multi-page files are not supported")
+    if max_pixels is not None and image.width * image.height > max_pixels:
+        raise PictureError(
+            f"{path} has {image.width} x {image.height} pixels; the limit is {max_pixels / 1e6:.3g} million pixels"
+        )
+    return image
+
+
+def normalise(image: Image.Image, *, name: str = "the picture") -> Image.Image:
+    """Turn a PIL image upright and into mode L, LA, RGB or RGBA, without colours where its palette has none.
+
+    Raises:
+        PictureError: the mode has no such equivalent.
+    """
+    image = _upright(image)
+    info: dict[Any, Any] = {key: image.info[key] for key in _CARRIED if key in image.info}
+    if image.mode == "CMYK":
+        image = _from_cmyk(image)
+        info.pop("icc_profile", None)
+    elif image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif image.mode in ("1", "L", "P", "PA", "LA", "La", "RGB", "RGBA", "RGBa", "RGBX", "YCbCr", "HSV"):
+        gray = image.mode in ("1", "L", "LA", "La") or (image.mode in ("P", "PA") and _gray_palette(image))
+        alpha = image.has_transparency_data
+        # Pillow reads transparency out of palettes and colour keys only on the way to RGBA.
+        image = image.convert("RGBA") if alpha else image
+        image = image.convert(("L" if gray else "RGB") + ("A" if alpha else ""))
+    else:
+        raise PictureError(f"{name} has pixels of mode {image.mode}; 8-bit gray, colour and palette can be upscaled")
+    image.info = info
+    return image
+
+
+def to_array(image: Image.Image) -> np.ndarray:
+    """Give a normalised image's pixels: (H, W) for gray, else (H, W, C), uint8."""
+    return np.asarray(image)
+
+
+def to_image(array: np.ndarray, *, like: Image.Image) -> Image.Image:
+    """Make an image of pixels (H, W) or (H, W, C), uint8, that carries what ``like`` carries."""
+    image = Image.fromarray(array)
+    image.info = dict(like.info)
+    return image
+
+
+def check_output(path: Path, *, width: int, height: int, alpha: bool) -> None:
+    """Check that a picture of this size and kind can be written to ``path``, before any work is done.
+
+    Raises:
+        PictureError: the suffix is unknown, or its format cannot hold the picture.
+    """
+    if path.suffix.lower() not in _FORMATS:
+        raise PictureError(f"{path}: cannot write {path.suffix or 'a file without suffix'}; use {', '.join(SUFFIXES)}")
+    name, _, limit = _FORMATS[path.suffix.lower()]
+    if max(width, height) > limit:
+        raise PictureError(f"{path}: {name} holds at most {limit} pixels a side, this is {width} x {height}; use .png")
+    if alpha and name in ("JPEG", "BMP"):
+        raise PictureError(f"{path}: {name} cannot hold transparency; use .png, .webp or .tif")
+
+
+def write(image: Image.Image, path: Path) -> None:
+    """Write an image by its suffix, aside first and then renamed: the file is whole or not there.
+
+    Raises:
+        PictureError: the format cannot hold it, or the place cannot be written.
+    """
+    check_output(path, width=image.width, height=image.height, alpha="A" in image.mode)
+    name, options, _ = _FORMATS[path.suffix.lower()]
+    carried = {key: image.info[key] for key in _CARRIED if image.info.get(key)}
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with aside.open("wb") as file:
+            image.save(file, format=name, **options, **carried)
+        aside.replace(path)
+    except OSError as error:
+        raise PictureError(f"{path} cannot be written: {error.strerror or error}") from error
+    finally:
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        return ImageOps.exif_transpose(image) if orientation != 1 else image
+    except (SyntaxError, ValueError, KeyError, TypeError) as error:
+        logger.warning("broken EXIF data left out: %s", error)
+        image.info.pop("exif", None)
+        return image
+
+
+def _from_cmyk(image: Image.Image) -> Image.Image:
+    profile = image.info.get("icc_profile")
+    if profile:
+        with suppress(ImageCms.PyCMSError):
+            converted = ImageCms.profileToProfile(
+                image, ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB"), outputMode="RGB"
+            )
+            if converted is not None:
+                return converted
+    return image.convert("RGB")
+
+
+def _gray_palette(image: Image.Image) -> bool:
+    colours = np.asarray(image.getpalette("RGB") or [0, 0, 0]).reshape(-1, 3)
+    used = colours[[index for _, index in image.getcolors() or [] if isinstance(index, int) and index < len(colours)]]
+    return bool((used == used[:, :1]).all())

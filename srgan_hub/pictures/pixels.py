@@ -1,0 +1,84 @@
+"""An integer picture as the network sees it: bands of NCHW tensors in [0, 1], and back.
+
+Gray is shown to the network as three equal channels and comes back gray. Transparent pictures are premultiplied, so
+that hidden colours do not bleed into edges, and alpha goes through the network beside the colours.
+"""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class Pixels:
+    """The channels of one picture, ready to be streamed.
+
+    Args:
+        array: (H, W) or (H, W, C), uint8 or uint16; C is 1 gray, 2 gray and alpha, 3 RGB, 4 RGB and alpha.
+        scale: how many times larger the result is.
+
+    Raises:
+        ValueError: the array has another shape or type.
+    """
+
+    def __init__(self, array: np.ndarray, scale: int) -> None:
+        if array.dtype not in (np.uint8, np.uint16):
+            raise ValueError(
+                f"expected an array of uint8 or uint16, got {array.dtype}; for floats pass a CHW tensor in [0, 1]"
+            )
+        if array.ndim not in (2, 3) or array.size == 0 or (array.ndim == 3 and array.shape[2] not in (1, 2, 3, 4)):
+            raise ValueError(f"expected an array (height, width) or (height, width, 1 to 4), got {array.shape}")
+        self.flat = array.ndim == 2
+        self.dtype = array.dtype
+        self.levels = int(np.iinfo(array.dtype).max)
+        self.scale = scale
+        array = array[:, :, None] if self.flat else array
+        self.channels = array.shape[2]
+        colours = array[:, :, : 1 if self.channels < 3 else 3]
+        self.gray = colours.shape[2] == 1 or bool(
+            np.array_equal(colours[:, :, 0], colours[:, :, 1]) and np.array_equal(colours[:, :, 0], colours[:, :, 2])
+        )
+        alpha = array[:, :, -1] if self.channels in (2, 4) else None
+        self.alpha = None if alpha is None or alpha.min() == self.levels else _local_range(alpha, self.levels)
+        # A view of (1, C, H, W): the network's rows are converted band by band.
+        self.lr = torch.from_numpy(np.require(array, requirements=["C", "W"])).permute(2, 0, 1)[None]
+
+    def load(self, rows: Tensor) -> Tensor:
+        """Convert rows of ``self.lr`` to what the network sees: (1, 3, rows, W), or (2, 3, rows, W) with alpha."""
+        x = rows.float() / self.levels
+        colours = x[:, :1].expand(-1, 3, -1, -1) if self.gray else x[:, :3]
+        if self.alpha is None:
+            return colours
+        alpha = x[:, -1:]
+        return torch.cat([colours * alpha, alpha.expand(-1, 3, -1, -1)])
+
+    def save(self, sr: Tensor, top: int) -> np.ndarray:
+        """Convert the network's output (1 or 2, 3, rows, W) in [0, 1], from row ``top`` on, to the picture's kind."""
+        colours = sr[:1].mean(1, keepdim=True) if self.gray else sr[:1]
+        alpha = torch.ones_like(colours[:, :1])
+        if self.alpha is not None:
+            lowest, highest = (self._repeat(limit, top, sr.shape[2], sr.device) for limit in self.alpha)
+            alpha = sr[1:].mean(1, keepdim=True).clamp(lowest, highest)
+            colours = torch.where(alpha > 0, colours / alpha.clamp(min=1e-6), 0).clamp(0, 1)
+        if self.channels >= 3:
+            colours = colours.expand(-1, 3, -1, -1)
+        if self.channels in (2, 4):
+            colours = torch.cat([colours, alpha], dim=1)
+        # Through int32, since torch rounds to uint8 but has few operations on uint16.
+        levels = (
+            (colours[0].permute(1, 2, 0) * self.levels).round().to(torch.uint8 if self.levels == 255 else torch.int32)
+        )
+        array = levels.cpu().numpy().astype(self.dtype, copy=False)
+        return array[:, :, 0] if self.flat else array
+
+    def _repeat(self, limit: Tensor, top: int, height: int, device: torch.device) -> Tensor:
+        first = top // self.scale
+        rows = limit[:, :, first : -(-(top + height) // self.scale)].to(device)
+        large = F.interpolate(rows, scale_factor=self.scale, mode="nearest")
+        return large[:, :, top - first * self.scale :][:, :, :height]
+
+
+def _local_range(alpha: np.ndarray, levels: int) -> tuple[Tensor, Tensor]:
+    """Give the smallest and largest alpha around each pixel: opaque stays opaque and empty stays empty."""
+    x = torch.from_numpy(alpha.astype(np.float32) / levels)[None, None]
+    return -F.max_pool2d(-x, 3, 1, 1), F.max_pool2d(x, 3, 1, 1)

@@ -1,0 +1,225 @@
+"""Upscale pictures with a generator: fused once, streamed, on the device and in the precision that suit."""
+
+import contextlib
+import copy
+import logging
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from .network.fuse import fuse
+from .network.stream import receptive_radius, stream
+from .pictures import files
+from .pictures.pixels import Pixels
+
+logger = logging.getLogger(__name__)
+
+# How many LR pixels go through the network at once. A GPU needs more, or it waits for its own launches.
+CPU_BUDGET = 32_768
+GPU_BUDGET = 262_144
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+Progress = Callable[[int, int], None]
+
+
+class Upscaler:
+    """A generator prepared for many pictures. Threads may share one: all state of a picture belongs to its call.
+
+    Args:
+        generator: from ``build_generator``; it is copied.
+        scale: its scale.
+        precision: "auto", "fp32", "bf16" or "fp16". "auto" takes bf16 for 8-bit pictures where the device has it in
+            hardware, and float32 otherwise.
+        device: "auto" (cuda, then mps, then cpu) or any torch device.
+        memory: LR pixels that go through the network at once, the measure of the memory it takes.
+        band: LR rows that go through at once, instead of ``memory``.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        generator: nn.Sequential,
+        *,
+        scale: int,
+        precision: str = "auto",
+        device: str | torch.device = "auto",
+        memory: int | None = None,
+        band: int | None = None,
+    ) -> None:
+        if precision not in ("auto", *PRECISIONS):
+            raise ValueError(f"precision must be auto, {', '.join(PRECISIONS)}, got {precision!r}")
+        for name, value in (("memory", memory), ("band", band)):
+            if value is not None and (type(value) is not int or value < 1):
+                raise ValueError(f"{name} must be a positive integer, got {value!r}")
+        self.scale = scale
+        self.precision = precision
+        self.device = _device(device)
+        self.band = band
+        self.memory = memory or (CPU_BUDGET if self.device.type == "cpu" else GPU_BUDGET)
+        fused = fuse(generator).to(self.device).to(memory_format=torch.channels_last)
+        # The last sigmoid runs in float32, behind the check that half precision has not overflowed.
+        self._sigmoid = fused[-1]
+        self._networks = {torch.float32: fused[:-1]}
+        self._radius = receptive_radius(fused)
+
+    def upscale(self, picture: Any, *, progress: Progress | None = None) -> Any:
+        """Enlarge a picture.
+
+        Args:
+            picture: a path; a PIL image; an array (H, W) or (H, W, C) of uint8 or uint16; or a float tensor
+                (3, H, W) or (N, 3, H, W) in [0, 1], RGB.
+            progress: called with (rows done, all rows) of the picture that is being enlarged, after each band.
+
+        Returns:
+            The same kind, ``scale`` times as high and wide; a PIL image for a path. Gray stays gray, transparency
+            is kept, and a PIL image keeps its colour profile, EXIF data and resolution.
+
+        Raises:
+            PictureError: the file or image cannot be used; the message says why.
+            ValueError: the array or tensor has a wrong shape, type or range.
+        """
+        if isinstance(picture, Tensor):
+            return self._upscale_tensor(picture, progress)
+        image = _open(picture)
+        array = files.to_array(image) if image else picture
+        height, width = array.shape[:2]
+        result = np.empty((height * self.scale, width * self.scale, *array.shape[2:]), array.dtype)
+        done = 0
+        for rows in self._stream_array(array):
+            result[done : done + len(rows)] = rows
+            done += len(rows)
+            if progress:
+                progress(done // self.scale, height)
+        return files.to_image(result, like=image) if image else result
+
+    def stream(self, picture: Any) -> Iterator[Any]:
+        """Enlarge a picture and yield the result band by band, from top to bottom.
+
+        Args:
+            picture: as for ``upscale``.
+
+        Yields:
+            Arrays (rows, W * scale, C), of the picture's type; for a tensor, tensors (..., 3, rows, W * scale).
+
+        Raises:
+            As for ``upscale``.
+        """
+        if isinstance(picture, Tensor):
+            lr = _check_tensor(picture)
+            for sr in self._stream(lr, lambda rows: rows, torch.float32):
+                yield sr.to(picture).reshape(*picture.shape[:-2], *sr.shape[-2:])
+            return
+        image = _open(picture)
+        yield from self._stream_array(files.to_array(image) if image else picture)
+
+    def _upscale_tensor(self, picture: Tensor, progress: Progress | None) -> Tensor:
+        height = picture.shape[-2]
+        bands: list[Tensor] = []
+        for sr in self.stream(picture):
+            bands.append(sr)
+            if progress:
+                progress(sum(band.shape[-2] for band in bands) // self.scale, height)
+        return torch.cat(bands, dim=-2)
+
+    def _stream_array(self, array: np.ndarray) -> Iterator[np.ndarray]:
+        if not isinstance(array, np.ndarray):
+            raise ValueError(f"expected a path, PIL image, array or tensor, got {type(array).__name__}")
+        pixels = Pixels(array, self.scale)
+        preferred = torch.float32 if pixels.levels > 255 else _fast_dtype(self.device)
+        top = 0
+        for sr in self._stream(pixels.lr, pixels.load, preferred):
+            yield pixels.save(sr, top)
+            top += sr.shape[2]
+
+    def _stream(self, lr: Tensor, load: Callable[[Tensor], Tensor], preferred: torch.dtype) -> Iterator[Tensor]:
+        """Yield bands of the output in float32 on the device."""
+        dtype = PRECISIONS.get(self.precision, preferred)
+        network = self._network(dtype)
+        band = self.band or max(1, self.memory // (lr.shape[0] * lr.shape[3]))
+
+        def prepare(rows: Tensor, dtype: torch.dtype = dtype) -> Tensor:
+            rows = rows.to(self.device)  # as few bytes as they have
+            return load(rows).to(dtype, memory_format=torch.channels_last)
+
+        top = 0
+        bands = stream(network, lr, band=band, load=prepare)
+        while True:
+            with _exact_float32():
+                logits = next(bands, None)
+            if logits is None:
+                return
+            bottom = top + logits.shape[2]
+            if dtype != torch.float32 and not logits.isfinite().all():
+                logger.warning("rows %d to %d overflowed in %s; computing them again in float32", top, bottom, dtype)
+                logits = self._replay(lr, lambda rows: prepare(rows, torch.float32), top, bottom, band)
+            yield self._sigmoid(logits.float())
+            top = bottom
+
+    def _replay(self, lr: Tensor, load: Callable[[Tensor], Tensor], top: int, bottom: int, band: int) -> Tensor:
+        """Compute output rows ``top`` to ``bottom`` in float32, from the LR rows that they depend on."""
+        first = max(0, top // self.scale - self._radius)
+        seen = lr[:, :, first : -(-bottom // self.scale) + self._radius]
+        with _exact_float32():
+            rows = torch.cat(list(stream(self._network(torch.float32), seen, band=band, load=load)), dim=2)
+        return rows[:, :, top - first * self.scale : bottom - first * self.scale]
+
+    def _network(self, dtype: torch.dtype) -> nn.Sequential:
+        if dtype not in self._networks:
+            self._networks[dtype] = copy.deepcopy(self._networks[torch.float32]).to(dtype)
+        return self._networks[dtype]
+
+
+def _open(picture: Any) -> Image.Image | None:
+    if isinstance(picture, (str, os.PathLike)):
+        return files.read(Path(picture))
+    if isinstance(picture, Image.Image):
+        return files.normalise(picture)
+    return None
+
+
+def _check_tensor(picture: Tensor) -> Tensor:
+    if not picture.is_floating_point() or picture.ndim not in (3, 4) or picture.shape[-3] != 3 or picture.numel() == 0:
+        raise ValueError(
+            f"expected a float tensor (3, H, W) or (N, 3, H, W) in [0, 1], got {picture.dtype} {tuple(picture.shape)}"
+        )
+    lowest, highest = picture.aminmax()
+    if not (lowest >= -1e-3 and highest <= 1 + 1e-3):
+        raise ValueError(f"expected values in [0, 1], got {lowest:.4g} to {highest:.4g}; divide by 255 or clamp first")
+    return picture.detach().reshape(-1, *picture.shape[-3:])
+
+
+def _device(device: str | torch.device) -> torch.device:
+    if device != "auto":
+        try:
+            return torch.empty(0, device=device).device
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(f"device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _fast_dtype(device: torch.device) -> torch.dtype:
+    """Give bfloat16 where the device computes in it natively; emulation is slower than float32."""
+    if device.type == "cuda":
+        native = torch.cuda.get_device_capability(device) >= (8, 0)
+    else:
+        capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+        native = device.type == "cpu" and any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16"))
+    return torch.bfloat16 if native else torch.float32
+
+
+@contextlib.contextmanager
+def _exact_float32() -> Iterator[None]:
+    """Forbid TensorFloat-32, the default of CUDA convolutions, which has ten bits where float32 has 23."""
+    cudnn = torch.backends.cudnn
+    with cudnn.flags(cudnn.enabled, cudnn.benchmark, cudnn.benchmark_limit, cudnn.deterministic, allow_tf32=False):
+        yield

@@ -1,0 +1,151 @@
+"""How close a picture is to the truth, to its input, and to looking natural. Pure functions of tensors.
+
+All take NCHW RGB in [0, 1] and return one float64 score per picture, shape (N,). Published scores are those of 8-bit
+files: round the pictures to levels first. Channel and shave are part of a score, so both are stated by the caller.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .pictures.resize import downscale
+
+# SSIM's window (Wang et al. 2004): 11 taps, sigma 1.5.
+SSIM_TAPS = 11
+SSIM_SIGMA = 1.5
+
+
+def to_y(rgb: Tensor) -> Tensor:
+    """Return the luma of NCHW RGB in [0, 1] as N1HW in [16/255, 235/255] (ITU-R BT.601, as MATLAB's ``rgb2ycbcr``)."""
+    if rgb.dim() != 4 or rgb.shape[1] != 3:
+        raise ValueError(f"Expected NCHW pictures with 3 channels, got shape {tuple(rgb.shape)}.")
+    weights = torch.tensor([65.481, 128.553, 24.966], dtype=rgb.dtype, device=rgb.device).view(1, 3, 1, 1)
+    return ((rgb * weights).sum(dim=1, keepdim=True) + 16) / 255
+
+
+def psnr(sr: Tensor, hr: Tensor, *, shave: int, channel: str = "y") -> Tensor:
+    """Peak signal-to-noise ratio in dB, peak 1; infinite for equal pictures.
+
+    Args:
+        sr: NCHW RGB in [0, 1].
+        hr: The truth, of the same shape.
+        shave: Border in pixels left out on each side; by custom the scale.
+        channel: "y" (luma) or "rgb" (about 1.9 dB lower: never compare the two).
+    """
+    sr, hr = _pair(sr, hr, shave, channel)
+    return -10 * (sr - hr).square().mean(dim=(1, 2, 3)).log10()
+
+
+def ssim(sr: Tensor, hr: Tensor, *, shave: int, channel: str = "y") -> Tensor:
+    """Structural similarity (Wang et al. 2004), at most 1: 11-tap Gaussian, sigma 1.5, population covariance, range 1.
+
+    Means are taken where the window fits, after shaving; "rgb" is the mean of the three channels. Arguments as for
+    :func:`psnr`. Raises ValueError if less than 11 pixels remain on a side.
+    """
+    sr, hr = _pair(sr, hr, shave, channel)
+    if min(sr.shape[2:]) < SSIM_TAPS:
+        raise ValueError(
+            f"SSIM needs {SSIM_TAPS} pixels on each side after shaving {shave}, got {sr.shape[2]}x{sr.shape[3]}."
+        )
+    mean_sr, mean_hr = _blur(sr), _blur(hr)
+    variance_sr = _blur(sr * sr) - mean_sr**2
+    variance_hr = _blur(hr * hr) - mean_hr**2
+    covariance = _blur(sr * hr) - mean_sr * mean_hr
+    c1, c2 = 0.01**2, 0.03**2
+    similarity = (2 * mean_sr * mean_hr + c1) * (2 * covariance + c2)
+    similarity /= (mean_sr**2 + mean_hr**2 + c1) * (variance_sr + variance_hr + c2)
+    return similarity.mean(dim=(1, 2, 3))
+
+
+def lr_consistency(sr: Tensor, lr: Tensor) -> Tensor:
+    """Mean absolute difference, in 8-bit levels, between the input and the output downscaled as a file would hold it.
+
+    0 for the HR that the LR was made from. The scale is the ratio of the sides.
+    """
+    scale = sr.shape[2] // lr.shape[2]
+    if sr.shape != (*lr.shape[:2], lr.shape[2] * scale, lr.shape[3] * scale):
+        raise ValueError(f"Expected sr a whole multiple of lr, got {tuple(sr.shape)} for {tuple(lr.shape)}.")
+    again = downscale(_double(sr), scale, rounded=True)
+    return (again - _double(lr)).abs().mean(dim=(1, 2, 3)) * 255
+
+
+def top_octave_energy(picture: Tensor) -> Tensor:
+    """Mean square of the luma's top octave: detail that a picture of half the size cannot hold.
+
+    That is the part with ``max(|fy|, |fx|) >= 1/4`` cycles a pixel of the discrete Fourier transform of the luma minus
+    its mean, under a Hann window (so that the picture's borders don't count as detail), divided by the mean of the
+    window squared. Unit: [0, 1] squared.
+    """
+    luma = to_y(_double(picture))
+    height, width = luma.shape[2:]
+    window = _hann(height)[:, None] * _hann(width)
+    window = window.to(luma.device)
+    spectrum = torch.fft.fft2((luma - luma.mean(dim=(2, 3), keepdim=True)) * window).abs().square()
+    fy, fx = (torch.fft.fftfreq(n, dtype=torch.float64, device=luma.device).abs() for n in (height, width))
+    top = torch.maximum(fy[:, None], fx) >= 0.25
+    # Parseval: the sum of squares is the spectrum's sum over the number of pixels.
+    return (spectrum * top).sum(dim=(1, 2, 3)) / (height * width) / window.square().sum()
+
+
+def top_octave_ratio(sr: Tensor, hr: Tensor) -> Tensor:
+    """:func:`top_octave_energy` of the output over that of the truth: 1 is as much detail, less is blur."""
+    return top_octave_energy(sr) / top_octave_energy(hr)
+
+
+def lattice_peak_db(picture: Tensor, period: int = 4) -> Tensor:
+    """How far a pattern of ``period`` pixels stands out of the luma's spectrum, in dB; about 0 for natural pictures.
+
+    The power spectrum is averaged over all patches of ``16 * period`` pixels, every ``8 * period`` pixels, under a Hann
+    window (Welch's method), so that multiples of ``1 / period`` fall on every 16th frequency. At each of those, zero
+    left out, the power is divided by its mean over the frequencies at a (Chebyshev) distance of 3 or 4 in the plane,
+    and the ratios' decibels are averaged. A tenth of a level of white noise is added to both, so that flat pictures
+    give 0.
+
+    Raises:
+        ValueError: If a side is less than ``16 * period``.
+    """
+    size = 16 * period
+    luma = to_y(_double(picture))
+    if min(luma.shape[2:]) < size:
+        raise ValueError(f"The lattice of period {period} needs sides of at least {size}, got {tuple(luma.shape[2:])}.")
+    window = (_hann(size)[:, None] * _hann(size)).to(luma.device)
+    patches = luma[:, 0].unfold(1, size, size // 2).unfold(2, size, size // 2)
+    power = torch.fft.fft2(patches * window).abs().square().mean(dim=(1, 2)) + window.square().sum() * (0.1 / 255) ** 2
+    ring = [(dy, dx) for dy in range(-4, 5) for dx in range(-4, 5) if max(abs(dy), abs(dx)) >= 3]
+    around = torch.stack([power.roll(shift, dims=(1, 2)) for shift in ring]).mean(dim=0)
+    ratio = (power / around)[:, ::16, ::16].flatten(1)[:, 1:]
+    return 10 * ratio.log10().mean(dim=1)
+
+
+def _double(picture: Tensor) -> Tensor:
+    # Apple's GPUs have no float64.
+    return picture.cpu().double() if picture.device.type == "mps" else picture.double()
+
+
+def _pair(sr: Tensor, hr: Tensor, shave: int, channel: str) -> tuple[Tensor, Tensor]:
+    if sr.shape != hr.shape or sr.dim() != 4:
+        raise ValueError(f"Expected two NCHW pictures of one shape, got {tuple(sr.shape)} and {tuple(hr.shape)}.")
+    if channel not in ("y", "rgb"):
+        raise ValueError(f'Expected channel "y" or "rgb", got "{channel}".')
+    height, width = sr.shape[2:]
+    if shave < 0 or min(height, width) <= 2 * shave:
+        raise ValueError(f"Cannot shave {shave} pixels off each side of {height}x{width}.")
+    sr, hr = _double(sr), _double(hr)
+    if channel == "y":
+        sr, hr = to_y(sr), to_y(hr)
+    inside = (..., slice(shave, height - shave), slice(shave, width - shave))
+    return sr[inside], hr[inside]
+
+
+def _blur(planes: Tensor) -> Tensor:
+    """Weighted means where SSIM's window fits."""
+    x = torch.arange(SSIM_TAPS, dtype=planes.dtype, device=planes.device) - SSIM_TAPS // 2
+    taps = torch.exp(-0.5 * (x / SSIM_SIGMA) ** 2)
+    taps = taps / taps.sum()
+    single = planes.flatten(0, 1).unsqueeze(1)
+    blurred = F.conv2d(F.conv2d(single, taps.view(1, 1, -1, 1)), taps.view(1, 1, 1, -1))
+    return blurred.squeeze(1).unflatten(0, planes.shape[:2])
+
+
+def _hann(size: int) -> Tensor:
+    return torch.hann_window(size, dtype=torch.float64)

@@ -1,0 +1,84 @@
+"""ONE bicubic: antialiased, differentiable, equal to MATLAB's ``imresize``, which made the benchmarks' LR files.
+
+Training, scoring and colour consistency all use it. Torch's antialiased bicubic has MATLAB's kernel (Keys 1981,
+a = -0.5) and differs at the borders, which MATLAB reflects, and in rounding, which MATLAB does after each axis.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def bicubic(picture: Tensor, size: tuple[int, int], *, rounded: bool = False) -> Tensor:
+    """Resize to ``size``, down or up, with MATLAB's antialiased bicubic and symmetric borders.
+
+    Args:
+        picture: NCHW, floating point, in [0, 1].
+        size: Height and width of the result in pixels, each at least 1.
+        rounded: Round to 8-bit levels after each axis, in float64, as MATLAB does on uint8. Passes no useful gradient.
+
+    Returns:
+        NCHW of the same dtype and device. In [0, 1] if ``rounded``; otherwise bicubic may overshoot, which a loss needs
+        to see. Half precision is computed in float32.
+
+    Raises:
+        ValueError: If the picture is not floating-point NCHW, or a side of it or of ``size`` is less than 1.
+    """
+    if picture.dim() != 4 or not picture.is_floating_point():
+        raise ValueError(
+            f"Expected a floating-point NCHW picture, got {picture.dtype} of shape {tuple(picture.shape)}. "
+            "Divide 8-bit levels by 255 first."
+        )
+    old_height, old_width = picture.shape[2:]
+    height, width = size
+    if min(old_height, old_width, height, width) < 1:
+        raise ValueError(f"Cannot resize {old_height}x{old_width} to {height}x{width}: every side must be at least 1.")
+    # Apple's GPUs lack float64, and torch before 2.8 lacks this resize there.
+    source = picture.cpu() if picture.device.type == "mps" else picture
+    if not rounded:
+        wide = source if source.dtype == torch.float64 else source.float()
+        return _resize(wide, height, width).to(picture)
+    # In levels, so that ties are exact and round up as MATLAB's do.
+    levels = source.double().mul(255).round()
+    # MATLAB begins with the axis that shrinks most, rows first if both shrink alike.
+    halfway = (height, old_width) if height * old_width <= width * old_height else (old_height, width)
+    for shape in (halfway, (height, width)):
+        levels = _resize(levels, *shape).add(0.5).floor().clamp(0, 255)
+    return levels.div(255).to(picture)
+
+
+def downscale(hr: Tensor, scale: int, *, rounded: bool = False) -> Tensor:
+    """Shrink NCHW in [0, 1] by ``scale`` with :func:`bicubic`. ValueError unless ``scale`` divides both sides."""
+    height, width = hr.shape[-2:]
+    if height % scale or width % scale:
+        raise ValueError(f"Expected sides divisible by {scale}, got {height}x{width}. Crop the picture first.")
+    return bicubic(hr, (height // scale, width // scale), rounded=rounded)
+
+
+def _resize(picture: Tensor, height: int, width: int) -> Tensor:
+    picture, top = _pad(picture, 2, height)
+    picture, left = _pad(picture, 3, width)
+    padded_size = (height + 2 * top, width + 2 * left)
+    # Autocast would run this in half precision on some devices.
+    with torch.autocast(picture.device.type, enabled=False):
+        resized = F.interpolate(picture, padded_size, mode="bicubic", antialias=True)
+    return resized[:, :, top : top + height, left : left + width]
+
+
+def _pad(picture: Tensor, axis: int, size: int) -> tuple[Tensor, int]:
+    """Reflect both borders of an axis of ``length`` samples, as far as a resize to ``size`` samples reads over them.
+
+    The padding is a whole number of periods of ``length / size``, so that the padded axis keeps exactly that ratio.
+    Returns the padded picture and the samples to drop from each end of the resized axis.
+    """
+    length = picture.shape[axis]
+    if length == size:
+        return picture, 0
+    periods = math.gcd(length, size)
+    step = length // periods
+    reach = 2 * max(1.0, length / size)
+    pad = math.ceil(reach / step) * step
+    indices = torch.arange(-pad, length + pad, device=picture.device).remainder(2 * length)
+    return picture.index_select(axis, torch.minimum(indices, 2 * length - 1 - indices)), pad * size // length

@@ -106,7 +106,7 @@ class Crops(Dataset[Tensor]):
     """Endless random crops: ``crops[sample_index]`` is a uint8 CHW RGB tensor of ``size`` x ``size`` pixels.
 
     Which picture, where, flips and quarter turns are a pure function of (seed, sample index). Crops are read from
-    mapped files without decoding: about 20,000 crops of 96 pixels a second on one core. Files are opened on first use
+    mapped files without decoding: over 10,000 crops of 96 pixels a second on one core. Files are opened on first use
     in each process, so the dataset may be sent or forked to DataLoader workers.
 
     Args:
@@ -114,7 +114,7 @@ class Crops(Dataset[Tensor]):
         size: Of the crops, in pixels.
         seed: 0 to 2**64 - 1.
         shrunk: Share of the samples, 0 to 1, that are cut from a larger window, of up to twice the size, and shrunk to
-            ``size`` by bicubic: more detail a pixel. Such a sample takes a few milliseconds, not 50 microseconds.
+            ``size`` by bicubic: more detail a pixel. Such a sample takes about a millisecond, not a tenth of one.
 
     Raises:
         ValueError: If a picture is smaller than a crop, or the folder is not a prepared one.

@@ -120,6 +120,20 @@ def remove_remains(folder: Path) -> None:
         shutil.rmtree(path)
 
 
+def replace(partial: Path, final: Path) -> None:
+    """Put a folder that was written aside in the place of an older one, which goes."""
+    for file in partial.iterdir():
+        flush(file)
+    old = final.with_name(f".{final.name}.old.partial")
+    if old.exists():
+        shutil.rmtree(old)
+    if final.exists():
+        final.rename(old)
+    partial.rename(final)
+    flush(final.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
 def flush(path: Path) -> None:
     """Wait until a file, or a folder's list of names, is on the disk."""
     if path.is_dir() and os.name == "nt":

@@ -22,7 +22,7 @@ LITE_MEAN, LITE_STD = 127 / 255, 128 / 255
 
 
 class VGGLoss(nn.Module):
-    """Mean squared distance of VGG19 features (the paper's equation 5), scaled by 1/12.75, after ImageNet normalisation.
+    """Mean squared distance of VGG19 features (equation 5 of the paper), scaled by 1/12.75.
 
     VGG is frozen; the gradient goes into ``sr`` alone.
 

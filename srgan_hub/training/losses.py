@@ -22,7 +22,7 @@ LEVEL = (1 / 255) ** 2
 
 
 def parse_content_loss(text: str) -> dict[str, float]:
-    """Read ``"vgg54=1 mse=0.1"``: the terms of :data:`CONTENT_TERMS` with their weights. ValueError says what is wrong."""
+    """Read ``"vgg54=1 mse=0.1"``: the terms of :data:`CONTENT_TERMS` and their weights, or raise ValueError."""
     weights: dict[str, float] = {}
     for part in text.split():
         name, _, number = part.partition("=")
@@ -32,7 +32,7 @@ def parse_content_loss(text: str) -> dict[str, float]:
             weight = math.nan
         if name not in CONTENT_TERMS or name in weights or not 0 < weight < math.inf:
             raise ValueError(
-                f"content loss: expected terms such as 'vgg54=1 mse=0.1', each once, out of {', '.join(CONTENT_TERMS)}, "
+                f"content loss: expected 'vgg54=1 mse=0.1' or so, each once, out of {', '.join(CONTENT_TERMS)}, "
                 f"with positive weights, got {part!r} in {text!r}"
             )
         weights[name] = weight
@@ -79,7 +79,7 @@ class ContentLoss(torch.nn.Module):
 
 
 def adversarial_loss(fake_logits: Tensor) -> Tensor:
-    """The paper's ``-log D(G(lr))`` (Ledig et al. 2016, equation 6), as a mean: its weight is the same for any batch."""
+    """The paper's ``-log D(G(lr))`` (Ledig et al. 2016, equation 6), as a mean, whatever the batch."""
     return F.binary_cross_entropy_with_logits(fake_logits.float(), torch.ones_like(fake_logits, dtype=torch.float))
 
 

@@ -24,6 +24,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -996,6 +997,8 @@ def signals_noted(run: Run) -> Iterator[None]:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line: 0 when all is done or saved after a signal, 1 for a loss not finite, 2 for bad input."""
     logging.basicConfig(format="%(levelname)s: %(message)s")
+    # Newer versions of torch want another name, which older ones do not know.
+    warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
     args = parse_args(argv)
     words = sys.argv[1:] if argv is None else argv
     args.command = shlex.join(["accelerate", "launch", "train_accelerate.py", *words])

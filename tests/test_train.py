@@ -1,0 +1,561 @@
+import argparse
+import contextlib
+import json
+import math
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections import namedtuple
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from accelerate.state import AcceleratorState, GradientState
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torchvision.models import VGG19_Weights
+
+import train_accelerate
+from srgan_hub import SRGAN
+from srgan_hub.training import checkpoint
+from srgan_hub.training.dataset import prepare
+
+ROOT = Path(__file__).parent.parent
+TINY = [
+    *("--channels", "4", "--num-blocks", "1", "--hr-crop", "32", "--batch-size", "2"),
+    *("--tracker", "none", "--threads", "1", "--learning-rate", "1e-3"),
+]
+GAN = ["--stage", "gan", "--content-loss", "l1", "--discriminator", "patch"]
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerate():
+    """Accelerate keeps its state for the process; each run here is to be the first."""
+    threads = torch.get_num_threads()
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    torch.set_num_threads(threads)
+
+
+def draw_pictures(folder: Path, count: int, size: int = 80) -> Path:
+    """Smooth blobs with edges, so that there is something to learn."""
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(0)
+    for i in range(count):
+        coarse = Image.fromarray(random.integers(0, 256, (10, 10, 3), dtype=np.uint8))
+        coarse.resize((size, size + 4), Image.Resampling.BICUBIC).save(folder / f"{i}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory) -> Path:
+    return draw_pictures(tmp_path_factory.mktemp("pictures") / "train", 6)
+
+
+@pytest.fixture(scope="session")
+def valid(tmp_path_factory) -> Path:
+    return draw_pictures(tmp_path_factory.mktemp("pictures") / "valid", 3)
+
+
+@pytest.fixture(scope="session")
+def shards(pictures, tmp_path_factory) -> Path:
+    return prepare(pictures, tmp_path_factory.mktemp("shards") / "shards", minimum_size=32)
+
+
+@pytest.fixture(scope="session")
+def start_model(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "start"
+    torch.manual_seed(5)
+    SRGAN(scale=4, channels=4, num_blocks=1).save_pretrained(folder)
+    with (folder / "README.md").open("a") as card:
+        card.write("\n## Origin\n\nMade of thin air by a test.\n\n## More\n\nNothing.\n")
+    return folder
+
+
+@pytest.fixture
+def run(shards, tmp_path):
+    """Run the script in this process: run("--steps", 3) gives the exit code; what it writes lies in tmp_path/out."""
+
+    def call(*argv: object, output: str = "out", data: Path | None = shards, tiny: bool = True) -> int:
+        words = ["--output-dir", tmp_path / output, *(["--train-data", data] if data else []), *(TINY if tiny else [])]
+        AcceleratorState._reset_state(reset_partial_state=True)
+        GradientState._reset_state()
+        return train_accelerate.main([str(word) for word in (*words, *argv)])
+
+    return call
+
+
+def lines(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def same(a: Path, b: Path) -> bool:
+    return (a / "model.safetensors").read_bytes() == (b / "model.safetensors").read_bytes()
+
+
+# --- The command line
+
+
+def test_every_flag_of_the_contract_is_there_with_help(capsys):
+    with pytest.raises(SystemExit):
+        train_accelerate.parse_args(["--help"])
+    text = capsys.readouterr().out
+    names = (
+        "stage init-from train-data val-data output-dir steps batch-size accumulate hr-crop scale channels num-blocks "
+        "degradation content-loss lr-consistency artifact-weight lattice-weight adversarial-weight discriminator "
+        "freeze-bn random-shift vgg-weights learning-rate discriminator-learning-rate schedule clip-grad ema workers "
+        "tracker checkpoint-every validate-every keep resume seed mixed-precision threads dry-run"
+    )
+    for name in names.split():
+        assert f"--{name} " in text or f"--{name}," in text, name
+    parser_actions: list[argparse.Action] = []
+    original = argparse.ArgumentParser.parse_args
+
+    def look(self, argv):
+        parser_actions.extend(self._actions)
+        return original(self, argv)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(argparse.ArgumentParser, "parse_args", look)
+        train_accelerate.parse_args(["--train-data", "a", "--output-dir", "b"])
+    assert all(action.help for action in parser_actions)
+
+
+def test_defaults_are_the_papers():
+    args = train_accelerate.parse_args(["--train-data", "a", "--output-dir", "b"])
+    train_accelerate.complete_args(args, None)
+    assert (args.steps, args.batch_size, args.hr_crop) == (1_000_000, 16, 96)
+    assert (args.scale, args.channels, args.num_blocks) == (4, 64, 16)
+    assert (args.content_loss, args.learning_rate, args.degradation) == ("mse", 1e-4, "bicubic")
+    args = train_accelerate.parse_args(["--train-data", "a", "--output-dir", "b", "--stage", "gan"])
+    train_accelerate.complete_args(args, None)
+    assert (args.steps, args.content_loss) == (200_000, "vgg54")
+    assert (args.adversarial_weight, args.discriminator) == (1e-3, "paper")
+    assert train_accelerate.learning_rate_at(args, "generator", 99_999) == 1e-4
+    assert math.isclose(train_accelerate.learning_rate_at(args, "discriminator", 100_000), 1e-5)
+
+
+def test_cosine_falls_from_the_full_rate_to_nothing():
+    args = argparse.Namespace(schedule="cosine", learning_rate=2.0, steps=100, stage="pretrain")
+    rates = [train_accelerate.learning_rate_at(args, "generator", step) for step in (0, 50, 100)]
+    assert np.allclose(rates, [2, 1, 0])
+
+
+def test_positions_tile_the_samples_and_follow_from_the_step():
+    args = argparse.Namespace(batch_size=2, accumulate=3, steps=4)
+    both = [list(train_accelerate.Positions(args, 0, rank, 2)) for rank in (0, 1)]
+    assert sorted(i for batch in both[0] + both[1] for i in batch) == list(range(4 * 3 * 2 * 2))
+    assert list(train_accelerate.Positions(args, 2, 1, 2)) == both[1][2 * 3 :]
+
+
+def test_dry_run_prints_the_plan_and_writes_nothing(run, capsys, tmp_path):
+    assert run("--stage", "gan", "--dry-run", data=Path("nowhere"), tiny=False) == 0
+    text = capsys.readouterr().out
+    count = sum(p.numel() for p in SRGAN().parameters())
+    assert f"{count:,} parameters" in text and "200,000 steps" in text and "3,200,000 crops" in text
+    assert "checkpoint" in text and "GB a process" in text and "1e-05 at the end" in text
+    assert not (tmp_path / "out").exists()
+
+
+# --- What a run does
+
+
+def test_pretraining_learns_and_the_averaged_weights_are_exported(run, valid, tmp_path):
+    argv = ["--val-data", valid, "--validate-every", 50, "--log-every", 1, "--learning-rate", 1e-2, "--ema", 0.9]
+    assert run("--steps", 100, *argv) == 0
+    out = tmp_path / "out"
+    losses = [line["g_mse"] for line in lines(out) if "g_mse" in line]
+    assert len(losses) == 100 and np.mean(losses[-10:]) < 0.8 * np.mean(losses[:10])
+    model = SRGAN.from_pretrained(out / "final")
+    parts, state = checkpoint.load(out / "step-100")
+    assert all(torch.equal(model.generator.state_dict()[name], value) for name, value in parts["ema"].items())
+    assert not torch.equal(parts["ema"]["tail_conv.weight"], parts["generator"]["tail_conv.weight"])
+    assert state["threads"] == 1 and state["processes"] == 1 and state["torch"] == torch.__version__
+    assert {file.suffix for file in (out / "step-100").iterdir()} == {".safetensors", ".json"}
+    scores = [line for line in lines(out) if "val_psnr_y" in line]
+    assert [line["step"] for line in scores] == [50, 100]
+    assert set(scores[0]) == {"step", *(f"val_{name}" for name in train_accelerate.SCORES)}
+    assert scores[1]["val_psnr_y"] > scores[0]["val_psnr_y"] and same(out / "best", out / "final")
+    assert Image.open(out / "pictures" / "step-100.png").size == (4 * 80, 3 * 84)
+
+
+def test_validation_scores_what_the_exported_model_does(run, valid, tmp_path):
+    from srgan_hub import metrics
+    from srgan_hub.pictures.resize import downscale
+
+    assert run("--steps", 2, "--val-data", valid) == 0
+    model, psnr, consistency = SRGAN.from_pretrained(tmp_path / "out" / "final"), [], []
+    for path in sorted(valid.iterdir()):
+        hr = torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1)[None] / 255
+        lr = downscale(hr, 4, rounded=True)
+        sr = model.upscale(lr, precision="fp32", device="cpu").mul(255).round() / 255
+        psnr.append(metrics.psnr(sr, hr, shave=4).item())
+        consistency.append(metrics.lr_consistency(sr, lr).item())
+    last = lines(tmp_path / "out")[-1]
+    assert math.isclose(last["val_psnr_y"], np.mean(psnr), rel_tol=1e-4)
+    assert math.isclose(last["val_lr_consistency"], np.mean(consistency), rel_tol=1e-3)
+
+
+def test_fine_tuning_starts_from_the_model_and_its_card_says_so(run, start_model, valid, tmp_path):
+    argv = ["--init-from", start_model, "--steps", 1, "--learning-rate", 0, "--val-data", valid]
+    tiny = ["--hr-crop", "32", "--batch-size", "2", "--tracker", "none", "--freeze-bn", "--data-license", "CC0"]
+    assert run(*tiny, *GAN, *argv, tiny=False) == 0
+    assert same(tmp_path / "out" / "final", start_model)
+    card = (tmp_path / "out" / "final" / "README.md").read_text()
+    assert "Fine-tuned from start." in card and "Made of thin air by a test." in card and "Nothing." not in card
+    assert "base_model: start" in card and "(CC0)" in card and "model-index" in card
+    assert "accelerate launch train_accelerate.py" in card and "--learning-rate 0" in card
+    steps = [line["step"] for line in lines(tmp_path / "out") if "val_psnr_y" in line]
+    assert steps == [0, 1]
+
+
+BASE = ["--steps", 2, *GAN, "--adversarial-weight", 0.1]
+CHANGES = {
+    "seed": ["--seed", 1],
+    "batch-size": ["--batch-size", 1],
+    "accumulate": ["--accumulate", 2],
+    "hr-crop": ["--hr-crop", 40],
+    "shrunk": ["--shrunk", 1],
+    "degradation": ["--degradation", "gaussian"],
+    "sigma": ["--degradation", "gaussian", "--sigma", 3, 4],
+    "content-loss": ["--content-loss", "mse"],
+    "lr-consistency": ["--lr-consistency", 1],
+    "artifact-weight": ["--artifact-weight", 100],
+    "lattice-weight": ["--lattice-weight", 10],
+    "adversarial-weight": ["--adversarial-weight", 0],
+    "discriminator": ["--discriminator", "paper"],
+    "random-shift": ["--hr-crop", 48, "--random-shift"],
+    "hr-crop 48": ["--hr-crop", 48],
+    "freeze-bn": ["--freeze-bn"],
+    "learning-rate": ["--learning-rate", 2e-3],
+    "discriminator-learning-rate": ["--discriminator-learning-rate", 0.1],
+    "beta2": ["--beta2", 0.5],
+    "schedule": ["--schedule", "cosine"],
+    "clip-grad": ["--clip-grad", 1e-9],
+    "ema": ["--ema", 0],
+    "steps": ["--steps", 3],
+    "mixed-precision": ["--mixed-precision", "bf16"],
+}
+
+
+def test_each_flag_that_changes_the_result_does(run, tmp_path):
+    assert run(*BASE, output="base") == 0
+    assert run(*BASE, "--workers", 1, "--no-freeze-bn", "--log-every", 1, "--keep", 3, output="again") == 0
+    assert same(tmp_path / "again" / "final", tmp_path / "base" / "final")
+    weights = {}
+    for name, change in {"base": [], **CHANGES}.items():
+        if name != "base":
+            assert run(*BASE, *change, output=name) == 0, name
+        weights[name] = (tmp_path / name / "final" / "model.safetensors").read_bytes()
+    assert len(set(weights.values())) == len(weights)
+
+
+def test_accumulated_passes_are_one_larger_batch(run, tmp_path):
+    # Without batch norm statistics in the way, two passes of one crop are one pass of two.
+    argv = ["--steps", 2, "--freeze-bn", "--log-every", 1]
+    assert run(*argv, output="one") == 0
+    assert run(*argv, "--batch-size", 1, "--accumulate", 2, output="two") == 0
+    a, b = (load_file(tmp_path / name / "final" / "model.safetensors") for name in ("one", "two"))
+    assert all(torch.allclose(a[name], b[name], atol=1e-6) for name in a)
+    losses = [[line["g_mse"] for line in lines(tmp_path / name)] for name in ("one", "two")]
+    assert np.allclose(*losses, rtol=1e-4)
+
+
+def test_frozen_batch_norms_stay(run, start_model, tmp_path):
+    tiny = ["--hr-crop", "32", "--batch-size", "2", "--tracker", "none", "--steps", "2", "--freeze-bn"]
+    assert run(*tiny, "--init-from", start_model, tiny=False) == 0
+    before, after = (load_file(path / "model.safetensors") for path in (start_model, tmp_path / "out" / "final"))
+    norms = [name for name in before if ".bn" in name]
+    assert len(norms) == 3 * 5 and all(torch.equal(before[name], after[name]) for name in norms)
+    assert not torch.equal(before["generator.tail_conv.weight"], after["generator.tail_conv.weight"])
+
+
+def test_the_vgg_path_is_attached(run, tmp_path):
+    """VGG's weights are random here, so this shows that the loop works, not that it makes better pictures."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = {0: (64, 3), 2: (64, 64), 5: (128, 64), 7: (128, 128)}
+    state = {f"features.{i}.weight": torch.randn(*shape, 3, 3, generator=generator) / 20 for i, shape in shapes.items()}
+    state |= {f"features.{i}.bias": torch.zeros(shape[0]) for i, shape in shapes.items()}
+    save_file(state, tmp_path / "vgg.safetensors")
+    argv = [*GAN, "--content-loss", "vgg22=1", "--adversarial-weight", 0, "--vgg-weights", tmp_path / "vgg.safetensors"]
+    assert run(*argv, "--steps", 30, "--log-every", 1, "--learning-rate", 0.01) == 0
+    values = lines(tmp_path / "out")
+    assert all(line["g_norm"] > 0 for line in values)
+    assert np.mean([line["g_vgg22"] for line in values[-10:]]) < 0.9 * np.mean(
+        [line["g_vgg22"] for line in values[:10]]
+    )
+
+
+def test_pictures_are_prepared_on_first_use(run, pictures, tmp_path):
+    assert run("--steps", 1, data=pictures) == 0
+    assert (tmp_path / "out" / "data" / "index.json").is_file()
+
+
+# --- Checkpoints, signals, health
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+def test_a_run_killed_anywhere_ends_bit_identical(precision, shards, tmp_path):
+    arguments = [*TINY, *GAN, "--train-data", shards, "--steps", 10, "--checkpoint-every", 2, "--log-every", 1]
+    command = [sys.executable, ROOT / "tests" / "killed_runs.py", tmp_path, precision, *arguments]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    subprocess.run([str(word) for word in command], check=True, env=environment, timeout=300)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert same(whole / "final", killed / "final")
+    a, b = checkpoint.load(whole / "step-10"), checkpoint.load(killed / "step-10")
+    assert a[0].keys() == {"generator", "discriminator", "ema", "generator_optimizer", "discriminator_optimizer"}
+    for part, tensors in a[0].items():
+        assert tensors.keys() == b[0][part].keys()
+        assert all(torch.equal(value, b[0][part][name]) for name, value in tensors.items()), part
+    assert {path.name for path in killed.iterdir()} == {path.name for path in whole.iterdir()}
+    losses = [[(line["step"], line["g_loss"], line["d_loss"]) for line in lines(folder)] for folder in (whole, killed)]
+    assert losses[0] == losses[1] and len(losses[0]) == 10
+
+
+def test_sigterm_saves_and_the_rest_follows(run, monkeypatch, tmp_path, capsys):
+    assert run("--steps", 5, output="whole") == 0
+    real = train_accelerate.train_step
+
+    def noted(state, batches):
+        if state.step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(state, batches)
+
+    monkeypatch.setattr(train_accelerate, "train_step", noted)
+    before = signal.getsignal(signal.SIGTERM)
+    assert run("--steps", 5, output="cut") == 0
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert "stopped by a signal at step 3" in capsys.readouterr().out
+    assert [path.name for path in checkpoint.find(tmp_path / "cut")] == ["step-3"]
+    assert not (tmp_path / "cut" / "final").exists()
+    monkeypatch.undo()
+    assert run("--steps", 5, "--resume", output="cut") == 0
+    assert same(tmp_path / "cut" / "final", tmp_path / "whole" / "final")
+
+
+def test_steps_may_be_raised_on_resume(run, tmp_path):
+    assert run("--steps", 4, output="whole") == 0
+    assert run("--steps", 2, output="two") == 0
+    assert run("--steps", 4, "--resume", output="two") == 0
+    assert same(tmp_path / "two" / "final", tmp_path / "whole" / "final")
+    assert run("--steps", 4, "--resume", tmp_path / "two" / "step-2", output="branch") == 0
+    assert same(tmp_path / "branch" / "final", tmp_path / "whole" / "final")
+
+
+def test_resume_refuses_what_changes_the_result_and_says_what_else_differs(run, tmp_path, capsys, caplog, pictures):
+    assert run("--steps", 2) == 0
+    for change, sentence in (
+        (["--seed", 3], "--seed was 0, is 3"),
+        (["--batch-size", 4, "--ema", 0.5], "--batch-size was 2, is 4; --ema was 0.999, is 0.5"),
+        (["--steps", 1], "beyond --steps 1"),
+        ([], None),
+    ):
+        assert run("--steps", 3, *change, *(["--resume"] if sentence else [])) == 2
+        error = capsys.readouterr().err
+        assert (sentence or "holds step-2 already") in error, error
+    other = prepare(draw_pictures(tmp_path / "others", 2, 90), tmp_path / "other-shards", minimum_size=32)
+    assert run("--steps", 3, "--resume", data=other) == 2
+    assert "--train-data holds something else" in capsys.readouterr().err
+    assert run("--steps", 3, "--threads", 2, "--resume") == 0
+    assert "made with threads 1, this run has 2" in caplog.text
+    assert run("--steps", 2, "--schedule", "cosine", output="cosine") == 0
+    assert run("--steps", 3, "--schedule", "cosine", "--resume", output="cosine") == 2
+    assert "--steps was 2, is 3" in capsys.readouterr().err
+    assert run("--steps", 5, "--resume", tmp_path / "cosine" / "step-2") == 2
+    assert "use another --output-dir" in capsys.readouterr().err
+
+
+def test_old_checkpoints_go_and_a_missing_one_is_said(run, tmp_path, caplog):
+    assert run("--steps", 7, "--checkpoint-every", 2, "--keep", 2, "--resume") == 0
+    assert "no whole checkpoint" in caplog.text
+    assert sorted(path.name for path in (tmp_path / "out").glob("step-*")) == ["step-6", "step-7"]
+    assert same(tmp_path / "out" / "last", tmp_path / "out" / "final")
+
+
+def test_a_loss_that_is_not_finite_stops_and_overwrites_nothing(run, monkeypatch, tmp_path, capsys):
+    real = train_accelerate.losses.consistency_loss
+    calls = []
+
+    def broken(sr, lr):
+        calls.append(1)
+        return real(sr, lr) * (math.nan if len(calls) == 4 else 1)
+
+    monkeypatch.setattr(train_accelerate.losses, "consistency_loss", broken)
+    assert run("--steps", 6, "--checkpoint-every", 2, "--lr-consistency", 1) == 1
+    error = capsys.readouterr().err
+    assert "g_lr_consistency is nan at step 4" in error and "step-2" in error
+    assert [path.name for path in checkpoint.find(tmp_path / "out")] == ["step-2"]
+    assert not (tmp_path / "out" / "final").exists()
+
+
+def test_a_discriminator_that_has_won_is_said(run, monkeypatch, caplog):
+    monkeypatch.setattr(train_accelerate, "WON_LOSS", 100)
+    monkeypatch.setattr(train_accelerate, "WON_STEPS", 3)
+    assert run(*GAN, "--steps", 5) == 0
+    assert caplog.text.count("the discriminator has won") == 1 and "step 3" in caplog.text
+
+
+def test_health_is_logged(run, tmp_path):
+    assert run(*GAN, "--steps", 2, "--log-every", 1) == 0
+    line = lines(tmp_path / "out")[-1]
+    assert {"d_real", "d_fake", "d_loss", "d_norm", "g_loss", "g_norm", "g_l1", "g_adversarial"} <= line.keys()
+    assert line["samples_per_second"] > 0 and 0 <= line["data_wait"] < 1 and line["learning_rate"] == 1e-3
+    assert math.isclose(line["g_loss"], line["g_l1"] + 1e-3 * line["g_adversarial"], rel_tol=1e-5)
+    assert 0 < line["d_real"] < 1 and 0 < line["d_fake"] < 1
+
+
+def test_a_full_disk_keeps_the_old_checkpoint(run, monkeypatch, tmp_path, capsys):
+    real = shutil.disk_usage
+    usage = namedtuple("usage", "free")
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda path: usage(10) if (tmp_path / "out" / "step-2").exists() else real(path)
+    )
+    assert run("--steps", 4, "--checkpoint-every", 2) == 2
+    assert "step-2 still stands" in capsys.readouterr().err
+    assert [path.name for path in checkpoint.find(tmp_path / "out")] == ["step-2"]
+
+
+# --- Accelerate
+
+
+def test_the_average_computes_with_its_own_weights_under_mixed_precision(run, monkeypatch):
+    """A copy made after prepare() would run the forward that is bound to the original."""
+    runs, real = [], train_accelerate.start
+    monkeypatch.setattr(train_accelerate, "start", lambda *args: runs.append(real(*args)) or runs[-1])
+    assert run("--steps", 8, "--mixed-precision", "bf16", "--learning-rate", 0.01) == 0
+    (state,) = runs
+    lr = torch.rand(1, 3, 8, 8)
+    with torch.no_grad():
+        averaged, expected = state.ema.network(lr), train_accelerate.averaged_model(state)(lr)
+    assert torch.allclose(averaged, expected, atol=1e-6)
+    assert not torch.allclose(averaged, state.generator.eval()(lr), atol=1e-3)
+
+
+def test_bf16_keeps_weights_and_the_last_layer_in_float32(run, monkeypatch):
+    seen, real = [], train_accelerate.discriminator_step
+    monkeypatch.setattr(
+        train_accelerate, "discriminator_step", lambda state, sr, hr: seen.append(sr) or real(state, sr, hr)
+    )
+    runs, start = [], train_accelerate.start
+    monkeypatch.setattr(train_accelerate, "start", lambda *args: runs.append(start(*args)) or runs[-1])
+    assert run(*GAN, "--steps", 1, "--mixed-precision", "bf16") == 0
+    assert seen[0].dtype == torch.float32 and not torch.equal(seen[0], seen[0].bfloat16().float())
+    assert {p.dtype for p in runs[0].generator.parameters()} == {torch.float32}
+    networks = [runs[0].content, runs[0].ema.network]
+    assert not any(network in runs[0].accelerator._models for network in networks)
+
+
+@pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs gloo")
+def test_two_ranks_train_as_one(run, shards, start_model, valid, tmp_path):
+    arguments = ["--hr-crop", 32, "--batch-size", 2, "--tracker", "none", "--log-every", 1, "--checkpoint-every", 2]
+    arguments += ["--stage", "gan", "--content-loss", "l1", "--init-from", start_model, "--train-data", shards]
+    arguments += ["--val-data", valid, "--accumulate", 2, "--discriminator", "paper"]
+    with contextlib.closing(socket.socket()) as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", 2, "--master_port", port]
+    command += [ROOT / "tests" / "two_ranks.py", tmp_path / "two", "--steps", 3, *arguments]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    subprocess.run([str(word) for word in command], check=True, env=environment, timeout=300, capture_output=True)
+
+    two = tmp_path / "two"
+    facts = [json.loads((two / f"rank-{rank}.json").read_text()) for rank in (0, 1)]
+    tensors = [load_file(two / f"rank-{rank}.safetensors") for rank in (0, 1)]
+    assert all(fact["wrapped"] == "DistributedDataParallel" and not fact["broadcast_buffers"] for fact in facts)
+    different = [name for name, value in tensors[0].items() if not torch.equal(value, tensors[1][name])]
+    assert not different
+    statistics = [name for name in tensors[0] if name.endswith("running_mean")]
+    assert len(statistics) == 3 + 7 + 3
+    before = load_file(start_model / "model.safetensors")
+    assert not torch.equal(before["generator.trunk.bn.running_mean"], tensors[0]["generator.trunk.bn.running_mean"])
+
+    # Each sample once, and the logged losses are the means of both ranks and both passes.
+    samples = [set(fact["samples"]) for fact in facts]
+    assert not samples[0] & samples[1] and samples[0] | samples[1] == set(range(3 * 2 * 2 * 2))
+    steps = [line for line in lines(two) if "g_l1" in line]
+    means = np.array([fact["g_l1"] for fact in facts]).reshape(2, 3, 2).mean(axis=(0, 2))
+    assert np.allclose([line["g_l1"] for line in steps], means, rtol=1e-5)
+    assert [line["learning_rate"] for line in steps] == [1e-4] * 3
+
+    # Scores are those of all pictures: the same as on one rank.
+    assert run("--steps", 1, *arguments, tiny=False, output="one", data=None) == 0
+    one = lines(tmp_path / "one")[0]
+    for name, value in lines(two)[0].items():
+        assert math.isclose(value, one[name], rel_tol=1e-5, abs_tol=1e-6), name
+
+
+# --- Bad input: a sentence and exit code 2
+
+
+@pytest.mark.parametrize(
+    ("argv", "sentence"),
+    [
+        (["--hr-crop", 33], "not divisible by the scale"),
+        (["--stage", "gan", "--content-loss", "l1", "--hr-crop", 40], "paper's discriminator needs a multiple of 16"),
+        (["--hr-crop", 36, "--random-shift"], "--random-shift needs"),
+        (["--hr-crop", 128], "at least 128 pixels"),
+        (["--content-loss", "vgg99"], "content loss"),
+        (["--mixed-precision", "fp16"], "fp16 needs a GPU"),
+        (["--sigma", 1, 2], "--sigma is for"),
+        (["--degradation", "gaussian", "--sigma", 2, 1], "sigma"),
+        (["--scale", 5], "scale"),
+        (["--init-from", "no/such folder"], "no model 'no/such folder'"),
+        (["--init-from", "srresnet-x4", "--channels", 32], "--channels 32, but srresnet-x4 has 64"),
+        (["--tracker", "trackio"], "trackio is not installed"),
+        (["--content-loss", "lite"], "srgan-hub[lite]"),
+        (["--content-loss", "vgg54"], "--vgg-weights"),
+        (["--content-loss", "vgg54", "--vgg-weights", "none.pth"], "none.pth cannot be read"),
+        (["--val-data", "nowhere"], "no pictures"),
+        (["--seed", -1], "--seed"),
+    ],
+)
+def test_bad_input_is_a_sentence(run, monkeypatch, capsys, argv, sentence):
+    def fail(self, **_):
+        raise OSError("no network")
+
+    monkeypatch.setattr(VGG19_Weights, "get_state_dict", fail)
+    monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
+    monkeypatch.setattr(train_accelerate.importlib.util, "find_spec", lambda name: None)
+    tiny = [*["--batch-size", "2", "--steps", "1"], *([] if "--tracker" in argv else ["--tracker", "none"])]
+    tiny += [] if "--hr-crop" in argv else ["--hr-crop", 32]
+    tiny += [] if "--init-from" in argv else ["--channels", 4, "--num-blocks", 1]
+    assert run(*tiny, *argv, tiny=False) == 2
+    error = capsys.readouterr().err
+    assert sentence in error and error.startswith("train_accelerate.py: ") and "Traceback" not in error
+
+
+def test_bad_training_pictures_are_a_sentence(run, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    assert run("--steps", 1, data=tmp_path / "empty") == 2
+    assert "usable pictures" in capsys.readouterr().err
+    assert run("--steps", 1, data=tmp_path / "none") == 2
+    assert "not a folder" in capsys.readouterr().err
+    small = draw_pictures(tmp_path / "small", 2, 24)
+    assert run("--steps", 1, data=small) == 2
+    assert "32" in capsys.readouterr().err
+
+
+def test_the_default_tracker_works_without_tensorboard(run, monkeypatch, caplog, tmp_path):
+    monkeypatch.setattr(train_accelerate.importlib.util, "find_spec", lambda name: None)
+    assert run("--steps", 1, "--tracker", "auto") == 0
+    assert "srgan-hub[tracker]" in caplog.text and lines(tmp_path / "out")
+
+
+# --- Proof that it trains
+
+
+@pytest.mark.slow
+def test_from_scratch_a_small_network_beats_bicubic(run, benchmark_data, tmp_path):
+    photos = benchmark_data / "photos"
+    argv = "--channels 24 --num-blocks 4 --steps 600 --batch-size 8 --learning-rate 1e-3 --ema 0.99 --content-loss l1"
+    argv += " --schedule cosine --tracker none"
+    assert run(*argv.split(), "--val-data", photos / "valid", data=photos / "train", tiny=False) == 0
+    scores = lines(tmp_path / "out")[-1]
+    print(scores)
+    assert scores["val_psnr_y"] > scores["val_bicubic_psnr_y"] + 0.2

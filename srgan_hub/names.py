@@ -1,5 +1,6 @@
 """From what a user calls a model to the folder that holds it."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,11 @@ def resolve(name: str | Path, **download: Any) -> Path:
         return folder
     if str(name) in bundled_names():
         return bundled(str(name))
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(name)):
+        raise ModelError(
+            f"no model {str(name)!r}: it is no folder and not bundled ({', '.join(bundled_names())}), "
+            "and a Hub id reads org/name"
+        )
     return _download(str(name), **download)
 
 
@@ -57,8 +63,6 @@ def _download(name: str, **download: Any) -> Path:
     for file in (CONFIG, WEIGHTS):
         try:
             path = hf_hub_download(name, file, **download)
-        except hub.HFValidationError as error:
-            raise ModelError(f"no model {name!r}: {local}, and no Hub id, which reads org/name") from error
         except hub.LocalEntryNotFoundError as error:
             raise ModelError(
                 f"no model {name!r}{at}: {local}, and the Hub cannot be reached nor is it in the download cache; "

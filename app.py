@@ -98,7 +98,7 @@ def create_demo(
             with gr.Column(scale=2, min_width=300):
                 picture = gr.Image(label="Your picture", sources=["upload", "clipboard"], height=300, elem_id="picture")
                 # The file as it came: Gradio would decode it before the limits are checked, and drop transparency.
-                picture.preprocess = lambda payload: payload and payload.path  # type: ignore[method-assign]
+                picture.preprocess = lambda payload: payload and payload.path  # type: ignore[assignment, return-value]
                 model = gr.Radio(
                     list(models.items()), value=next(iter(models.values())), label="Model", elem_id="model"
                 )

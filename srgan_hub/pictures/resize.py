@@ -77,6 +77,4 @@ def _resize(picture: Tensor, axis: int, size: int) -> Tensor:
     extra = pad * size // length
     shape = list(picture.shape[2:])
     shape[axis - 2] = size + 2 * extra
-    # Autocast would run this in half precision on some devices.
-    with torch.autocast(picture.device.type, enabled=False):
-        return F.interpolate(padded, shape, mode="bicubic", antialias=True).narrow(axis, extra, size)
+    return F.interpolate(padded, shape, mode="bicubic", antialias=True).narrow(axis, extra, size)

@@ -177,7 +177,7 @@ def _upright(image: Image.Image) -> Image.Image:
 def _from_cmyk(image: Image.Image) -> Image.Image:
     profile = image.info.get("icc_profile")
     if profile:
-        with suppress(ImageCms.PyCMSError):
+        with suppress(ImageCms.PyCMSError, OSError):  # a broken profile
             converted = ImageCms.profileToProfile(
                 image, ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB"), outputMode="RGB"
             )

@@ -104,10 +104,13 @@ def test_orientation_is_applied_and_reset_and_the_rest_survives(tmp_path, array,
         assert round(written.info["dpi"][0]) == 300
 
 
-def test_cmyk_becomes_rgb_without_its_profile(tmp_path, array):
-    Image.fromarray(array, "CMYK").save(tmp_path / "a.jpg", icc_profile=b"not a profile for RGB", quality=100)
+@pytest.mark.parametrize("profile", [None, b"broken"])
+def test_cmyk_becomes_rgb_without_its_profile(tmp_path, array, profile):
+    cmyk = Image.new("CMYK", (8, 8), (255, 0, 0, 0))
+    cmyk.save(tmp_path / "a.jpg", icc_profile=profile, quality=100)
     image = files.read(tmp_path / "a.jpg")
     assert image.mode == "RGB" and "icc_profile" not in image.info
+    assert np.abs(files.to_array(image).astype(int) - (0, 255, 255)).max() <= 2  # cyan
 
 
 def test_sixteen_bits_are_read_with_eight_and_said(tmp_path, caplog):

@@ -61,6 +61,7 @@ def make_card(
         datasets=datasets,
         base_model=base_model,
         eval_results=eval_results,
+        made_by=code_version(),
     )
     template = next(path for path in _TEMPLATES if path.is_file())
     return ModelCard.from_template(
@@ -75,7 +76,7 @@ def make_card(
         command=command,
         training=training,
         scores=scores,
-        code_version=code_version(),
+        made_by=code_version(),
     )
 
 
@@ -147,6 +148,20 @@ def write_value(card: str, key: str, value: str) -> str:
     if not count:
         metadata = f"{metadata}\n{line}"
     return card[: block.start(2)] + metadata + card[block.end(2) :]
+
+
+def rename(card: str, name: str) -> str:
+    """Call a model by another name, such as its Hub id, wherever its own card names it."""
+    found = re.search(r'SRGAN\.from_pretrained\("([^"]+)"\)', card)
+    if not found:
+        return card
+    old = re.escape(found[1])
+    for place in (r'from_pretrained\("{}"\)', r"^# {}$", r"^`{}` was fine-tuned", r"srgan_hub info {}`"):
+        pattern = place.format(f"({old})")
+        card = re.sub(pattern, lambda match: match[0].replace(match[1], name), card, flags=re.MULTILINE)
+    # The metadata holds the name without the organisation.
+    last, new = re.escape(found[1].split("/")[-1]), name.split("/")[-1]
+    return re.sub(rf"^(model_name: |- name: ){last}$", lambda match: match[1] + new, card, flags=re.MULTILINE)
 
 
 def state_weights(card: str, weights: Path) -> str:

@@ -98,13 +98,23 @@ class SRGAN(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY_NAME, pipeline
             local_files_only=local_files_only,
             force_download=force_download,
         )
+        model = cls.read(folder)
+        _check_hash(folder)
+        return model
+
+    @classmethod
+    def read(cls, folder: Path) -> "SRGAN":
+        """Read a folder's model as ``from_pretrained`` does, but for the hash that its card states.
+
+        Raises:
+            ModelError: config or weights are not exactly this model's.
+        """
         config = cls._read_config(folder / CONFIG)
         try:
             model = cls(**config)
         except ValueError as error:
             raise ModelError(f"{folder / CONFIG}: {error}") from error
         model._load_weights(folder / WEIGHTS)
-        _check_hash(folder)
         return model.eval()
 
     def save_pretrained(self, save_directory: str | Path, **options: Any) -> str | None:

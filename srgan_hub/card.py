@@ -64,7 +64,7 @@ def make_card(
         made_by=code_version(),
     )
     template = next(path for path in _TEMPLATES if path.is_file())
-    return ModelCard.from_template(
+    card = ModelCard.from_template(
         card_data,
         template_str=template.read_text(encoding="utf-8"),
         model_name=name,
@@ -78,6 +78,8 @@ def make_card(
         scores=scores,
         made_by=code_version(),
     )
+    card.text = card.text.rstrip() + "\n"
+    return card
 
 
 def make_eval_results(dataset: str, scores: Mapping[str, float], protocol: str) -> list[EvalResult]:
@@ -148,6 +150,25 @@ def write_value(card: str, key: str, value: str) -> str:
     if not count:
         metadata = f"{metadata}\n{line}"
     return card[: block.start(2)] + metadata + card[block.end(2) :]
+
+
+def write_scores(card: str, scores: str, eval_results: list[EvalResult]) -> str:
+    """Put scores into a card in place of those that it has: the table under its heading, and the model-index.
+
+    Args:
+        card: the card's text.
+        scores: Markdown: a table with its protocol.
+        eval_results: the same scores; see ``make_eval_results``.
+    """
+    parsed = ModelCard(card)
+    section = f"## Scores\n\n{scores.strip()}\n\n"
+    for place in (r"^## Scores\s*\n.*?(?=^## |\Z)", r"^(?=## Limits)", r"\Z"):
+        parsed.text, count = re.subn(place, lambda _: section, parsed.text, count=1, flags=re.MULTILINE | re.DOTALL)
+        if count:
+            break
+    parsed.data.model_name = parsed.data.model_name or "srgan"
+    parsed.data.eval_results = eval_results
+    return str(parsed)
 
 
 def rename(card: str, name: str) -> str:

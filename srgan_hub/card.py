@@ -166,8 +166,10 @@ def write_scores(card: str, scores: str, eval_results: list[EvalResult]) -> str:
         parsed.text, count = re.subn(place, lambda _: section, parsed.text, count=1, flags=re.MULTILINE | re.DOTALL)
         if count:
             break
-    parsed.data.model_name = parsed.data.model_name or "srgan"
-    parsed.data.eval_results = eval_results
+    data = parsed.data
+    assert isinstance(data, ModelCardData)
+    data.model_name = data.model_name or "srgan"
+    data.eval_results = eval_results
     return str(parsed)
 
 

@@ -47,6 +47,11 @@ def resolve(name: str | Path, **download: Any) -> Path:
         return folder
     if str(name) in bundled_names():
         return bundled(str(name))
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(name)):
+        raise ModelError(
+            f"no model {str(name)!r}: it is no folder and not bundled ({', '.join(bundled_names())}), "
+            "and a Hub id reads org/name"
+        )
     return _download(str(name), **download)
 
 
@@ -68,8 +73,6 @@ def _download(name: str, **download: Any) -> Path:
         with contextlib.suppress(hub.EntryNotFoundError):
             hf_hub_download(name, REPOCARD_NAME, **download)
         return folder
-    except hub.HFValidationError as error:
-        raise ModelError(f"no model {name!r}: {local}, and no Hub id, which reads org/name") from error
     except hub.LocalEntryNotFoundError as error:
         raise ModelError(
             f"no model {name!r}{at}: {local}, and the Hub cannot be reached nor is it in the download cache; "
@@ -91,7 +94,7 @@ def _download(name: str, **download: Any) -> Path:
             f"model {name!r} has no {file} on the Hub{at}: expected a model of this package, which consists of "
             f"{CONFIG} and {WEIGHTS}; pickles such as pytorch_model.bin are never loaded"
         ) from error
-    # HTTPError: the connection broke off. ValueError: a forced download without a connection.
+    # HTTPError: the connection broke off. ValueError: an odd name, or a forced download without a connection.
     except (OSError, hub.HTTPError, ValueError) as error:
         if isinstance(error, ModelError):
             raise

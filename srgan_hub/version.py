@@ -1,5 +1,6 @@
 """Which code this is."""
 
+import functools
 import shutil
 import subprocess
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 __version__ = "0.1.0"
 
 
+@functools.cache
 def code_version() -> str:
     """Name the package's version and, in a git checkout of it, the commit: "srgan-hub 0.1.0, commit 063f5da"."""
     top = Path(__file__).parents[1]

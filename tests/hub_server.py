@@ -68,6 +68,7 @@ class Hub:
         self.large: dict[str, bytes] = {}  # LFS objects by SHA-256
         self.faults: list[Fault] = []
         self.requests: list[str] = []
+        self.unknown: list[str] = []  # requests that the client makes and this server does not know
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_port}"
@@ -134,7 +135,8 @@ class _Handler(BaseHTTPRequestHandler):
                 if match:
                     route(self, body, *match.groups())
                     return
-            raise _RefusalError(501, message=f"this Hub knows no {self.command} {path}")
+            self.hub.unknown.append(f"{self.command} {path}")
+            raise _RefusalError(501, message="this Hub does not know such requests")
         except _RefusalError as refusal:
             headers = {"X-Error-Code": refusal.code, "X-Error-Message": refusal.message}
             self._send(refusal.status, json.dumps({"error": refusal.message}).encode(), headers)

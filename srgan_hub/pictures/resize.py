@@ -36,17 +36,22 @@ def bicubic(picture: Tensor, size: tuple[int, int], *, rounded: bool = False) ->
     if min(old_height, old_width, height, width) < 1:
         raise ValueError(f"Cannot resize {old_height}x{old_width} to {height}x{width}: every side must be at least 1.")
     # Apple's GPUs lack float64, and torch before 2.8 lacks this resize there.
-    source = picture.cpu() if picture.device.type == "mps" else picture
-    if not rounded:
-        wide = source if source.dtype == torch.float64 else source.float()
-        return _resize(wide, height, width).to(picture)
-    # In levels, so that ties are exact and round up as MATLAB's do.
-    levels = source.double().mul(255).round()
+    wide = picture.cpu() if picture.device.type == "mps" else picture
     # MATLAB begins with the axis that shrinks most, rows first if both shrink alike.
-    halfway = (height, old_width) if height * old_width <= width * old_height else (old_height, width)
-    for shape in (halfway, (height, width)):
-        levels = _resize(levels, *shape).add(0.5).floor().clamp(0, 255)
-    return levels.div(255).to(picture)
+    axes = ((2, height), (3, width))
+    if height * old_width > width * old_height:
+        axes = axes[::-1]
+    if rounded:
+        # In levels, so that ties are exact and round up as MATLAB's do.
+        wide = wide.double().mul(255).round()
+        for axis, length in axes:
+            wide = _resize(wide, axis, length).add(0.5).floor().clamp(0, 255)
+        return wide.div(255).to(picture)
+    if wide.dtype != torch.float64:
+        wide = wide.float()
+    for axis, length in axes:
+        wide = _resize(wide, axis, length)
+    return wide.to(picture)
 
 
 def downscale(hr: Tensor, scale: int, *, rounded: bool = False) -> Tensor:
@@ -57,28 +62,19 @@ def downscale(hr: Tensor, scale: int, *, rounded: bool = False) -> Tensor:
     return bicubic(hr, (height // scale, width // scale), rounded=rounded)
 
 
-def _resize(picture: Tensor, height: int, width: int) -> Tensor:
-    picture, top = _pad(picture, 2, height)
-    picture, left = _pad(picture, 3, width)
-    padded_size = (height + 2 * top, width + 2 * left)
-    # Autocast would run this in half precision on some devices.
-    with torch.autocast(picture.device.type, enabled=False):
-        resized = F.interpolate(picture, padded_size, mode="bicubic", antialias=True)
-    return resized[:, :, top : top + height, left : left + width]
+def _resize(picture: Tensor, axis: int, size: int) -> Tensor:
+    """Resize one axis, reflected at both borders as far as the kernel reads over them.
 
-
-def _pad(picture: Tensor, axis: int, size: int) -> tuple[Tensor, int]:
-    """Reflect both borders of an axis of ``length`` samples, as far as a resize to ``size`` samples reads over them.
-
-    The padding is a whole number of periods of ``length / size``, so that the padded axis keeps exactly that ratio.
-    Returns the padded picture and the samples to drop from each end of the resized axis.
+    The padding is a whole number of periods of the ratio of lengths, so that the padded axis keeps exactly that ratio.
     """
     length = picture.shape[axis]
     if length == size:
-        return picture, 0
-    periods = math.gcd(length, size)
-    step = length // periods
-    reach = 2 * max(1.0, length / size)
-    pad = math.ceil(reach / step) * step
+        return picture
+    step = length // math.gcd(length, size)
+    pad = math.ceil(2 * max(1.0, length / size) / step) * step
     indices = torch.arange(-pad, length + pad, device=picture.device).remainder(2 * length)
-    return picture.index_select(axis, torch.minimum(indices, 2 * length - 1 - indices)), pad * size // length
+    padded = picture.index_select(axis, torch.minimum(indices, 2 * length - 1 - indices))
+    extra = pad * size // length
+    shape = list(picture.shape[2:])
+    shape[axis - 2] = size + 2 * extra
+    return F.interpolate(padded, shape, mode="bicubic", antialias=True).narrow(axis, extra, size)

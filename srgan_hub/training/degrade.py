@@ -1,0 +1,170 @@
+"""From HR to LR, as an 8-bit file would hold it. All randomness is a pure function of (seed, sample index)."""
+
+import io
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..pictures.resize import downscale
+from .draws import DEGRADATION, draws
+
+# (HR batch, uint8 NCHW RGB; the samples' indices; the run's seed) -> LR batch, float32 NCHW in [0, 1], same device.
+# Every value is a whole number of levels, divided by 255. How samples are grouped in batches changes nothing.
+Degradation = Callable[[Tensor, Sequence[int], int], Tensor]
+
+
+def make_degradation(name: str, *, scale: int, **options: object) -> Degradation:
+    """Make a degradation.
+
+    Args:
+        name: "bicubic", "gaussian" or "camera": :class:`Bicubic`, :class:`Gaussian`, :class:`Camera`.
+        scale: Must divide the sides of the HR batch.
+        options: The class's other fields.
+
+    Raises:
+        ValueError: If there is no such degradation or option, or a range is upside down.
+    """
+    kinds: dict[str, type] = {"bicubic": Bicubic, "gaussian": Gaussian, "camera": Camera}
+    if name not in kinds:
+        raise ValueError(f'Expected a degradation out of {", ".join(kinds)}, got "{name}".')
+    known = {field.name for field in fields(kinds[name])} - {"scale"}
+    if unknown := options.keys() - known:
+        raise ValueError(
+            f"The {name} degradation has no option {sorted(unknown)}; it has {sorted(known) or 'no options'}."
+        )
+    return kinds[name](scale=scale, **options)
+
+
+@dataclass(frozen=True)
+class Bicubic:
+    """MATLAB's bicubic: equal to the LR files of the benchmarks. Nothing is random."""
+
+    scale: int
+
+    def __call__(self, hr: Tensor, indices: Sequence[int], seed: int) -> Tensor:
+        _check_batch(hr, indices, self.scale)
+        return downscale(hr.float() / 255, self.scale, rounded=True)
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """The thesis's: a Gaussian filter, then one pixel out of ``scale`` x ``scale``, at the middle of each block.
+
+    The middle keeps the LR aligned with bicubic's. Borders are reflected.
+
+    Args:
+        scale: Ratio of the sides.
+        sigma: Range of the filter's standard deviation in HR pixels, drawn for each sample; by default 0.2 to 0.4 times
+            the scale.
+    """
+
+    scale: int
+    sigma: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if self.sigma is not None:
+            _check_range("sigma", self.sigma)
+
+    def __call__(self, hr: Tensor, indices: Sequence[int], seed: int) -> Tensor:
+        _check_batch(hr, indices, self.scale)
+        low, high = self.sigma or (0.2 * self.scale, 0.4 * self.scale)
+        levels = [
+            _filter(picture, self.scale, 2 * [draws(seed, int(index), DEGRADATION).uniform(low, high)])
+            for picture, index in zip(hr, indices, strict=True)
+        ]
+        return torch.stack(levels).add(0.5).floor().clamp(0, 255).div(255).float().to(hr.device)
+
+
+@dataclass(frozen=True)
+class Camera:
+    """For real photographs: blur, bicubic, mild noise, JPEG, each once. A share of the samples is bicubic alone.
+
+    The noise and the JPEG are made on the CPU, by Pillow.
+
+    Args:
+        scale: Ratio of the sides.
+        sigma: Range of the Gaussian blur's standard deviation in HR pixels, drawn for rows and for columns; by default
+            0.05 to 0.5 times the scale.
+        noise: Range of the white noise's standard deviation in levels.
+        quality: Range of JPEG's quality, both ends included. Chroma is halved (4:2:0) in every other sample.
+        clean: Share of the samples that are left clean.
+    """
+
+    scale: int
+    sigma: tuple[float, float] | None = None
+    noise: tuple[float, float] = (0.0, 4.0)
+    quality: tuple[int, int] = (40, 95)
+    clean: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.sigma is not None:
+            _check_range("sigma", self.sigma)
+        _check_range("noise", self.noise, low=0)
+        _check_range("quality", self.quality, low=1, high=95)
+        _check_range("clean", (self.clean, 1), low=0)
+
+    def __call__(self, hr: Tensor, indices: Sequence[int], seed: int) -> Tensor:
+        lr = Bicubic(self.scale)(hr, indices, seed)
+        for i, index in enumerate(indices):
+            random = draws(seed, int(index), DEGRADATION)
+            if random.random() >= self.clean:
+                lr[i] = self._photograph(hr[i], random).to(lr)
+        return lr
+
+    def _photograph(self, hr: Tensor, random: np.random.Generator) -> Tensor:
+        low, high = self.sigma or (0.05 * self.scale, 0.5 * self.scale)
+        sigmas = random.uniform(low, high, 2).tolist()
+        deviation = random.uniform(*self.noise)
+        quality = int(random.integers(self.quality[0], self.quality[1], endpoint=True))
+        subsampling = int(random.integers(2)) * 2  # Pillow's 0 is 4:4:4, its 2 is 4:2:0
+        blurred = _filter(hr, 1, sigmas).clamp(0, 255) / 255
+        levels = downscale(blurred[None], self.scale)[0].mul(255).permute(1, 2, 0).cpu().numpy()
+        levels = levels + deviation * random.standard_normal(levels.shape)
+        file = io.BytesIO()
+        Image.fromarray(np.clip(np.floor(levels + 0.5), 0, 255).astype(np.uint8)).save(
+            file, "jpeg", quality=quality, subsampling=subsampling
+        )
+        return torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1) / 255
+
+
+def _filter(picture: Tensor, step: int, sigmas: Sequence[float]) -> Tensor:
+    """Blur CHW by the sigmas of rows and columns, and keep the middle of each ``step`` x ``step`` block."""
+    # Apple's GPUs have no float64.
+    levels = (picture.cpu() if picture.device.type == "mps" else picture).double()
+    rows, columns = (
+        _gaussian_weights(n, step, sigma).to(levels) for n, sigma in zip(levels.shape[1:], sigmas, strict=True)
+    )
+    return rows @ levels @ columns.T
+
+
+def _gaussian_weights(length: int, step: int, sigma: float) -> Tensor:
+    """The matrix that takes ``length`` samples, reflected at both ends, to the filtered ones at the blocks' middles."""
+    reach = min(length, math.ceil(4 * sigma) + step)
+    positions = torch.arange(-reach, length + reach, dtype=torch.float64)
+    middles = torch.arange(length // step, dtype=torch.float64) * step + (step - 1) / 2
+    weights = torch.exp(-0.5 * ((positions - middles[:, None]) / sigma) ** 2)
+    inside = weights[:, reach : reach + length].clone()
+    inside[:, :reach] += weights[:, :reach].flip(1)
+    inside[:, length - reach :] += weights[:, reach + length :].flip(1)
+    return inside / inside.sum(dim=1, keepdim=True)
+
+
+def _check_batch(hr: Tensor, indices: Sequence[int], scale: int) -> None:
+    if hr.dim() != 4 or hr.shape[1] != 3 or hr.dtype != torch.uint8:
+        raise ValueError(f"Expected a uint8 NCHW RGB batch, got {hr.dtype} of shape {tuple(hr.shape)}.")
+    if len(indices) != len(hr):
+        raise ValueError(f"Expected the index of each of {len(hr)} samples, got {len(indices)}.")
+    if hr.shape[2] % scale or hr.shape[3] % scale:
+        raise ValueError(
+            f"Expected sides divisible by {scale}, got {hr.shape[2]}x{hr.shape[3]}. Choose another crop size."
+        )
+
+
+def _check_range(name: str, bounds: Sequence[float], low: float = 0.1, high: float = math.inf) -> None:
+    if len(bounds) != 2 or not low <= bounds[0] <= bounds[1] <= high:
+        raise ValueError(f"Expected {name} from low to high within {low} to {high}, got {tuple(bounds)}.")

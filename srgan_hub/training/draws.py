@@ -1,0 +1,19 @@
+"""Randomness as a pure function of (seed, sample index): workers, ranks, batches and resumes cannot change it."""
+
+import numpy as np
+
+# What the numbers are for: each purpose has its own stream of the same sample.
+CROP = 0
+DEGRADATION = 1
+
+
+def draws(seed: int, index: int, purpose: int) -> np.random.Generator:
+    """Return the random numbers of one sample: Philox (Salmon et al. 2011), a counter-based generator, cheap to start.
+
+    Args:
+        seed: Of the run, 0 to 2**64 - 1.
+        index: Of the sample, 0 to 2**64 - 1.
+        purpose: A constant of this module.
+    """
+    key = np.array([seed, index], dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, purpose]))

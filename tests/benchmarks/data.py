@@ -1,0 +1,98 @@
+"""Random crops from prepared shards beside decoding a PNG for each crop, and what a batch's degradation takes.
+
+    python tests/benchmarks/data.py [--data FOLDER]
+
+One process. Without a folder, pictures of noise and gradients are made, as large as DIV2K's.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from srgan_hub.training.dataset import Crops, prepare
+from srgan_hub.training.degrade import make_degradation
+
+SIZE = 96
+BATCH = 16
+
+
+def make_pictures(folder: Path, count: int) -> Path:
+    random = np.random.default_rng(0)
+    rows, columns = np.mgrid[:1356, :2040]
+    for i in range(count):
+        ramps = np.stack([rows // 8, columns // 8, (rows + columns) // 16], axis=2) % 224
+        noisy = ramps + random.integers(0, 32, ramps.shape)
+        Image.fromarray(noisy.astype(np.uint8)).save(folder / f"{i:04d}.png", compress_level=1)
+    return folder
+
+
+def copy_as_png(data: Path, shards: Path, folder: Path, count: int) -> list[Path]:
+    paths = []
+    for number, (_, name, _, _) in enumerate(Crops(shards, size=SIZE, seed=0).pictures[:count]):
+        paths.append(folder / f"{number:04d}.png")
+        Image.open(data / name).convert("RGB").save(paths[-1])
+    return paths
+
+
+def per_second(call: Callable[[int], object], seconds: float) -> float:
+    """The best of three rounds, each of ``seconds``, after a first call that is not counted."""
+    call(0)
+    best, i = 0.0, 0
+    for _ in range(3):
+        start, first = time.perf_counter(), i
+        while (passed := time.perf_counter() - start) < seconds:
+            call(i)
+            i += 1
+        best = max(best, (i - first) / passed)
+    return best
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="folder of pictures; made up if not given")
+    parser.add_argument("--seconds", type=float, default=2.0, help="length of a round")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        (folder / "pngs").mkdir()
+        data = arguments.data or make_pictures(folder / "pngs", 8)
+        start = time.perf_counter()
+        shards = prepare(data, folder / "shards", minimum_size=SIZE)
+        crops = Crops(shards, size=SIZE, seed=0)
+        print(f"prepared {len(crops.pictures)} pictures in {time.perf_counter() - start:.1f} s\n")
+        pngs = sorted(data.glob("*.png")) if arguments.data is None else copy_as_png(data, shards, folder / "pngs", 16)
+        random = np.random.default_rng(0)
+
+        def decode_and_crop(i: int) -> np.ndarray:
+            picture = np.asarray(Image.open(pngs[i % len(pngs)]).convert("RGB"))
+            y, x = (random.integers(side - SIZE + 1) for side in picture.shape[:2])
+            return picture[y : y + SIZE, x : x + SIZE].copy()
+
+        shrunk = Crops(shards, size=SIZE, seed=0, shrunk=1.0)
+        rates = {
+            "from shards": per_second(crops.__getitem__, arguments.seconds),
+            "from shards, shrunk from a larger window": per_second(shrunk.__getitem__, arguments.seconds),
+            "decoding a PNG for each": per_second(decode_and_crop, arguments.seconds),
+        }
+        print(f"random {SIZE}x{SIZE} crops a second, one process, {torch.get_num_threads()} threads:")
+        for name, rate in rates.items():
+            print(f"  {name:42} {rate:9,.0f}   {rate / rates['decoding a PNG for each']:8,.1f} times")
+        batch = torch.stack([crops[i] for i in range(BATCH)])
+        print(f"\nms to degrade a batch of {BATCH}, scale 4:")
+        for name in ("bicubic", "gaussian", "camera"):
+            degrade = make_degradation(name, scale=4)
+
+            def call(i: int, degrade=degrade) -> torch.Tensor:
+                return degrade(batch, range(i * BATCH, i * BATCH + BATCH), 0)
+
+            print(f"  {name:42} {1000 / per_second(call, arguments.seconds):9.1f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,178 @@
+import io
+import math
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from srgan_hub.pictures.resize import downscale
+from srgan_hub.training.degrade import Camera, Gaussian, make_degradation
+
+
+def batch(count=8, size=24, seed=0):
+    """Smooth pictures with some texture, uint8 NCHW."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(count, 3, size // 4, size // 4, generator=generator)
+    smooth = torch.nn.functional.interpolate(coarse, size=(size, size), mode="bilinear")
+    fine = torch.rand(count, 3, size, size, generator=generator)
+    return (200 * smooth + 55 * fine).byte()
+
+
+def levels(lr):
+    scaled = lr.double() * 255
+    assert (scaled - scaled.round()).abs().max() < 1e-4
+    assert lr.dtype == torch.float32 and lr.min() >= 0 and lr.max() <= 1
+    return scaled.round()
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_bicubic_is_matlabs(scale):
+    hr = batch()
+    lr = make_degradation("bicubic", scale=scale)(hr, range(8), 0)
+    assert torch.equal(levels(lr), downscale(hr.double() / 255, scale, rounded=True).mul(255).round())
+
+
+def test_bicubic_equals_the_benchmarks_files(benchmark_data):
+    hr, expected = (
+        torch.from_numpy(np.array(Image.open(benchmark_data / "Set5" / name).convert("RGB"))).permute(2, 0, 1)
+        for name in ("butterfly.png", "LRbicx4/butterfly.png")
+    )
+    lr = make_degradation("bicubic", scale=4)(hr[None], [0], 0)
+    assert torch.equal(levels(lr)[0], expected.double())
+
+
+@pytest.mark.parametrize("name", ["bicubic", "gaussian", "camera"])
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_batches_change_nothing(name, scale):
+    degrade = pickle.loads(pickle.dumps(make_degradation(name, scale=scale)))
+    hr, indices = batch(), list(range(100, 108))
+    together = degrade(hr, indices, 7)
+    assert together.shape == (8, 3, 24 // scale, 24 // scale)
+    alone = torch.cat([degrade(hr[i : i + 1], [indices[i]], 7) for i in range(8)])
+    order = [5, 2, 7, 0]
+    mixed = degrade(hr[order], torch.tensor(indices)[order], 7)
+    assert torch.equal(together, alone)
+    assert torch.equal(mixed, together[order])
+    levels(together)
+
+
+@pytest.mark.parametrize("name", ["gaussian", "camera"])
+def test_seed_and_index_change_the_draw(name):
+    degrade = make_degradation(name, scale=4, **({"clean": 0.0} if name == "camera" else {}))
+    hr = batch(1).expand(6, -1, -1, -1)
+    lr = degrade(hr, range(6), 7)
+    assert len({picture.numpy().tobytes() for picture in lr}) == 6
+    assert not torch.equal(lr, degrade(hr, range(6), 8))
+
+
+def test_gaussian_of_a_point():
+    sigma = 1.3
+    degrade = make_degradation("gaussian", scale=4, sigma=(sigma, sigma))
+    hr = torch.zeros(1, 3, 24, 24, dtype=torch.uint8)
+    hr[..., 13, 8] = 255
+    # LR pixel k lies at HR 4k + 1.5, between the pixels; the filter's weights are taken over all whole distances.
+    norm = sum(math.exp(-0.5 * ((d + 0.5) / sigma) ** 2) for d in range(-20, 20))
+
+    def weight(k, at):
+        return math.exp(-0.5 * ((at - 4 * k - 1.5) / sigma) ** 2) / norm
+
+    expected = [[math.floor(255 * weight(y, 13) * weight(x, 8) + 0.5) for x in range(6)] for y in range(6)]
+    assert expected[3][2] > 4
+    assert levels(degrade(hr, [0], 0))[0, 1].tolist() == expected
+
+
+def test_gaussian_reflects_the_borders():
+    # A ramp along x, mirrored by hand three pictures wide, is filtered alike in the middle.
+    row = torch.arange(0, 240, 10, dtype=torch.uint8)
+    hr = row.expand(1, 3, 24, 24)
+    wide = torch.cat([hr.flip(3), hr, hr.flip(3)], dim=3)
+    degrade = make_degradation("gaussian", scale=4, sigma=(2.0, 2.0))
+    lr = levels(degrade(hr, [0], 0))
+    assert torch.equal(lr, levels(degrade(wide, [0], 0))[..., 6:12])
+    assert lr[0, 0, 0, 0] > 15  # plain 4x4 means would give 15
+
+
+def test_gaussian_sigma_is_drawn_from_its_range():
+    point = torch.zeros(1, 3, 25, 25, dtype=torch.uint8)
+    point[..., 12, 12] = 255
+    peaks = {}
+    for bounds in ((0.8, 0.8), (1.2, 1.2), (0.8, 1.2)):
+        many = Gaussian(scale=5, sigma=bounds)(point.expand(50, -1, -1, -1), range(50), 3)
+        peaks[bounds] = levels(many)[:, 0, 2, 2]
+    low, high = peaks[1.2, 1.2][0], peaks[0.8, 0.8][0]
+    drawn = peaks[0.8, 1.2]
+    assert drawn.min() >= low and drawn.max() <= high
+    assert drawn.min() < low + 3 and drawn.max() > high - 6
+
+
+def test_camera_leaves_half_of_the_samples_clean():
+    hr = batch(1).expand(400, -1, -1, -1)
+    lr = Camera(scale=4)(hr, range(400), 1)
+    clean = downscale(hr[:1].float() / 255, 4, rounded=True)
+    same = sum(torch.equal(picture, clean[0]) for picture in lr)
+    assert 165 < same < 235
+    assert torch.equal(Camera(scale=4, clean=1.0)(hr[:20], range(20), 1), clean.expand(20, -1, -1, -1))
+
+
+def camera(**options):
+    """A camera of which only the given steps do anything."""
+    return Camera(**({"scale": 4, "clean": 0.0, "sigma": (0.1, 0.1), "noise": (0, 0), "quality": (95, 95)} | options))
+
+
+def test_camera_applies_jpeg_of_the_quality():
+    hr = batch(4, size=64)
+    for quality in (40, 95):
+        lr = camera(quality=(quality, quality))(hr, range(4), 2)
+        for picture, source in zip(lr, hr, strict=True):
+            exact = downscale(source[None].double() / 255, 4)[0].mul(255).add(0.5).floor().clamp(0, 255)
+            image = Image.fromarray(exact.byte().permute(1, 2, 0).contiguous().numpy())
+            outcomes = []
+            for subsampling in (0, 2):
+                file = io.BytesIO()
+                image.save(file, "jpeg", quality=quality, subsampling=subsampling)
+                outcomes.append(torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1).double())
+            assert any(torch.equal(levels(picture), outcome) for outcome in outcomes)
+
+
+def test_camera_noise_has_the_deviation():
+    hr = torch.full((4, 3, 256, 256), 128, dtype=torch.uint8)
+    noise = levels(camera(noise=(24, 24))(hr, range(4), 2)) - 128
+    # JPEG at 95 hardly changes noise as strong as this. Luma's is (0.299^2 + 0.587^2 + 0.114^2)^0.5 of a channel's.
+    luma = noise[:, 0] * 0.299 + noise[:, 1] * 0.587 + noise[:, 2] * 0.114
+    assert luma.std().item() == pytest.approx(24 * 0.669, rel=0.03)
+    assert luma.mean().abs() < 0.2
+    assert not torch.equal(noise[0], noise[1])
+
+
+def test_camera_blurs():
+    hr = batch(4, size=64)
+    contrast = [levels(camera(sigma=(s, s))(hr, range(4), 2)).std().item() for s in (0.1, 2.0, 6.0)]
+    assert contrast[0] > 1.02 * contrast[1] > 1.05 * contrast[2]
+
+
+def test_bad_input_is_named():
+    with pytest.raises(ValueError, match='out of bicubic, gaussian, camera, got "lanczos"'):
+        make_degradation("lanczos", scale=4)
+    with pytest.raises(ValueError, match=r"bicubic degradation has no option \['sigma'\]; it has no options"):
+        make_degradation("bicubic", scale=4, sigma=(1, 2))
+    for name, options in [
+        ("gaussian", {"sigma": (2, 1)}),
+        ("gaussian", {"sigma": (0, 1)}),
+        ("camera", {"sigma": (-1, 1)}),
+        ("camera", {"quality": (40, 101)}),
+        ("camera", {"noise": (-1, 1)}),
+        ("camera", {"clean": 1.5}),
+    ]:
+        with pytest.raises(ValueError, match=f"Expected {next(iter(options))} from low to high"):
+            make_degradation(name, scale=4, **options)
+    degrade = make_degradation("gaussian", scale=4)
+    with pytest.raises(ValueError, match="uint8 NCHW RGB"):
+        degrade(batch().float(), range(8), 0)
+    with pytest.raises(ValueError, match="each of 8 samples, got 7"):
+        degrade(batch(), range(7), 0)
+    with pytest.raises(ValueError, match="divisible by 5"):
+        make_degradation("bicubic", scale=5)(batch(), range(8), 0)
+    with pytest.raises(ValueError, match="divisible by 5"):
+        make_degradation("gaussian", scale=5)(batch(), range(8), 0)

@@ -56,7 +56,8 @@ class Repo:
 class Fault:
     method: str
     path: str  # a regular expression
-    kind: int | str  # a status, "cut" or "reset" in the midst of the transfer, or "wrong": as many other bytes
+    # A status; "cut" or "reset" in the midst of the transfer; "wrong": as many other bytes; or what happens meanwhile.
+    kind: int | str | Callable[[], object]
     times: int
 
 
@@ -84,7 +85,7 @@ class Hub:
         self._server.shutdown()
         self._server.server_close()
 
-    def fail(self, method: str, path: str, kind: int | str, times: int = 1) -> None:
+    def fail(self, method: str, path: str, kind: int | str | Callable[[], object], times: int = 1) -> None:
         """Let the next requests of a method whose path matches a regular expression go wrong."""
         self.faults.append(Fault(method, path, kind, times))
 
@@ -147,7 +148,9 @@ class _Handler(BaseHTTPRequestHandler):
         for fault in self.hub.faults:
             if fault.method == self.command and fault.times and re.search(fault.path, path):
                 fault.times -= 1
-                return fault.kind
+                if not callable(fault.kind):
+                    return fault.kind
+                fault.kind()
         return None
 
     def _read_body(self) -> bytes:

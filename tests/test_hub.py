@@ -162,11 +162,9 @@ def test_files_come_from_one_commit(hub: Hub, loader: Process, tmp_path: Path) -
     old, new = make_model(tmp_path / "old", seed=4), make_model(tmp_path / "new", seed=5)
     repo = hub.repos["org/moving"] = Repo()
     repo.commit(_read(old))
-    loader(upscale, "org/moving")
-    # In the cache there are now all files of the old commit; the new one has a new config alone.
-    repo.commit({"config.json": (new / "config.json").read_bytes() + b"\n"})
+    # Somebody pushes when we have one file and not yet the other.
+    hub.fail("HEAD", "model.safetensors", lambda: repo.commit(_read(new)))
     assert torch.equal(loader(upscale, "org/moving"), loader(upscale, old))
-    repo.commit(_read(new))
     assert torch.equal(loader(upscale, "org/moving"), loader(upscale, new))
 
 
@@ -289,7 +287,6 @@ def test_an_upload_that_breaks_off_can_be_repeated(hub: Hub, publisher: Process,
         ({"token": None}, None, "there is no valid token; log in by `hf auth login`"),
         ({}, ("POST", "repos/create", 503), "the Hub cannot be reached or is down .*push again later"),
         ({}, ("POST", "repos/create", "reset"), "the Hub cannot be reached or is down .*push again later"),
-        ({}, ("POST", "commit/", 412), "somebody else changed it at the same time; push again"),
     ],
 )
 def test_a_hub_that_refuses(
@@ -301,6 +298,17 @@ def test_a_hub_that_refuses(
         publisher(publish, make_model(tmp_path / "model"), "org/refused", **options)
     assert "\n" not in str(caught.value)
     assert "org/refused" not in hub.repos or set(hub.repos["org/refused"].files()) == {".gitattributes"}
+
+
+def test_a_push_between_looking_and_committing_is_noticed(hub: Hub, publisher: Process, tmp_path: Path) -> None:
+    repo = hub.repos["org/busy"] = Repo()
+    repo.commit({".gitattributes": b""})
+    hub.fail("POST", "/preupload/", lambda: repo.commit({"README.md": b"Mine."}))
+    with pytest.raises(PublishError, match="somebody else changed it at the same time; push again"):
+        publisher(publish, make_model(tmp_path / "model"), "org/busy")
+    assert repo.files()["README.md"] == b"Mine." and "model.safetensors" not in repo.files()
+    _, said = publisher(publish, tmp_path / "model", "org/busy")
+    assert len(said) == 1 and repo.files()["README.md"].endswith(b"\nMine.")
 
 
 def test_only_whole_models_are_published(hub: Hub, tmp_path: Path) -> None:

@@ -33,8 +33,7 @@ def convert(source: Path, destination: Path, *, origin: str = "krasserm") -> SRG
         origin: the project that it comes from, one of ``SOURCES``.
 
     Raises:
-        ModelError: the file is missing or is not such a generator.
-        ImportError: h5py is not installed.
+        ModelError: the file is missing or is not such a generator, or h5py is not installed.
     """
     if origin not in SOURCES:
         raise ModelError(f"cannot convert from {origin!r}; known are: {', '.join(SOURCES)}")
@@ -82,7 +81,10 @@ def _from_krasserm(source: Path) -> SRGAN:
 
 def _read_keras(source: Path) -> dict[str, list[dict[str, Tensor]]]:
     """Read a Keras file's layers by kind, in the order of their numbers: conv2d, conv2d_1, ..., conv2d_10."""
-    import h5py  # an extra: nothing else needs it
+    try:
+        import h5py
+    except ImportError:
+        raise ModelError("reading Keras files needs h5py: pip install srgan-hub[convert]") from None
 
     found: dict[str, dict[int, dict[str, Tensor]]] = {
         "conv2d": {},

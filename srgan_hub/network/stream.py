@@ -66,7 +66,7 @@ def stream(
     Args:
         network: a fused generator.
         lr: (N, C, H, W). It may lie elsewhere and be of another type than the network takes, if ``load`` converts it.
-        band: rows of ``lr`` in a push.
+        band: rows of ``lr`` in a push, at most: the picture is divided evenly.
         load: turns rows of ``lr`` into the network's input, (N, 3, rows, W) in [0, 1].
 
     Raises:
@@ -77,6 +77,8 @@ def stream(
         raise ValueError(f"band must be at least one row, got {band}")
     state: State = None
     top, height = 0, lr.shape[2]
+    # No small remainder at the end: for few pixels PyTorch may take other kernels, which round the last bit otherwise.
+    band = -(-height // -(-height // band))
     while top < height:
         bottom = min(top + band, height)
         # Entered anew for each band: around the yield it would hold the caller in inference mode.
@@ -87,7 +89,7 @@ def stream(
             except (RuntimeError, MemoryError) as error:
                 if band == 1 or not _is_out_of_memory(error):
                     raise
-                band = -(-min(band, height) // 2)
+                band = -(-band // 2)
                 logger.warning("out of memory: going on with bands of %d rows", band)
                 rows = None
                 continue

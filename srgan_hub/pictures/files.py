@@ -69,7 +69,8 @@ def open_header(path: Path, *, max_pixels: int | None = MAX_PIXELS) -> ImageFile
     except FileNotFoundError:
         raise PictureError(f"{path} does not exist") from None
     except Image.DecompressionBombError as error:
-        raise PictureError(f"{path} is too large: {error}") from error
+        limit = f"the limit is {max_pixels / 1e6:.3g} million" if max_pixels else "Pillow's limit is lower"
+        raise PictureError(f"{path} has far too many pixels; {limit}") from error
     except UnidentifiedImageError:
         raise PictureError(
             f"{path} is not a picture that can be read (PNG, JPEG, WebP, BMP, TIFF and others can)"
@@ -130,10 +131,12 @@ def check_output(path: Path, *, width: int, height: int, alpha: bool) -> None:
     """Check that a picture of this size and kind can be written to ``path``, before any work is done.
 
     Raises:
-        PictureError: the suffix is unknown, or its format cannot hold the picture.
+        PictureError: the suffix is unknown, its format cannot hold the picture, or the folder is not to be written.
     """
     if path.suffix.lower() not in _FORMATS:
         raise PictureError(f"{path}: cannot write {path.suffix or 'a file without suffix'}; use {', '.join(SUFFIXES)}")
+    if not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
+        raise PictureError(f"{path} cannot be written: {path.parent} is not a folder that you may write to")
     name, _, limit = _FORMATS[path.suffix.lower()]
     if max(width, height) > limit:
         raise PictureError(f"{path}: {name} holds at most {limit} pixels a side, this is {width} x {height}; use .png")
@@ -175,7 +178,7 @@ def _upright(image: Image.Image) -> Image.Image:
 def _from_cmyk(image: Image.Image) -> Image.Image:
     profile = image.info.get("icc_profile")
     if profile:
-        with suppress(ImageCms.PyCMSError):
+        with suppress(ImageCms.PyCMSError, OSError):  # a broken profile
             converted = ImageCms.profileToProfile(
                 image, ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB"), outputMode="RGB"
             )

@@ -1,0 +1,214 @@
+"""The command line: ``python -m srgan_hub COMMAND``, also installed as ``srgan-hub``."""
+
+import argparse
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+PROGRAM = "srgan-hub"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command. Returns 0, 1 if some pictures of several failed, 2 for a mistake in what was asked for."""
+    arguments = parse_args(argv)
+    logger = logging.getLogger(__package__)
+    logger.addHandler(logging.StreamHandler())
+    logger.propagate = False
+    # Clean up files that are being written when another program ends this one.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        return arguments.run(arguments)
+    except (ValueError, OSError) as error:
+        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{PROGRAM}: stopped", file=sys.stderr)
+        return 130
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog=PROGRAM, description="SRGAN super-resolution.")
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    upscale = commands.add_parser("upscale", help="enlarge pictures", description="Enlarge pictures.")
+    upscale.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="picture files")
+    upscale.add_argument(
+        "--output",
+        metavar="FILE_OR_FOLDER",
+        help="where the result goes; a folder if it exists, ends in a slash, or there are several inputs "
+        "(default: NAME_x4.png beside each input)",
+    )
+    upscale.add_argument(
+        "--model",
+        default="srgan-x4",
+        help="bundled name, folder or Hub id (default: srgan-x4; bundled too: srresnet-x4)",
+    )
+    upscale.add_argument(
+        "--precision",
+        choices=("auto", "fp32", "bf16", "fp16"),
+        default="auto",
+        help="auto: bf16 for 8-bit pictures where the hardware has it, otherwise fp32",
+    )
+    upscale.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
+    upscale.add_argument("--band", type=int, metavar="ROWS", help="rows that go through the network at once")
+    upscale.add_argument("--threads", type=int, help="processor threads (default: PyTorch's choice)")
+    upscale.add_argument(
+        "--max-pixels", type=int, default=64_000_000, help="refuse larger inputs (default: 64000000 = 8000 x 8000)"
+    )
+    upscale.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
+    upscale.set_defaults(run=run_upscale)
+
+    convert = commands.add_parser(
+        "convert", help="convert another project's weights", description="Convert another project's weights."
+    )
+    convert.add_argument("source", type=Path, metavar="SRC", help="the checkpoint")
+    convert.add_argument("destination", type=Path, metavar="DEST", help="folder for the model")
+    convert.add_argument(
+        "--from", dest="origin", choices=("krasserm",), default="krasserm", help="the project (default: krasserm)"
+    )
+    convert.set_defaults(run=run_convert)
+
+    push = commands.add_parser("push", help="publish a model on the Hub", description="Publish a model on the Hub.")
+    push.add_argument("folder", type=Path, metavar="FOLDER", help="what training or convert wrote")
+    push.add_argument("repo_id", metavar="ORG/NAME", help="where it goes; created if it is missing")
+    push.add_argument("--private", action="store_true", help="create it as a private repository")
+    push.add_argument("--revision", help="branch to push to (default: main)")
+    push.add_argument("--tag", help="name this commit, so that it can be loaded by revision=TAG")
+    push.add_argument("--overwrite-card", action="store_true", help="replace the card even if it was edited on the Hub")
+    push.set_defaults(run=run_push)
+
+    info = commands.add_parser("info", help="say what is known of a model", description="Say what is known of a model.")
+    info.add_argument("model", help="bundled name, folder or Hub id")
+    info.add_argument("--revision", help="branch, tag or commit on the Hub")
+    info.set_defaults(run=run_info)
+
+    prepare = commands.add_parser(
+        "prepare", help="make training data", description="Decode pictures once, for training."
+    )
+    prepare.add_argument(
+        "--data", required=True, metavar="FOLDER_OR_div2k", help="pictures; div2k downloads DIV2K (4 GB)"
+    )
+    prepare.add_argument("--output", required=True, type=Path, metavar="FOLDER", help="where the shards go")
+    prepare.set_defaults(run=run_prepare)
+    return parser.parse_args(argv)
+
+
+def run_upscale(arguments: argparse.Namespace) -> int:
+    import torch
+    from PIL import Image
+    from tqdm import tqdm
+
+    from .model import SRGAN
+    from .pipeline import upscale_files
+    from .upscaler import Progress
+
+    if arguments.threads is not None:
+        if arguments.threads < 1:
+            raise ValueError(f"--threads must be at least 1, got {arguments.threads}")
+        torch.set_num_threads(arguments.threads)
+    # --max-pixels is the limit that counts, and it is checked before anything is decoded.
+    Image.MAX_IMAGE_PIXELS = None
+    upscaler = SRGAN.from_pretrained(arguments.model).upscaler(
+        precision=arguments.precision, device=arguments.device, band=arguments.band
+    )
+
+    def show(source: Path) -> Progress:
+        bar = tqdm(desc=source.name, unit="row", disable=None, leave=False)
+
+        def update(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+            if done == total:
+                bar.close()
+
+        return update
+
+    failures = 0
+    results = upscale_files(
+        upscaler,
+        arguments.inputs,
+        arguments.output,
+        overwrite=arguments.overwrite,
+        max_pixels=arguments.max_pixels,
+        progress=show,
+    )
+    for _, target, problem in results:
+        failures += problem is not None
+        print(f"{PROGRAM}: {problem}" if problem else target, file=sys.stderr if problem else sys.stdout, flush=True)
+    if len(arguments.inputs) == 1:
+        return 2 if failures else 0
+    if failures:
+        print(f"{PROGRAM}: {failures} of {len(arguments.inputs)} pictures failed", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def run_convert(arguments: argparse.Namespace) -> int:
+    from .exchange.convert import convert
+
+    convert(arguments.source, arguments.destination, origin=arguments.origin)
+    print(arguments.destination)
+    return 0
+
+
+def run_push(arguments: argparse.Namespace) -> int:
+    from .publish import push
+
+    url = push(
+        arguments.folder,
+        arguments.repo_id,
+        private=arguments.private,
+        revision=arguments.revision,
+        tag=arguments.tag,
+        overwrite_card=arguments.overwrite_card,
+    )
+    print(url)
+    return 0
+
+
+def run_info(arguments: argparse.Namespace) -> int:
+    from .provenance import info
+
+    found = info(arguments.model, revision=arguments.revision)
+    print(found)
+    if found.verified is False:
+        raise ValueError(f"the weights of {arguments.model} are not those that its card states")
+    return 0
+
+
+def run_prepare(arguments: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from .training.dataset import prepare
+    from .training.div2k import prepare_div2k
+
+    bar = tqdm(disable=None, unit_scale=True)
+
+    def show(what: str, done: int, total: int) -> None:
+        bar.set_description(what, refresh=False)
+        bar.total = total
+        bar.update(done - bar.n)
+
+    with bar:
+        if arguments.data == "div2k":
+            folder = prepare_div2k(arguments.output, progress=show)
+        else:
+            folder = prepare(Path(arguments.data), arguments.output, progress=show)
+    print(folder)
+    return 0
+
+
+class _Version(argparse.Action):
+    """Like argparse's version action, but nothing is imported unless it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *unused: object) -> None:
+        from . import __version__
+
+        print(f"{PROGRAM} {__version__}")
+        parser.exit()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,79 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from srgan_hub.network.fuse import fuse
+from srgan_hub.network.layers import Residual
+
+
+@pytest.mark.parametrize("upsampler", ["pixelshuffle", "nearest"])
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize("size", [(1, 1), (2, 9), (11, 7)])
+def test_same_function_in_fewer_operations(upsampler, scale, size, lively):
+    network = lively(scale=scale, upsampler=upsampler)
+    before = copy.deepcopy(network.state_dict())
+    lr = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(1))
+    fused = fuse(network)
+    torch.testing.assert_close(fused(lr), network(lr), atol=1e-5, rtol=0)
+    assert not [layer for layer in fused.modules() if isinstance(layer, nn.BatchNorm2d)]
+    # The starved 9x9 convolution at full size became one at a part of it.
+    factor = 3 if scale == 3 else 2
+    assert (fused.tail_conv.out_channels, fused.tail_conv.kernel_size) == (3 * factor**2, (5, 5))
+    assert list(fused.named_children())[-2][1].upscale_factor == factor
+    # The original is as it was, and shares nothing.
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    for parameter in fused.parameters():
+        parameter.zero_()
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_fusing_takes_batch_norm_in_evaluation_mode_and_leaves_training_on(lively):
+    network = lively().train()
+    lr = torch.rand(1, 3, 5, 5)
+    fused = fuse(network)
+    assert network.training and network.trunk.block0.bn1.training
+    torch.testing.assert_close(fused(lr), network.eval()(lr), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [nn.PixelShuffle(2), nn.PReLU(1), nn.Conv2d(4, 3, 7, padding=3)],
+        [nn.PixelShuffle(4), nn.LeakyReLU(0.3), nn.Conv2d(1, 2, 3, padding=1, bias=False)],
+        [nn.Upsample(scale_factor=2), nn.PReLU(16), nn.Conv2d(16, 1, (1, 5), padding=(0, 2))],
+    ],
+)
+def test_tails_of_other_shapes(layers):
+    torch.manual_seed(0)
+    network = nn.Sequential(*layers)
+    x = torch.randn(1, 16, 5, 4)
+    assert type(fuse(network)[-1]) is nn.PixelShuffle
+    torch.testing.assert_close(fuse(network)(x), network(x), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [nn.PixelShuffle(2), nn.PReLU(4), nn.Conv2d(4, 16, 3, padding=1)],  # enough channels to run well
+        [nn.PixelShuffle(2), nn.PReLU(4), nn.Conv2d(4, 3, 3)],  # no padding
+        [nn.PixelShuffle(2), nn.PReLU(4), nn.Conv2d(4, 3, 3, padding=1, padding_mode="reflect")],
+        [nn.PixelShuffle(2), nn.Softmax(1), nn.Conv2d(4, 3, 3, padding=1)],  # does not commute
+        [nn.Upsample(scale_factor=1.5), nn.PReLU(16), nn.Conv2d(16, 3, 3, padding=1)],
+        [nn.Upsample(scale_factor=2, mode="bilinear"), nn.PReLU(16), nn.Conv2d(16, 3, 3, padding=1)],
+    ],
+)
+def test_what_does_not_fit_is_left_alone(layers):
+    network = nn.Sequential(*layers)
+    x = torch.randn(1, 16, 4, 4)
+    fused = fuse(network)
+    assert [type(layer) for layer in fused] == [type(layer) for layer in network]
+    assert torch.equal(fused(x), network(x))
+
+
+def test_residual_stays_residual():
+    network = nn.Sequential(Residual(nn.Conv2d(2, 2, 3, padding=1), nn.BatchNorm2d(2))).eval()
+    x = torch.randn(1, 2, 4, 4)
+    assert [type(layer) for layer in fuse(network)[0]] == [nn.Conv2d]
+    torch.testing.assert_close(fuse(network)(x), network(x), atol=1e-6, rtol=0)

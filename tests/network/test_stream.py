@@ -1,0 +1,164 @@
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torch import nn
+
+from srgan_hub import SRGAN, bundled
+from srgan_hub.network.fuse import fuse
+from srgan_hub.network.layers import Residual
+from srgan_hub.network.stream import push, receptive_radius, stream
+
+
+def streamed(network, lr, band):
+    return torch.cat(list(stream(network, lr, band=band)), dim=2)
+
+
+@settings(max_examples=80, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_streamed_equals_whole(lively, data):
+    draw = data.draw
+    scale, upsampler = draw(st.sampled_from([2, 3, 4])), draw(st.sampled_from(["pixelshuffle", "nearest"]))
+    channels, num_blocks = draw(st.integers(1, 6)), draw(st.integers(1, 3))
+    size = draw(st.integers(1, 3)), 3, draw(st.integers(1, 40)), draw(st.integers(1, 12))
+    network = fuse(lively(scale=scale, upsampler=upsampler, channels=channels, num_blocks=num_blocks))
+    lr = torch.rand(size, generator=torch.Generator().manual_seed(draw(st.integers(0, 9))))
+    if draw(st.booleans()):
+        network, lr = network.to(memory_format=torch.channels_last), lr.to(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        whole = network(lr)
+    torch.testing.assert_close(streamed(network, lr, draw(st.integers(1, 45))), whole, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["srgan-x4", "srresnet-x4"])
+@pytest.mark.parametrize("band", [1, 7, 40])
+def test_bundled_weights_give_the_same_picture_to_the_bit(name, band):
+    network = fuse(SRGAN.from_pretrained(name).generator).to(memory_format=torch.channels_last)
+    with Image.open(bundled(name).parent.parent / "examples" / "cat.png") as cat:
+        array = np.asarray(cat.crop((20, 30, 180, 80)))
+    lr = torch.from_numpy(array / np.float32(255)).permute(2, 0, 1)[None]  # channels last already
+    with torch.inference_mode():
+        whole = network(lr)
+    assert torch.equal(streamed(network, lr, band), whole)
+
+
+def test_bands_are_even(lively):
+    network = nn.Sequential(nn.Sigmoid())
+    heights = [rows.shape[2] for rows in stream(network, torch.rand(1, 3, 101, 2), band=50)]
+    assert heights == [34, 34, 33]
+
+
+def test_each_row_is_computed_once(lively, monkeypatch):
+    """No halo: the convolutions see as many rows as in the whole picture, and the rows that they kept."""
+    network = fuse(lively())
+    rows = []
+    convolve = nn.functional.conv2d
+
+    def spy(x, *args, **kwargs):
+        result = convolve(x, *args, **kwargs)
+        rows.append(result.shape[2])
+        return result
+
+    monkeypatch.setattr(nn.functional, "conv2d", spy)
+    list(stream(network, torch.rand(1, 3, 30, 4), band=4))
+    at_lr, at_double = 30 * 7, 60 * 2  # head, two blocks, trunk and first stage; second stage and tail
+    assert sum(rows) == at_lr + at_double
+
+
+def kept_bytes(state):
+    if isinstance(state, torch.Tensor):
+        return state.untyped_storage().nbytes()  # what a view keeps alive counts whole
+    return sum(map(kept_bytes, state)) if isinstance(state, (list, tuple)) else 0
+
+
+def test_memory_does_not_grow_with_height(lively):
+    network = fuse(lively())
+
+    def most_kept(height):
+        state, kept = None, []
+        for top in range(0, height, 4):
+            state, _ = push(network, state, torch.rand(1, 3, 4, 8), last=top + 4 >= height)
+            kept.append(kept_bytes(state))
+        return max(kept)
+
+    assert most_kept(400) == most_kept(100)
+    # At LR size: 8 rows of 3 channels, six times 2 of 4, and what waits for its partner; at double size 2 + 4 of 4.
+    width = 8 * 4
+    assert most_kept(100) < width * (8 * 3 + 6 * 2 * 4 + (5 + 2 + 2) * 4 + 4 * 4) + 2 * width * (2 * 4 + 4 * 16) + 5000
+
+
+@pytest.mark.parametrize("layer", [nn.MaxPool2d(2), nn.BatchNorm2d(3), nn.Upsample(scale_factor=2, mode="bilinear")])
+def test_unknown_layers_raise_at_once(layer):
+    network = nn.Sequential(nn.Conv2d(3, 3, 9, padding=4), Residual(layer))
+    with pytest.raises(TypeError, match="cannot stream"):
+        push(network, None, torch.rand(1, 3, 1, 4), last=False)  # long before a row could reach it
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(3, 3, 3),
+        nn.Conv2d(3, 3, 3, padding=1, stride=2),
+        nn.Conv2d(3, 3, 3, padding=2, dilation=2),
+        nn.Conv2d(3, 3, 3, padding=1, padding_mode="circular"),
+        nn.Conv2d(3, 3, 2, padding=1),
+        nn.Upsample(scale_factor=1.5),
+        type("Other", (nn.Sequential,), {})(nn.Sigmoid()),
+    ],
+)
+def test_layers_of_known_kind_but_other_function_raise(layer):
+    with pytest.raises(TypeError, match="cannot stream"):
+        list(stream(nn.Sequential(layer), torch.rand(1, 3, 4, 4), band=2))
+
+
+def test_interleaved_streams_do_not_touch(lively):
+    network = fuse(lively())
+    pictures = [torch.rand(1, 3, 33, 6), torch.rand(1, 3, 20, 6)]
+    bands = itertools.zip_longest(*(stream(network, lr, band=3) for lr in pictures))
+    for lr, parts in zip(pictures, zip(*bands, strict=True), strict=True):
+        torch.testing.assert_close(torch.cat([p for p in parts if p is not None], 2), network(lr), atol=1e-5, rtol=0)
+
+
+def test_caller_is_not_left_in_inference_mode(lively):
+    bands = stream(fuse(lively()), torch.rand(1, 3, 40, 4), band=4)
+    next(bands)
+    assert not torch.is_inference_mode_enabled()
+    assert torch.is_grad_enabled()
+    bands.close()
+    assert torch.is_grad_enabled()
+
+
+def test_failed_push_leaves_the_state_as_it_was(lively):
+    network = fuse(lively())
+    lr = torch.rand(1, 3, 20, 4)
+    state, first = push(network, None, lr[:, :, :14], last=False)
+    with pytest.raises(RuntimeError):
+        push(network, state, torch.rand(1, 3, 6, 99), last=True)
+    _, second = push(network, state, lr[:, :, 14:], last=True)
+    torch.testing.assert_close(torch.cat([first, second], 2), network(lr), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize("upsampler", ["pixelshuffle", "nearest"])
+def test_receptive_radius_by_gradient(scale, upsampler, lively):
+    network = lively(scale=scale, upsampler=upsampler)
+    radius = receptive_radius(network)
+    assert radius == receptive_radius(fuse(network))
+    lr = torch.rand(1, 3, 2 * radius + 9, 3, requires_grad=True)
+    row = lr.shape[2] // 2
+    network(lr)[:, :, row * scale : (row + 1) * scale].sum().backward()
+    touched = lr.grad.abs().sum((0, 1, 3)).nonzero().flatten()
+    assert (touched.min(), touched.max()) == (row - radius, row + radius)
+
+
+def test_receptive_radius_of_the_paper():
+    assert receptive_radius(SRGAN().generator) == 40
+
+
+def test_band_of_no_rows():
+    with pytest.raises(ValueError, match="at least one row"):
+        next(stream(nn.Sequential(nn.Sigmoid()), torch.rand(1, 3, 2, 2), band=0))

@@ -1,0 +1,80 @@
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from srgan_hub.pictures.pixels import Pixels
+
+
+def nearest(pixels: Pixels, bands: list[int]) -> np.ndarray:
+    """Pass a picture through a network that repeats pixels, in bands of rows of the result."""
+    sr = torch.nn.functional.interpolate(pixels.load(pixels.lr), scale_factor=pixels.scale, mode="nearest")
+    tops = np.cumsum([0, *bands])
+    return np.concatenate([pixels.save(sr[:, :, a:b], a) for a, b in itertools.pairwise(tops)])
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("shape", [(5, 4), (5, 4, 1), (5, 4, 2), (5, 4, 3), (5, 4, 4), (1, 1, 3)])
+def test_what_comes_in_goes_out(dtype, shape):
+    levels = np.iinfo(dtype).max
+    array = np.random.default_rng(0).integers(0, levels, shape, dtype=dtype, endpoint=True)
+    if shape[-1] in (2, 4) and len(shape) == 3:
+        array[..., -1] = np.random.default_rng(1).choice([0, levels // 2, levels], shape[:2])
+    height = 3 * shape[0]
+    result = nearest(Pixels(array, 3), [2, height - 2])
+    expected = array.repeat(3, 0).repeat(3, 1)
+    assert result.dtype == dtype and result.shape == expected.shape
+    if shape[-1] in (2, 4) and len(shape) == 3:
+        assert np.array_equal(result[..., -1], expected[..., -1])
+        expected = np.where(expected[..., -1:] > 0, expected, 0)
+    assert np.abs(result.astype(int) - expected.astype(int)).max() <= (0 if dtype == np.uint8 else 1)
+
+
+def test_gray_stays_gray_whatever_the_network_does():
+    array = np.random.default_rng(0).integers(0, 256, (4, 4), dtype=np.uint8)
+    tinted = torch.rand(1, 3, 8, 8)
+    assert Pixels(array, 2).save(tinted, 0).shape == (8, 8)
+    for colours in (np.dstack([array] * 3), np.dstack([array] * 4)):
+        result = Pixels(colours, 2).save(tinted if colours.shape[2] == 3 else tinted.repeat(2, 1, 1, 1), 0)
+        assert (result[..., 0] == result[..., 1]).all() and (result[..., 0] == result[..., 2]).all()
+
+
+def test_hidden_colours_do_not_reach_the_network():
+    array = np.zeros((2, 4, 4), np.uint8)
+    array[:, 2:, :] = 255  # white, opaque
+    array[:, :2, :3] = (255, 0, 0)  # red, but fully transparent
+    shown = Pixels(array, 2).load(Pixels(array, 2).lr)
+    assert shown.shape == (2, 3, 2, 4)
+    assert shown[0, :, :, :2].max() == 0
+    assert torch.equal(shown[1, 0], torch.tensor([[0.0, 0, 1, 1]] * 2))
+
+
+def test_opaque_stays_opaque_and_empty_stays_empty():
+    array = np.full((6, 12, 4), 100, np.uint8)
+    array[:, :6, 3], array[:, 6:, 3] = 0, 255
+    network_is_off = torch.full((2, 3, 12, 24), 0.5)
+    alpha = Pixels(array, 2).save(network_is_off, 0)[:, :, 3]
+    assert (alpha[:, :10] == 0).all() and (alpha[:, 14:] == 255).all()
+    assert (alpha[:, 10:14] == 128).all()  # at the edge the network decides
+
+
+def test_opaque_alpha_costs_nothing():
+    array = np.full((3, 3, 4), 255, np.uint8)
+    pixels = Pixels(array, 4)
+    assert pixels.load(pixels.lr).shape == (1, 3, 3, 3)
+    assert (pixels.save(torch.zeros(1, 3, 12, 12), 0) == (0, 0, 0, 255)).all()
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((3, 3, 3), np.float32), "uint8 or uint16"),
+        (np.zeros((3, 3, 5), np.uint8), r"\(height, width, 1 to 4\)"),
+        (np.zeros((0, 3, 3), np.uint8), r"got \(0, 3, 3\)"),
+        (np.zeros(3, np.uint8), "height, width"),
+    ],
+)
+def test_other_arrays_are_refused(array, message):
+    with pytest.raises(ValueError, match=message):
+        Pixels(array, 2)

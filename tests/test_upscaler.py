@@ -1,0 +1,222 @@
+import logging
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from srgan_hub import SRGAN, bundled
+from srgan_hub.network import stream as streaming
+from srgan_hub.network.fuse import fuse
+from srgan_hub.pictures.files import PictureError
+from srgan_hub.upscaler import Upscaler
+
+CAT = bundled("srgan-x4").parent.parent / "examples" / "cat.png"
+
+
+@pytest.fixture(scope="module")
+def model() -> SRGAN:
+    return SRGAN.from_pretrained("srgan-x4")
+
+
+@pytest.fixture
+def cat() -> np.ndarray:
+    with Image.open(CAT) as image:
+        return np.asarray(image)[40:70, 60:100]
+
+
+def network_output(model: SRGAN, array: np.ndarray) -> np.ndarray:
+    """The plain network on the whole picture, as HWC in [0, 1]."""
+    lr = torch.from_numpy(array.astype(np.float32)).permute(2, 0, 1)[None]
+    with torch.inference_mode():
+        return model(lr)[0].permute(1, 2, 0).numpy()
+
+
+def test_kinds_of_pictures_agree(model, cat, tmp_path):
+    expected = network_output(model, cat / 255)
+    levels = np.round(expected * 255).astype(np.uint8)
+    array = model.upscale(cat, band=7)
+    assert array.dtype == np.uint8 and np.abs(array.astype(int) - levels).max() <= 1
+    assert (array != levels).mean() < 1e-3  # ties that rounding in the last bit turned
+
+    image = model.upscale(Image.fromarray(cat), band=7)
+    assert isinstance(image, Image.Image) and np.array_equal(np.asarray(image), array)
+    Image.fromarray(cat).save(tmp_path / "cat.png")
+    for path in (tmp_path / "cat.png", str(tmp_path / "cat.png")):
+        assert np.array_equal(np.asarray(model.upscale(path, band=7)), array)
+
+    tensor = torch.from_numpy(cat / np.float32(255)).permute(2, 0, 1)
+    sr = model.upscale(tensor, band=7)
+    assert sr.shape == (3, 120, 160) and sr.dtype == torch.float32
+    np.testing.assert_allclose(sr.permute(1, 2, 0).numpy(), expected, atol=1e-5)
+    batch = model.upscale(torch.stack([tensor, tensor.flip(2)]).double(), band=7)
+    assert batch.dtype == torch.float64
+    torch.testing.assert_close(batch[0].float(), sr, atol=1e-5, rtol=0)
+
+    deep = model.upscale(cat.astype(np.uint16) * 257, band=7)
+    assert deep.dtype == np.uint16
+    np.testing.assert_allclose(deep / 65535, expected, atol=2e-5)
+
+
+def test_gray_alpha_and_one_pixel(model, cat):
+    gray = cat[:12, :12, 0]
+    result = model.upscale(gray)
+    assert result.shape == (48, 48)
+    expected = network_output(model, np.dstack([gray] * 3) / 255).mean(2)
+    assert np.abs(result - expected * 255).max() <= 0.51
+    assert np.array_equal(model.upscale(np.dstack([gray] * 3)), np.dstack([result] * 3))
+
+    alpha = np.tile(np.linspace(0, 255, 12).astype(np.uint8), (12, 1))
+    image = model.upscale(Image.fromarray(np.dstack([cat[:12, :12], alpha])))
+    assert image.mode == "RGBA"
+    premultiplied = network_output(model, cat[:12, :12] / 255 * (alpha / 255)[:, :, None])
+    a = np.asarray(image)[:, 16:, 3:].astype(float) / 255
+    np.testing.assert_allclose(
+        np.asarray(image)[:, 16:, :3] / 255 * a, np.minimum(premultiplied[:, 16:], a), atol=0.006
+    )
+    assert np.abs(a[:, :, 0] - network_output(model, np.dstack([alpha] * 3) / 255).mean(2)[:, 16:]).max() < 0.1
+    assert model.upscale(cat[:1, :1]).shape == (4, 4, 3)
+
+
+def test_progress_counts_rows_and_stream_gives_the_same(model, cat):
+    calls = []
+    whole = model.upscale(cat, band=4, progress=lambda done, total: calls.append((done, total)))
+    assert [total for _, total in calls] == [30] * len(calls)
+    dones = [done for done, _ in calls]
+    assert dones == sorted(dones) and dones[-1] == 30
+    upscaler = model.upscaler(band=4)
+    assert np.array_equal(np.concatenate(list(upscaler.stream(cat))), whole)
+    tensor = torch.from_numpy(cat / np.float32(255)).permute(2, 0, 1)
+    assert torch.equal(torch.cat(list(upscaler.stream(tensor)), 1), upscaler.upscale(tensor))
+
+
+def test_memory_budget_sets_the_band(lively, monkeypatch):
+    seen = []
+    push = streaming.push
+    monkeypatch.setattr(streaming, "push", lambda n, s, rows, *, last: seen.append(rows) or push(n, s, rows, last=last))
+    list(Upscaler(lively(), scale=4, memory=100).stream(torch.rand(2, 3, 30, 10)))
+    pushed = [rows.shape for rows in seen if rows is not None and rows.shape[1] == 3 and rows.shape[3] == 10]
+    assert max(n * h * w for n, _, h, w in pushed) == 100 and pushed[0][2] == 5
+
+
+def test_model_and_picture_are_left_as_they_were(model, cat):
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    picture = cat.copy()
+    model.train()
+    model.upscale(picture)
+    assert model.training
+    model.eval()
+    assert np.array_equal(picture, cat)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_out_of_memory_takes_smaller_bands_and_keeps_finished_rows(lively, monkeypatch, caplog):
+    """From the third push on, the pretended device holds no more than 13 rows at once."""
+    network, lr = lively(), torch.rand(1, 3, 41, 5)
+    convolve, calls, heights = torch.nn.functional.conv2d, [], []
+
+    def crowded(x, weight, *args, **kwargs):
+        if weight.shape[1] == 3:
+            heights.append(x.shape[2])
+            calls.append(x)
+            if len(calls) > 2 and x.shape[2] > 13:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return convolve(x, weight, *args, **kwargs)
+
+    with torch.inference_mode():
+        whole = fuse(network)(lr)
+    monkeypatch.setattr(torch.nn.functional, "conv2d", crowded)
+    with caplog.at_level(logging.WARNING):
+        sr = Upscaler(network, scale=4, precision="fp32", band=14).upscale(lr)
+    torch.testing.assert_close(sr, whole, atol=1e-5, rtol=0)
+    assert "going on with bands of 7 rows" in caplog.text and "bands of 4" in caplog.text
+    assert heights == [18, 22, 25, 15, 12, 12, 12, 13]  # 14, 14, then 13 and 7 fail, then 4, 4, 4, 1
+
+
+def test_out_of_memory_with_one_row_is_an_error(lively, monkeypatch):
+    def full(*args, **kwargs):
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(torch.nn.functional, "conv2d", full)
+    with pytest.raises(RuntimeError, match="can't allocate"):
+        Upscaler(lively(), scale=4, band=8).upscale(torch.rand(3, 20, 4))
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_is_close(model, cat, precision):
+    exact, half = (model.upscale(cat, precision=p).astype(int) for p in ("fp32", precision))
+    assert 0 < np.abs(exact - half).mean() < 1
+
+
+@pytest.mark.parametrize("where", [0, 9, 25, 40])
+def test_rows_that_overflow_are_computed_again_in_float32(lively, where, caplog):
+    """One weight is too large for float16 where a single bright pixel meets it."""
+    network = lively(scale=3)
+    lr = torch.full((1, 3, 41, 6), 1e-4)
+    lr[:, :, where, 3] = 1.0
+    with torch.no_grad():
+        network.head_conv.weight[0] = 5e4
+        network.trunk.block0.conv1.weight[:, 0] *= 1e-5
+        network.up0_conv.weight[:, 0] = 0
+    with torch.inference_mode():
+        whole = network(lr)
+    assert not fuse(network)[:-1].half()(lr.half()).isfinite().all()
+    sr = Upscaler(network, scale=3, precision="fp16", band=5).upscale(lr)
+    assert "overflowed in torch.float16" in caplog.text
+    assert sr.isfinite().all()
+    reach = slice(max(0, where - 2) * 3, (where + 3) * 3)  # where the spike is felt most
+    torch.testing.assert_close(sr[:, :, reach], whole[:, :, reach], atol=2e-3, rtol=0)
+
+
+def test_auto_precision_asks_the_hardware(lively, monkeypatch):
+    used = []
+    network = Upscaler._network
+    monkeypatch.setattr(Upscaler, "_network", lambda self, dtype: used.append(dtype) or network(self, dtype))
+    for native, expected in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda n=native: {"avx512_bf16": n}, raising=False)
+        upscaler = Upscaler(lively(), scale=4, device="cpu")
+        used.clear()
+        upscaler.upscale(np.zeros((3, 3, 3), np.uint8))
+        assert set(used) == {expected}
+        used.clear()
+        upscaler.upscale(np.zeros((3, 3, 3), np.uint16))
+        upscaler.upscale(torch.zeros(3, 3, 3))
+        assert set(used) == {torch.float32}  # their values are finer than bfloat16
+
+
+@pytest.mark.parametrize(
+    ("picture", "message"),
+    [
+        (torch.zeros(4, 5, 5), r"\(3, H, W\)"),
+        (torch.zeros(3, 0, 5), r"\(3, H, W\)"),
+        (torch.zeros(3, 5, 5, dtype=torch.uint8), "float tensor"),
+        (torch.full((3, 5, 5), 255.0), r"values in \[0, 1\], got 255 to 255"),
+        (torch.full((3, 5, 5), torch.nan), r"values in \[0, 1\]"),
+        (np.zeros((5, 5, 3), np.float32), "uint8 or uint16"),
+        (7, "expected a path, PIL image, array or tensor, got int"),
+        ("no/such/file.png", "does not exist"),
+    ],
+)
+def test_bad_pictures(lively, picture, message):
+    with pytest.raises(ValueError, match=message):
+        Upscaler(lively(), scale=4).upscale(picture)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"precision": "int8"}, "precision must be"),
+        ({"band": 0}, "band must be a positive integer"),
+        ({"memory": -1}, "memory must be a positive integer"),
+        ({"device": "abacus"}, "device 'abacus' cannot be used"),
+    ],
+)
+def test_bad_options(lively, options, message):
+    with pytest.raises(ValueError, match=message):
+        Upscaler(lively(), scale=4, **options)
+
+
+def test_a_broken_file_is_a_picture_error(model, tmp_path):
+    (tmp_path / "a.png").write_text("no")
+    with pytest.raises(PictureError, match="not a picture"):
+        model.upscale(tmp_path / "a.png")

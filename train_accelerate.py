@@ -12,15 +12,14 @@ import argparse
 import contextlib
 import dataclasses
 import hashlib
-import importlib.metadata
 import importlib.util
 import json
 import logging
 import math
+import re
 import shlex
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -36,17 +35,18 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator, PartialState
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
-from huggingface_hub import EvalResult, ModelCard
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm import tqdm
 
 from srgan_hub import SRGAN, metrics
+from srgan_hub.card import inherit, make_eval_results
 from srgan_hub.names import resolve
 from srgan_hub.network.discriminator import Discriminator, build_patch_discriminator
 from srgan_hub.pictures import files
 from srgan_hub.pictures.resize import bicubic
+from srgan_hub.publish import PublishError, push
 from srgan_hub.training import checkpoint, losses
 from srgan_hub.training.average import EMA
 from srgan_hub.training.dataset import INDEX, SUFFIXES, Crops, prepare, read_index
@@ -66,6 +66,7 @@ BEST_CROP = 192  # the middle of a validation picture that the content loss judg
 FREE = {
     *("output_dir", "train_data", "val_data", "vgg_weights", "workers", "threads", "tracker", "log_every", "steps"),
     *("checkpoint_every", "validate_every", "keep", "resume", "dry_run", "license", "data_license", "command"),
+    *("push_to_hub", "push_every", "private"),
 }
 
 
@@ -128,6 +129,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--validate-every", type=_positive, default=5000, metavar="N", help="steps between two validations")
     add("--keep", type=_positive, default=2, metavar="N", help="newest checkpoints to keep")
     add("--resume", nargs="?", const="latest", metavar="PATH", help="go on from the latest checkpoint, or from PATH")
+    add("--push-to-hub", metavar="ORG/NAME", help="publish final/ as this model at the end")
+    add("--push-every", type=_positive, metavar="N", help="publish last/ every N steps too")
+    add("--private", action=flag, default=False, help="create the model on the Hub as a private one")
     add("--license", help="of the weights, for the model card (that of --init-from, or apache-2.0)")
     add("--data-license", metavar="TEXT", help="licence of the training pictures, for the model card")
     add("--dry-run", action=flag, default=False, help="print the plan, train nothing")
@@ -186,6 +190,10 @@ def complete_args(args: argparse.Namespace, config: dict[str, Any] | None) -> No
         raise ValueError(f"--random-shift needs --hr-crop of at least 39, got {args.hr_crop}")
     if not 0 <= args.seed < 2**63:
         raise ValueError(f"--seed must be from 0 to 2**63 - 1, got {args.seed}")
+    if args.push_to_hub and not re.fullmatch(r"[\w.-]+/[\w.-]+", args.push_to_hub):
+        raise ValueError(f"--push-to-hub: expected a Hub id such as org/name, got {args.push_to_hub!r}")
+    if args.push_every and not args.push_to_hub:
+        raise ValueError("--push-every needs --push-to-hub org/name")
     if args.mixed_precision == "fp16" and not torch.cuda.is_available():
         raise ValueError("--mixed-precision fp16 needs a GPU; on a processor use bf16 or no")
     if args.sigma and args.degradation == "bicubic":
@@ -333,6 +341,7 @@ class Run:
     best: float | None = None  # the lowest content loss on the validation pictures
     scores: dict[str, float] = dataclasses.field(default_factory=dict)
     signal: str = ""
+    unpublished: str = ""  # why the last push failed
 
     @property
     def networks(self) -> list[nn.Module]:
@@ -772,80 +781,55 @@ def export(run: Run, name: str) -> None:
 
 def card_fields(run: Run, name: str) -> dict[str, Any]:
     """What the run knows for the model card: data, recipe as the command, scores, and where it started."""
-    args = run.args
-    origin, license_, base = parent_card(args)
-    pictures = len(run.crops.pictures)
-    if args.train_data == "div2k":
-        data = "DIV2K's 800 training pictures, a data set for academic research"
-    else:
-        data = f"{pictures} pictures of {Path(args.train_data).name}"
-    if args.data_license:
-        data += f" ({args.data_license})"
-    training = (
-        f"Data: {data}. LR made by the degradation `{args.degradation}`.\n\n"
-        f"{run.step} of {args.steps} steps on {run.accelerator.num_processes} process(es), "
-        f"torch {torch.__version__}, code {code_version()}; the exported weights are the exponential average:\n\n"
-        f"```\n{args.command}\n```"
-    )
-    scores, results = "", []
-    if run.scores:
-        where = args.val_data if args.val_data == "div2k" else Path(args.val_data).name
+    args, scores = run.args, run.scores
+    pictures = "DIV2K's training pictures, a data set for academic research" if args.train_data == "div2k" else (
+        f"{len(run.crops.pictures)} pictures of {Path(args.train_data).name}"
+    )  # fmt: skip
+    fields: dict[str, Any] = inherit(resolve(args.init_from), args.init_from) if args.init_from else {}
+    fields |= {"license": args.license} if args.license else {}
+    folder = args.output_dir.resolve().name
+    fields |= {
+        "name": args.push_to_hub or (folder if name == "final" else f"{folder}/{name}"),
+        "data": f"{pictures}{f' ({args.data_license})' if args.data_license else ''}. "
+        f"LR made by the degradation `{args.degradation}`.",
+        "command": args.command,
+        "training": f"{run.step} of {args.steps} steps on {run.accelerator.num_processes} process(es), torch "
+        f"{torch.__version__}. The weights are the run's exponential moving average.",
+    }
+    if scores:
+        where = "DIV2K validation" if args.val_data == "div2k" else Path(args.val_data).name
+        protocol = f"shave {args.scale}, {args.degradation} LR"
         table = {
-            f"PSNR (Y, shave {args.scale})": run.scores["psnr_y"],
-            f"SSIM (Y, shave {args.scale})": run.scores["ssim_y"],
-            f"PSNR (RGB, shave {args.scale})": run.scores["psnr_rgb"],
-            f"SSIM (RGB, shave {args.scale})": run.scores["ssim_rgb"],
-            f"PSNR of bicubic (Y, shave {args.scale})": run.scores["bicubic_psnr_y"],
-            "LR-consistency (levels)": run.scores["lr_consistency"],
-            "top-octave energy over HR's": run.scores["top_octave"],
-            f"lattice peak of period {args.scale} (dB)": run.scores["lattice_db"],
-            "the same of HR (dB)": run.scores["hr_lattice_db"],
+            f"PSNR (Y, {protocol})": scores["psnr_y"],
+            f"PSNR of bicubic (Y, {protocol})": scores["bicubic_psnr_y"],
+            f"SSIM (Y, {protocol})": scores["ssim_y"],
+            f"PSNR (RGB, {protocol})": scores["psnr_rgb"],
+            f"SSIM (RGB, {protocol})": scores["ssim_rgb"],
+            "LR-consistency, levels": scores["lr_consistency"],
+            "energy in the top octave over HR's": scores["top_octave"],
+            f"lattice peak of period {args.scale}, dB": scores["lattice_db"],
+            "the same of HR, dB": scores["hr_lattice_db"],
         }
         rows = "\n".join(f"| {key} | {value:.4g} |" for key, value in table.items())
-        scores = f"On {len(run.pictures)} pictures of {where}, 8-bit, LR by `{args.degradation}`:"
-        scores += f"\n\n| | |\n|---|---|\n{rows}"
-        results = [
-            EvalResult(
-                task_type="image-to-image",
-                dataset_type=where,
-                dataset_name=where,
-                metric_type=kind,
-                metric_name=f"{kind.upper()} (Y, shave {args.scale})",
-                metric_value=round(run.scores[f"{kind}_y"], 4),
-            )
-            for kind in ("psnr", "ssim")
-        ]
-    return {
-        "name": args.output_dir.resolve().name if name == "final" else f"{args.output_dir.resolve().name}/{name}",
-        "license": args.license or license_ or "apache-2.0",
-        "base_model": base,
-        "origin": origin,
-        "training": training,
-        "scores": scores,
-        "eval_results": results or None,
-    }
+        fields["scores"] = f"Means over {len(run.pictures)} pictures of {where}, 8-bit:\n\n| | |\n|---|---|\n{rows}"
+        luma = {"psnr": scores["psnr_y"], "ssim": scores["ssim_y"]}
+        fields["eval_results"] = make_eval_results(where, luma, f"Y, {protocol}")
+    return fields
 
 
-def parent_card(args: argparse.Namespace) -> tuple[str, str | None, str | None]:
-    """The origin of the model that this one started from, which persists, its licence, and its name."""
-    if not args.init_from:
-        return "", None, None
-    name = Path(args.init_from).name if Path(args.init_from).is_dir() else args.init_from
-    origin, license_ = f"Fine-tuned from {name}.", None
-    file = resolve(args.init_from) / "README.md"
-    if file.is_file():
-        card = ModelCard(file.read_text(encoding="utf-8"), ignore_metadata_errors=True)
-        license_ = card.data.to_dict().get("license")
-        if "## Origin" in card.text:
-            origin += " That model's origin:\n\n" + card.text.split("## Origin", 1)[1].split("\n## ", 1)[0].strip()
-    return origin, license_, name
+def publish(run: Run, name: str) -> None:
+    """Push OUTPUT_DIR/name to the Hub. A Hub that is down or refuses is said, and costs nothing but the time."""
+    folder, repo_id = run.args.output_dir / name, run.args.push_to_hub
 
+    def work() -> None:
+        try:
+            run.accelerator.print(f"published as {push(folder, repo_id, private=run.args.private)}")
+            run.unpublished = ""
+        except PublishError as error:
+            run.unpublished = f"{error}. To push later: python -m srgan_hub push {shlex.join([str(folder), repo_id])}"
+            logger.warning("step %d: %s", run.step, run.unpublished)
 
-def code_version() -> str:
-    """The commit of this script, or the installed package's version."""
-    here = Path(__file__).resolve().parent
-    answer = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
-    return answer.stdout.strip() or f"srgan-hub {importlib.metadata.version('srgan-hub')}"
+    on_first_process(run.accelerator, work)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -962,11 +946,16 @@ def train(run: Run) -> None:
             validate_and_keep(run)
         if run.step % args.checkpoint_every == 0 or last or stopped:
             save(run)
+        if args.push_every and run.step % args.push_every == 0 and not last:
+            export(run, "last")
+            publish(run, "last")
     bar.close()
     if run.step < args.steps:
         accelerator.print(f"stopped by a signal at step {run.step}, which is saved; --resume goes on")
         return
     export(run, "final")
+    if args.push_to_hub:
+        publish(run, "final")
     accelerator.print(f"{args.output_dir / 'final'} holds the model; {scores_line(run)}")
 
 
@@ -995,7 +984,12 @@ def signals_noted(run: Run) -> Iterator[None]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line: 0 when all is done or saved after a signal, 1 for a loss not finite, 2 for bad input."""
+    """Run the command line.
+
+    Returns:
+        0 when all is done, or saved after a signal; 1 for a loss that is not finite or a push that failed; 2 for bad
+        input or a full disk.
+    """
     logging.basicConfig(format="%(levelname)s: %(message)s")
     # Newer versions of torch want another name, which older ones do not know.
     warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
@@ -1024,7 +1018,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     finally:
         run.accelerator.end_training()
-    return 0
+    return 1 if run.unpublished else 0
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from torchvision.models import VGG19_Weights
 
 import train_accelerate
 from srgan_hub import SRGAN
+from srgan_hub.publish import PublishError
 from srgan_hub.training import checkpoint
 from srgan_hub.training.dataset import prepare
 
@@ -109,7 +110,8 @@ def test_every_flag_of_the_contract_is_there_with_help(capsys):
         "stage init-from train-data val-data output-dir steps batch-size accumulate hr-crop scale channels num-blocks "
         "degradation content-loss lr-consistency artifact-weight lattice-weight adversarial-weight discriminator "
         "freeze-bn random-shift vgg-weights learning-rate discriminator-learning-rate schedule clip-grad ema workers "
-        "tracker checkpoint-every validate-every keep resume seed mixed-precision threads dry-run"
+        "tracker push-to-hub push-every private checkpoint-every validate-every keep resume seed "
+        "mixed-precision threads dry-run"
     )
     for name in names.split():
         assert f"--{name} " in text or f"--{name}," in text, name
@@ -207,7 +209,12 @@ def test_fine_tuning_starts_from_the_model_and_its_card_says_so(run, start_model
     assert run(*tiny, *GAN, *argv, tiny=False) == 0
     assert same(tmp_path / "out" / "final", start_model)
     card = (tmp_path / "out" / "final" / "README.md").read_text()
-    assert "Fine-tuned from start." in card and "Made of thin air by a test." in card and "Nothing." not in card
+    assert (
+        "fine-tuned from" in card.lower()
+        and "start" in card
+        and "Made of thin air by a test." in card
+        and "Nothing." not in card
+    )
     assert "base_model: start" in card and "(CC0)" in card and "model-index" in card
     assert "accelerate launch train_accelerate.py" in card and "--learning-rate 0" in card
     steps = [line["step"] for line in lines(tmp_path / "out") if "val_psnr_y" in line]
@@ -421,6 +428,31 @@ def test_a_full_disk_keeps_the_old_checkpoint(run, monkeypatch, tmp_path, capsys
     assert [path.name for path in checkpoint.find(tmp_path / "out")] == ["step-2"]
 
 
+# --- The Hub (publish.push itself is tested in test_hub.py)
+
+
+def test_a_hub_that_is_down_loses_no_step(run, monkeypatch, tmp_path, caplog):
+    pushes = []
+
+    def push(folder, repo_id, *, private):
+        pushes.append((folder.name, repo_id, private, (folder / "README.md").is_file()))
+        if fails[len(pushes) - 1]:
+            raise PublishError("the Hub is down")
+        return "https://hub/commit"
+
+    monkeypatch.setattr(train_accelerate, "push", push)
+    argv = ["--steps", 4, "--push-to-hub", "org/name", "--push-every", 2, "--private"]
+    fails = [True, False]
+    assert run(*argv) == 0
+    assert pushes == [("last", "org/name", True, True), ("final", "org/name", True, True)]
+    assert "step 2: the Hub is down" in caplog.text
+    pushes.clear()
+    fails = [False, True]
+    assert run(*argv, output="again") == 1
+    assert f"python -m srgan_hub push {tmp_path / 'again' / 'final'} org/name" in caplog.text
+    assert same(tmp_path / "again" / "final", tmp_path / "out" / "final")
+
+
 # --- Accelerate
 
 
@@ -513,6 +545,8 @@ def test_two_ranks_train_as_one(run, shards, start_model, valid, tmp_path):
         (["--content-loss", "vgg54", "--vgg-weights", "none.pth"], "none.pth cannot be read"),
         (["--val-data", "nowhere"], "no pictures"),
         (["--seed", -1], "--seed"),
+        (["--push-to-hub", "name"], "such as org/name"),
+        (["--push-every", 2], "--push-every needs"),
     ],
 )
 def test_bad_input_is_a_sentence(run, monkeypatch, capsys, argv, sentence):

@@ -22,7 +22,7 @@ from .layers import Residual, keeps_size, repeat_factor
 logger = logging.getLogger(__name__)
 
 # Layers that look at one row at a time, beside nearest upsampling.
-ROW_BY_ROW = (nn.PReLU, nn.LeakyReLU, nn.Sigmoid, nn.PixelShuffle)
+ROW_BY_ROW = (nn.PReLU, nn.LeakyReLU, nn.Sigmoid, nn.Hardtanh, nn.PixelShuffle)
 
 # What a layer keeps between two bands. It belongs to the call that streams, never to the layer.
 State = Any

@@ -78,7 +78,7 @@ def run_upscale(arguments: argparse.Namespace) -> int:
     from PIL import Image
     from tqdm import tqdm
 
-    from . import SRGAN
+    from .model import SRGAN
     from .pipeline import upscale_files
     from .upscaler import Progress
 

@@ -88,12 +88,12 @@ class Upscaler:
         """
         if isinstance(picture, Tensor):
             return self._upscale_tensor(picture, progress)
-        image = _open(picture)
-        array = files.to_array(image) if image else picture
+        array, image = _read(picture)
+        pixels = Pixels(array, self.scale)
         height, width = array.shape[:2]
         result = np.empty((height * self.scale, width * self.scale, *array.shape[2:]), array.dtype)
         done = 0
-        for rows in self._stream_array(array):
+        for rows in self._stream_pixels(pixels):
             result[done : done + len(rows)] = rows
             done += len(rows)
             if progress:
@@ -117,8 +117,7 @@ class Upscaler:
             for sr in self._stream(lr, lambda rows: rows, torch.float32):
                 yield sr.to(picture).reshape(*picture.shape[:-2], *sr.shape[-2:])
             return
-        image = _open(picture)
-        yield from self._stream_array(files.to_array(image) if image else picture)
+        yield from self._stream_pixels(Pixels(_read(picture)[0], self.scale))
 
     def _upscale_tensor(self, picture: Tensor, progress: Progress | None) -> Tensor:
         height = picture.shape[-2]
@@ -129,10 +128,7 @@ class Upscaler:
                 progress(sum(band.shape[-2] for band in bands) // self.scale, height)
         return torch.cat(bands, dim=-2)
 
-    def _stream_array(self, array: np.ndarray) -> Iterator[np.ndarray]:
-        if not isinstance(array, np.ndarray):
-            raise ValueError(f"expected a path, PIL image, array or tensor, got {type(array).__name__}")
-        pixels = Pixels(array, self.scale)
+    def _stream_pixels(self, pixels: Pixels) -> Iterator[np.ndarray]:
         preferred = torch.float32 if pixels.levels > 255 else _fast_dtype(self.device)
         top = 0
         for sr in self._stream(pixels.lr, pixels.load, preferred):
@@ -177,12 +173,17 @@ class Upscaler:
         return self._networks[dtype]
 
 
-def _open(picture: Any) -> Image.Image | None:
+def _read(picture: Any) -> tuple[np.ndarray, Image.Image | None]:
+    """Give a picture's pixels, and the image that the result must resemble unless it came as an array."""
+    if isinstance(picture, np.ndarray):
+        return picture, None
     if isinstance(picture, (str, os.PathLike)):
-        return files.read(Path(picture))
-    if isinstance(picture, Image.Image):
-        return files.normalise(picture)
-    return None
+        image = files.read(Path(picture))
+    elif isinstance(picture, Image.Image):
+        image = files.normalise(picture)
+    else:
+        raise ValueError(f"expected a path, PIL image, array or tensor, got {type(picture).__name__}")
+    return files.to_array(image), image
 
 
 def _check_tensor(picture: Tensor) -> Tensor:

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ def nearest(pixels: Pixels, bands: list[int]) -> np.ndarray:
     """Pass a picture through a network that repeats pixels, in bands of rows of the result."""
     sr = torch.nn.functional.interpolate(pixels.load(pixels.lr), scale_factor=pixels.scale, mode="nearest")
     tops = np.cumsum([0, *bands])
-    return np.concatenate([pixels.save(sr[:, :, a:b], a) for a, b in zip(tops, tops[1:], strict=False)])
+    return np.concatenate([pixels.save(sr[:, :, a:b], a) for a, b in itertools.pairwise(tops)])
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])

@@ -1,0 +1,208 @@
+"""The command line, as a person calls it: exit codes, messages, files."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from srgan_hub import SRGAN, __version__
+from srgan_hub.__main__ import main
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder to work in, with three pictures and a small model whose weights are not all zero."""
+    monkeypatch.chdir(tmp_path)
+    SRGAN(channels=4, num_blocks=1).save_pretrained("model")
+    generator = np.random.default_rng(0)
+    for name in ("a.png", "b.jpg", "c.png"):
+        Image.fromarray(generator.integers(0, 256, (20, 12, 3), dtype=np.uint8)).save(name)
+    return tmp_path
+
+
+def upscale(*arguments: str) -> int:
+    return main(["upscale", *arguments, "--model", "model"])
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*x4*"))
+
+
+def test_one_picture_beside_itself(folder, capsys):
+    assert upscale("a.png") == 0
+    assert capsys.readouterr().out == "a_x4.png\n"
+    with Image.open("a_x4.png") as result:
+        expected = SRGAN.from_pretrained("model").upscale("a.png")
+        assert np.array_equal(np.asarray(result), np.asarray(expected))
+
+
+def test_default_model_and_options(folder):
+    assert (
+        main(
+            [
+                "upscale",
+                "a.png",
+                "--output",
+                "r.png",
+                "--model",
+                "srresnet-x4",
+                "--precision",
+                "fp32",
+                "--band",
+                "7",
+                "--device",
+                "cpu",
+                "--threads",
+                "1",
+            ]
+        )
+        == 0
+    )
+    assert main(["upscale", "a.png", "--output", "g.png"]) == 0
+    for file, model in (("r.png", "srresnet-x4"), ("g.png", "srgan-x4")):
+        with Image.open(file) as result:
+            expected = SRGAN.from_pretrained(model).upscale("a.png")
+            assert np.abs(np.asarray(result).astype(int) - np.asarray(expected)).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["a.png", "--output", "x4.webp"], ["x4.webp"]),
+        (["a.png", "--output", "out/"], ["out/a_x4.png"]),
+        (["a.png", "--output", "there"], ["there/a_x4.png"]),
+        (["a.png", "b.jpg"], ["a_x4.png", "b_x4.png"]),
+        (["a.png", "b.jpg", "--output", "new/deep"], ["new/deep/a_x4.png", "new/deep/b_x4.png"]),
+    ],
+)
+def test_where_results_go(folder, arguments, expected):
+    Path("there").mkdir()
+    assert upscale(*arguments) == 0
+    assert names(folder) == expected
+
+
+def test_existing_outputs_are_kept_unless_told(folder, capsys):
+    Path("a_x4.png").write_text("mine")
+    assert upscale("a.png") == 2
+    assert "a_x4.png exists already; say --overwrite" in capsys.readouterr().err
+    assert Path("a_x4.png").read_text() == "mine"
+    assert upscale("a.png", "--overwrite") == 0
+    with Image.open("a_x4.png") as result:
+        assert result.size == (48, 80)
+
+
+def test_a_batch_goes_on_and_reports(folder, capsys):
+    Path("b.jpg").write_bytes(Path("b.jpg").read_bytes()[:-60])
+    Path("a.jpg").write_bytes(Path("a.png").read_bytes())
+    assert upscale("a.png", "b.jpg", "missing.png", "a.jpg", "c.png", "--output", "out/") == 1
+    out, err = capsys.readouterr()
+    assert out.split() == ["out/a_x4.png", "out/c_x4.png"]
+    lines = err.strip().splitlines()
+    assert "b.jpg is broken or cut short" in lines[0]
+    assert "missing.png does not exist" in lines[1]
+    assert "a.jpg: another input has its result in out/a_x4.png" in lines[2]
+    assert lines[3:] == ["srgan-hub: 3 of 5 pictures failed"]
+    assert names(folder) == ["out/a_x4.png", "out/c_x4.png"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["text.png"], "text.png is not a picture"),
+        (["empty.png"], "empty.png is empty"),
+        (["."], ". is a folder"),
+        (["missing.png"], "missing.png does not exist"),
+        (["a.png", "--max-pixels", "100"], "a.png has 12 x 20 pixels; the limit is 0.0001 million"),
+        (["a.png", "--output", "a.xyz"], "a.xyz: cannot write .xyz"),
+        (["a.png", "--output", "no/folder.png"], "no/folder.png cannot be written: no is not a folder"),
+        (["a.png", "--model", "srgan-x9"], "no model 'srgan-x9'"),
+        (["a.png", "--model", "holed"], "holed/model.safetensors is missing"),
+        (["a.png", "--band", "0"], "band must be a positive integer"),
+        (["a.png", "--threads", "0"], "--threads must be at least 1"),
+        (["a.png", "--device", "abacus"], "device 'abacus' cannot be used"),
+    ],
+)
+def test_mistakes_are_one_sentence_and_exit_code_2(folder, capsys, arguments, message):
+    Path("text.png").write_text("no picture")
+    Path("empty.png").write_bytes(b"")
+    Path("holed").mkdir()
+    Path("holed/config.json").write_bytes(Path("model/config.json").read_bytes())
+    assert main(["upscale", "--model", "model", *arguments]) == 2
+    out, err = capsys.readouterr()
+    assert message in err and err.startswith("srgan-hub: ") and err.count("\n") == 1 and not out
+    assert names(folder) == [] and not list(folder.rglob("*.part"))
+
+
+def test_huge_header_is_refused_before_decoding(folder, capsys):
+    from pictures.test_files import png_header
+
+    Path("huge.png").write_bytes(png_header(20_000, 20_000))
+    started = time.perf_counter()
+    assert upscale("huge.png") == 2
+    assert time.perf_counter() - started < 5
+    assert "huge.png has 20000 x 20000 pixels; the limit is 64 million pixels" in capsys.readouterr().err
+
+
+def test_convert_says_what_is_wrong(folder, capsys):
+    Path("x.h5").write_text("not HDF5")
+    assert main(["convert", "x.h5", "dest"]) == 2
+    assert "x.h5" in capsys.readouterr().err
+
+
+def test_version_and_module(folder):
+    run = subprocess.run(
+        [sys.executable, "-m", "srgan_hub", "--version"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert (run.returncode, run.stdout.split()) == (0, ["srgan-hub", __version__])
+
+
+# Runs the command line, and sends itself a signal in the midst of computing or of writing.
+SUICIDE = """
+import os, sys
+from PIL import Image
+import srgan_hub.upscaler
+from srgan_hub.__main__ import main
+
+def when_computing(self, sr, top):
+    os.kill(os.getpid(), int(sys.argv[2]))
+
+def when_writing(self, file, **options):
+    file.write(b"half a picture")
+    file.flush()
+    os.kill(os.getpid(), int(sys.argv[2]))
+
+if sys.argv[1] == "computing":
+    srgan_hub.upscaler.Pixels.save = when_computing
+else:
+    Image.Image.save = when_writing
+sys.exit(main(["upscale", "a.png", "--model", "model"]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("moment", "how", "leftover"),
+    [("writing", signal.SIGKILL, 1), ("writing", signal.SIGTERM, 0), ("computing", signal.SIGINT, 0)],
+)
+def test_killed_runs_leave_no_broken_file(folder, moment, how, leftover):
+    run = subprocess.run(
+        [sys.executable, "-c", SUICIDE, moment, str(int(how))],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert run.returncode == {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}[how]
+    assert "Traceback" not in run.stderr
+    assert not Path("a_x4.png").exists()
+    # Nothing can clean up after SIGKILL, but what it leaves is hidden and does not pass for a picture.
+    assert len([name for name in os.listdir() if name.endswith(".part")]) == leftover

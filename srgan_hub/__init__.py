@@ -2,6 +2,6 @@
 
 from .model import SRGAN
 from .names import bundled
+from .version import __version__
 
-__all__ = ["SRGAN", "bundled"]
-__version__ = "0.1.0"
+__all__ = ["SRGAN", "__version__", "bundled"]

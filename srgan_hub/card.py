@@ -1,29 +1,41 @@
-"""The model card, rendered from model_card.md."""
+"""The model card: rendered from model_card.md, and the few facts that are read from it again."""
 
+import hashlib
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub.constants import REPOCARD_NAME
+from huggingface_hub.repocard import REGEX_YAML_BLOCK
+
+from .version import code_version
 
 LIBRARY_NAME = "srgan-hub"
 PIPELINE_TAG = "image-to-image"
 TAGS = ["super-resolution", "image-super-resolution", "srgan", "pytorch"]
+
+# The line of a card's metadata that states the SHA-256 of model.safetensors. The Hub keeps keys that it does not know.
+WEIGHTS_HASH = "weights_sha256"
 
 # In the wheel the template lies in the package, in a checkout at the top.
 _TEMPLATES = (Path(__file__).parent / "model_card.md", Path(__file__).parent.parent / "model_card.md")
 
 
 def make_card(
-    config: dict[str, Any],
+    config: Mapping[str, Any],
     *,
     name: str = "srgan",
     license: str = "apache-2.0",
     datasets: list[str] | None = None,
     base_model: str | None = None,
     origin: str = "",
+    data: str = "",
+    command: str = "",
     training: str = "",
     scores: str = "",
-    eval_results: list[Any] | None = None,
+    eval_results: list[EvalResult] | None = None,
 ) -> ModelCard:
     """Render a model's card.
 
@@ -32,13 +44,15 @@ def make_card(
         name: the model's name, or its Hub id.
         license: the identifier of the weights' licence on the Hub.
         datasets: Hub ids of the data.
-        base_model: Hub id or name of the model that it was fine-tuned from.
+        base_model: Hub id or name of the model that it was fine-tuned from; see ``inherit``.
         origin: Markdown: where the weights come from, with attribution and licence.
-        training: Markdown: data and recipe.
+        data: Markdown: what it was trained on, and under which licence.
+        command: the exact command that trained it.
+        training: Markdown: what else is to be said of the recipe.
         scores: Markdown: a table with its protocol.
-        eval_results: ``huggingface_hub.EvalResult`` entries for the card's model-index.
+        eval_results: the same scores for the card's model-index; see ``make_eval_results``.
     """
-    data = ModelCardData(
+    card_data = ModelCardData(
         model_name=name.split("/")[-1],
         library_name=LIBRARY_NAME,
         pipeline_tag=PIPELINE_TAG,
@@ -47,16 +61,137 @@ def make_card(
         datasets=datasets,
         base_model=base_model,
         eval_results=eval_results,
+        made_by=code_version(),
     )
     template = next(path for path in _TEMPLATES if path.is_file())
-    return ModelCard.from_template(
-        data,
+    card = ModelCard.from_template(
+        card_data,
         template_str=template.read_text(encoding="utf-8"),
         model_name=name,
         config=config,
         base_model=base_model,
         license=license,
         origin=origin,
+        data=data,
+        command=command,
         training=training,
         scores=scores,
+        made_by=code_version(),
     )
+    card.text = card.text.rstrip() + "\n"
+    return card
+
+
+def make_eval_results(dataset: str, scores: Mapping[str, float], protocol: str) -> list[EvalResult]:
+    """State scores as the Hub's model-index does.
+
+    Args:
+        dataset: the data's name, such as "Set5".
+        scores: value by metric: {"psnr": 29.18, "ssim": 0.842}.
+        protocol: what makes the scores comparable: "Y, shave 4, MATLAB bicubic".
+    """
+    return [
+        EvalResult(
+            task_type=PIPELINE_TAG,
+            dataset_type=re.sub(r"[^\w.-]+", "-", dataset).lower(),
+            dataset_name=dataset,
+            metric_type=metric,
+            metric_value=round(float(value), 4),
+            metric_name=f"{metric.upper()} ({protocol})",
+        )
+        for metric, value in scores.items()
+    ]
+
+
+def read_card(folder: Path) -> str:
+    """Read the card in a model's folder; "" if there is none."""
+    file = folder / REPOCARD_NAME
+    return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+
+
+def read_section(card: str, title: str) -> str:
+    """Read what stands under a heading of a card; "" if there is no such heading."""
+    found = re.search(rf"^## {re.escape(title)}[ \t]*\r?\n(.*?)(?=^## |\Z)", card, re.MULTILINE | re.DOTALL)
+    return found[1].strip() if found else ""
+
+
+def inherit(folder: Path, name: str) -> dict[str, Any]:
+    """Give the arguments of ``make_card`` that a model fine-tuned from another one owes to it.
+
+    The origin is the base model's own, so that an attribution survives any number of generations.
+
+    Args:
+        folder: the base model's folder.
+        name: what the base model is called; of a path only the last part enters the card.
+    """
+    card = read_card(folder)
+    arguments: dict[str, Any] = {
+        "base_model": Path(name).resolve().name if Path(name).is_dir() else name,
+        "origin": read_section(card, "Origin"),
+    }
+    license = read_value(card, "license")
+    return {**arguments, "license": license} if license else arguments
+
+
+def read_value(card: str, key: str) -> str | None:
+    """Read a one-line value of a card's metadata; None if there is none."""
+    block = REGEX_YAML_BLOCK.search(card)
+    found = block and re.search(rf"^{key}:[ \t]*['\"]?([^'\"\r\n]+?)['\"]?[ \t\r]*$", block[2], re.MULTILINE)
+    return found[1] if found else None
+
+
+def write_value(card: str, key: str, value: str) -> str:
+    """Write a one-line value into a card's metadata, leaving every other character as it was."""
+    line = f'{key}: "{value}"'
+    block = REGEX_YAML_BLOCK.search(card)
+    if block is None:
+        return f"---\n{line}\n---\n{card}"
+    metadata, count = re.subn(rf"^{key}:[^\r\n]*", line, block[2], count=1, flags=re.MULTILINE)
+    if not count:
+        metadata = f"{metadata}\n{line}"
+    return card[: block.start(2)] + metadata + card[block.end(2) :]
+
+
+def write_scores(card: str, scores: str, eval_results: list[EvalResult]) -> str:
+    """Put scores into a card in place of those that it has: the table under its heading, and the model-index.
+
+    Args:
+        card: the card's text.
+        scores: Markdown: a table with its protocol.
+        eval_results: the same scores; see ``make_eval_results``.
+    """
+    parsed = ModelCard(card)
+    section = f"## Scores\n\n{scores.strip()}\n\n"
+    for place in (r"^## Scores\s*\n.*?(?=^## |\Z)", r"^(?=## Limits)", r"\Z"):
+        parsed.text, count = re.subn(place, lambda _: section, parsed.text, count=1, flags=re.MULTILINE | re.DOTALL)
+        if count:
+            break
+    data = parsed.data
+    assert isinstance(data, ModelCardData)
+    data.model_name = data.model_name or "srgan"
+    data.eval_results = eval_results
+    return str(parsed)
+
+
+def rename(card: str, name: str) -> str:
+    """Call a model by another name, such as its Hub id, wherever its own card names it."""
+    found = re.search(r'SRGAN\.from_pretrained\("([^"]+)"\)', card)
+    if not found:
+        return card
+    old = re.escape(found[1])
+    for place in (r'from_pretrained\("{}"\)', r"^# {}$", r"^`{}` was fine-tuned", r"srgan_hub info {}`"):
+        pattern = place.format(f"({old})")
+        card = re.sub(pattern, lambda match: match[0].replace(match[1], name), card, flags=re.MULTILINE)
+    # The metadata holds the name without the organisation.
+    last, new = re.escape(found[1].split("/")[-1]), name.split("/")[-1]
+    return re.sub(rf"^(model_name: |- name: ){last}$", lambda match: match[1] + new, card, flags=re.MULTILINE)
+
+
+def state_weights(card: str, weights: Path) -> str:
+    """Write the SHA-256 of the weights into a card; whoever saves or publishes weights calls this."""
+    return write_value(card, WEIGHTS_HASH, file_sha256(weights))
+
+
+def file_sha256(file: Path) -> str:
+    """Hash a file."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()

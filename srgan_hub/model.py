@@ -6,11 +6,22 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCard, PyTorchModelHubMixin
+from huggingface_hub.constants import REPOCARD_NAME
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from .card import LIBRARY_NAME, PIPELINE_TAG, TAGS, make_card
+from .card import (
+    LIBRARY_NAME,
+    PIPELINE_TAG,
+    TAGS,
+    WEIGHTS_HASH,
+    file_sha256,
+    make_card,
+    read_card,
+    read_value,
+    state_weights,
+)
 from .names import CONFIG, WEIGHTS, ModelError, resolve
 from .network.generator import build_generator
 from .upscaler import Progress, Upscaler
@@ -92,8 +103,8 @@ class SRGAN(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY_NAME, pipeline
             token, cache_dir, local_files_only, force_download: as in ``huggingface_hub.hf_hub_download``.
 
         Raises:
-            ModelError: nothing is found, or config or weights are not exactly this model's; the message says what
-                is missing or unexpected.
+            ModelError: nothing is found, config or weights are not exactly this model's, or the weights are not those
+                that the folder's card states; the message says what is missing or unexpected.
         """
         folder = resolve(
             pretrained_model_name_or_path,
@@ -103,6 +114,17 @@ class SRGAN(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY_NAME, pipeline
             local_files_only=local_files_only,
             force_download=force_download,
         )
+        model = cls.read(folder)
+        _check_hash(folder)
+        return model
+
+    @classmethod
+    def read(cls, folder: Path) -> "SRGAN":
+        """Read a folder's model as ``from_pretrained`` does, but for the hash that its card states.
+
+        Raises:
+            ModelError: config or weights are not exactly this model's.
+        """
         config = cls._read_config(folder / CONFIG)
         try:
             model = cls(**config)
@@ -110,6 +132,23 @@ class SRGAN(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY_NAME, pipeline
             raise ModelError(f"{folder / CONFIG}: {error}") from error
         model._load_weights(folder / WEIGHTS)
         return model.eval()
+
+    def save_pretrained(self, save_directory: str | Path, **options: Any) -> str | None:
+        """Save config.json, model.safetensors and the card, which states the weights' hash.
+
+        A card that is there already stays, but for its line with the hash.
+
+        Args:
+            save_directory: the folder.
+            options: as in ``huggingface_hub.PyTorchModelHubMixin``; ``model_card_kwargs`` as in
+                ``srgan_hub.card.make_card``.
+        """
+        url = super().save_pretrained(save_directory, **options)
+        folder = Path(save_directory)
+        (folder / REPOCARD_NAME).write_text(
+            state_weights(read_card(folder), folder / WEIGHTS), encoding="utf-8", newline="\n"
+        )
+        return url
 
     @classmethod
     def _read_config(cls, file: Path) -> dict[str, Any]:
@@ -144,6 +183,15 @@ class SRGAN(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY_NAME, pipeline
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
         """Render the card from ``model_card.md``; keyword arguments as in ``srgan_hub.card.make_card``."""
         return make_card(self.config, **kwargs)
+
+
+def _check_hash(folder: Path) -> None:
+    stated = read_value(read_card(folder), WEIGHTS_HASH)
+    if stated and stated != (got := file_sha256(folder / WEIGHTS)):
+        raise ModelError(
+            f"{folder / WEIGHTS} is not what its card states: expected SHA-256 {stated}, got {got}; fetch it again, "
+            f"or, if you changed it yourself, delete the line {WEIGHTS_HASH} from {REPOCARD_NAME}"
+        )
 
 
 def _compare(file: Path, kind: str, expected: list[str], got: list[str]) -> None:

@@ -1,5 +1,7 @@
 """From what a user calls a model to the folder that holds it."""
 
+import contextlib
+import hashlib
 import re
 from pathlib import Path
 from typing import Any
@@ -56,35 +58,56 @@ def resolve(name: str | Path, **download: Any) -> Path:
 def _download(name: str, **download: Any) -> Path:
     from huggingface_hub import errors as hub
     from huggingface_hub import hf_hub_download
+    from huggingface_hub.constants import REPOCARD_NAME
 
     local = f"it is no folder and not bundled ({', '.join(bundled_names())})"
     at = f" at revision {download['revision']!r}" if download.get("revision") else ""
-    path = ""
-    for file in (CONFIG, WEIGHTS):
-        try:
-            path = hf_hub_download(name, file, **download)
-        except hub.LocalEntryNotFoundError as error:
-            raise ModelError(
-                f"no model {name!r}{at}: {local}, and the Hub cannot be reached nor is it in the download cache; "
-                "check the name and the connection"
-            ) from error
-        except hub.GatedRepoError as error:
-            raise ModelError(
-                f"model {name!r} is gated: ask for access on its Hub page, then log in by `hf auth login`"
-            ) from error
-        except hub.RepositoryNotFoundError as error:
-            raise ModelError(
-                f"no model {name!r}: {local}, and the Hub has none; check the name, "
-                "or log in by `hf auth login` if it is private"
-            ) from error
-        except hub.RevisionNotFoundError as error:
-            raise ModelError(f"model {name!r} has no revision {download.get('revision')!r} on the Hub") from error
-        except hub.EntryNotFoundError as error:
-            raise ModelError(
-                f"model {name!r} has no {file} on the Hub{at}: expected a model of this package, "
-                "which consists of config.json and model.safetensors"
-            ) from error
-        except (OSError, hub.HfHubHTTPError) as error:
-            first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise ModelError(f"model {name!r} cannot be downloaded: {first_line}") from error
-    return Path(path).parent
+    file = CONFIG
+    try:
+        folder = Path(hf_hub_download(name, file, **download)).parent
+        # The cache names the folder by the commit: all files come from that one, whatever is pushed meanwhile.
+        download = {**download, "revision": folder.name}
+        file = WEIGHTS
+        _check_blob(Path(hf_hub_download(name, file, **download)))
+        # The card carries licence and attribution; a model without one is a model all the same.
+        with contextlib.suppress(hub.EntryNotFoundError):
+            hf_hub_download(name, REPOCARD_NAME, **download)
+        return folder
+    except hub.LocalEntryNotFoundError as error:
+        raise ModelError(
+            f"no model {name!r}{at}: {local}, and the Hub cannot be reached nor is it in the download cache; "
+            "check the name and the connection"
+        ) from error
+    except hub.GatedRepoError as error:
+        raise ModelError(
+            f"model {name!r} is gated: ask for access on its Hub page, then log in by `hf auth login`"
+        ) from error
+    except hub.RepositoryNotFoundError as error:
+        raise ModelError(
+            f"no model {name!r}: {local}, and the Hub has none; check the name, "
+            "or log in by `hf auth login` if it is private"
+        ) from error
+    except hub.RevisionNotFoundError as error:
+        raise ModelError(f"model {name!r} has no revision {download.get('revision')!r} on the Hub") from error
+    except hub.EntryNotFoundError as error:
+        raise ModelError(
+            f"model {name!r} has no {file} on the Hub{at}: expected a model of this package, which consists of "
+            f"{CONFIG} and {WEIGHTS}; pickles such as pytorch_model.bin are never loaded"
+        ) from error
+    # HTTPError: the connection broke off. ValueError: an odd name, or a forced download without a connection.
+    except (OSError, hub.HTTPError, ValueError) as error:
+        if isinstance(error, ModelError):
+            raise
+        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(f"model {name!r} cannot be downloaded: {first_line}") from error
+
+
+def _check_blob(file: Path) -> None:
+    # The cache names a large file by the SHA-256 that the Hub announced; the client itself checks the size alone.
+    blob = file.resolve()
+    if re.fullmatch(r"[0-9a-f]{64}", blob.name) and hashlib.sha256(blob.read_bytes()).hexdigest() != blob.name:
+        blob.unlink()
+        raise ModelError(
+            f"{file} was damaged: it is not what the Hub announced (SHA-256 {blob.name}); "
+            "it has been removed from the download cache, so load the model again"
+        )

@@ -1,0 +1,370 @@
+"""A small Hub on loopback: what the unmodified huggingface_hub client needs of the real one, and its bad days.
+
+with Hub() as hub:
+    hub.repos["org/name"] ...      # what was pushed
+    hub.fail("PUT", "/lfs/", 503)  # what goes wrong next
+    environ = hub.environ(home)    # for a fresh process: the client reads HF_ENDPOINT when it is imported
+"""
+
+import base64
+import hashlib
+import json
+import re
+import socket
+import struct
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+# Who may do what. Anybody else is anonymous.
+WRITER, READER = "hf_writer", "hf_reader"
+
+
+@dataclass
+class Repo:
+    private: bool = False
+    gated: bool = False
+    commits: dict[str, dict[str, bytes]] = field(default_factory=dict)  # every file of every commit
+    branches: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    messages: list[str] = field(default_factory=list)
+
+    def commit(self, files: dict[str, bytes | None], branch: str = "main", message: str = "edit") -> str:
+        """Add files to a branch, as a commit; a file that is None is deleted."""
+        merged = {**self.commits.get(self.branches.get(branch, ""), {}), **files}
+        tree = {path: data for path, data in merged.items() if data is not None}
+        oid = hashlib.sha1(f"{len(self.commits)} {message} {sorted(tree)}".encode()).hexdigest()
+        self.commits[oid], self.branches[branch] = tree, oid
+        self.messages.append(message)
+        return oid
+
+    def find(self, revision: str) -> str | None:
+        found = self.branches.get(revision) or self.tags.get(revision)
+        return found or (revision if revision in self.commits else None)
+
+    def files(self, revision: str = "main") -> dict[str, bytes]:
+        oid = self.find(revision)
+        assert oid is not None
+        return self.commits[oid]
+
+
+@dataclass
+class Fault:
+    method: str
+    path: str  # a regular expression
+    # A status; "cut" or "reset" in the midst of the transfer; "wrong": as many other bytes; or what happens meanwhile.
+    kind: int | str | Callable[[], object]
+    times: int
+
+
+class Hub:
+    """The server, in a thread; all that it knows is public."""
+
+    def __init__(self) -> None:
+        self.repos: dict[str, Repo] = {}
+        self.large: dict[str, bytes] = {}  # LFS objects by SHA-256
+        self.faults: list[Fault] = []
+        self.requests: list[str] = []
+        self.unknown: list[str] = []  # requests that the client makes and this server does not know
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def __enter__(self) -> "Hub":
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def fail(self, method: str, path: str, kind: int | str | Callable[[], object], times: int = 1) -> None:
+        """Let the next requests of a method whose path matches a regular expression go wrong."""
+        self.faults.append(Fault(method, path, kind, times))
+
+    def environ(self, home: Path, token: str = "") -> dict[str, str]:
+        """Give the environment of a process that talks to this Hub alone."""
+        return {
+            "HF_ENDPOINT": self.url,
+            "HF_HOME": str(home),
+            "HF_TOKEN": token,
+            "HF_HUB_OFFLINE": "0",
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "HF_HUB_DISABLE_UPDATE_CHECK": "1",
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+            "NO_PROXY": "127.0.0.1",
+            "no_proxy": "127.0.0.1",
+        }
+
+
+class _RefusalError(Exception):
+    def __init__(self, status: int, code: str = "", message: str = "") -> None:
+        super().__init__(message)
+        self.status, self.code, self.message = status, code, message
+
+
+class _Handler(BaseHTTPRequestHandler):
+    hub: Hub
+    protocol_version = "HTTP/1.1"
+    fault: int | str | None
+
+    def log_message(self, *_: object) -> None:
+        return  # requests are kept in hub.requests
+
+    def _handle(self) -> None:
+        path = unquote(urlsplit(self.path).path)
+        self.hub.requests.append(f"{self.command} {path} {self.headers.get('Range', '')}".rstrip())
+        self.fault = self._next_fault(path)
+        if self.fault in ("cut", "reset") and self.command in ("PUT", "POST"):
+            self.rfile.read1(100)
+            self._break_off()
+            return
+        body = self._read_body()
+        try:
+            if isinstance(self.fault, int):
+                raise _RefusalError(self.fault, message="a bad day")
+            for pattern, route in _ROUTES:
+                match = re.fullmatch(pattern, f"{self.command} {path}")
+                if match:
+                    route(self, body, *match.groups())
+                    return
+            self.hub.unknown.append(f"{self.command} {path}")
+            raise _RefusalError(501, message="this Hub does not know such requests")
+        except _RefusalError as refusal:
+            headers = {"X-Error-Code": refusal.code, "X-Error-Message": refusal.message}
+            self._send(refusal.status, json.dumps({"error": refusal.message}).encode(), headers)
+
+    do_GET = do_HEAD = do_POST = do_PUT = _handle  # noqa: N815 (http.server's names)
+
+    def _next_fault(self, path: str) -> int | str | None:
+        for fault in self.hub.faults:
+            if fault.method == self.command and fault.times and re.search(fault.path, path):
+                fault.times -= 1
+                if not callable(fault.kind):
+                    return fault.kind
+                fault.kind()
+        return None
+
+    def _read_body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        chunks = []
+        while size := int(self.rfile.readline(), 16):
+            chunks.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(chunks)
+
+    def _send(self, status: int, body: bytes = b"{}", headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
+            if value:
+                self.send_header(name, value)
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        if self.fault in ("cut", "reset"):
+            self.wfile.write(body[: len(body) // 2])
+            self._break_off()
+        else:
+            self.wfile.write(bytes(len(body)) if self.fault == "wrong" else body)
+
+    def _json(self, answer: Any, status: int = 200) -> None:
+        self._send(status, json.dumps(answer).encode(), {"Content-Type": "application/json"})
+
+    def _break_off(self) -> None:
+        if self.fault == "reset":  # closing with a linger time of zero sends a reset instead of an end
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.close_connection = True
+        self.connection.close()
+
+    @property
+    def token(self) -> str:
+        return (self.headers.get("Authorization") or "").removeprefix("Bearer ")
+
+    def _check_rights(self, *, write: bool = False) -> None:
+        if self.token not in ("", WRITER, READER):
+            raise _RefusalError(401, message="Invalid credentials in Authorization header")
+        if write and self.token != WRITER:
+            raise _RefusalError(403 if self.token else 401, message="You have no right to write here")
+
+    def _repo(self, name: str, *, write: bool = False) -> Repo:
+        self._check_rights(write=write)
+        repo = self.hub.repos.get(name)
+        if repo is None or (repo.private and not self.token):
+            # The real one tells anonymous callers 401, whether a repository is missing or private.
+            raise _RefusalError(404 if self.token else 401, "RepoNotFound", "Repository not found")
+        return repo
+
+    def _commit_of(self, repo: Repo, revision: str) -> str:
+        oid = repo.find(revision)
+        if oid is None:
+            raise _RefusalError(404, "RevisionNotFound", f"Invalid rev id: {revision}")
+        return oid
+
+    def whoami(self, _: bytes) -> None:
+        self._check_rights()
+        self._json({"type": "user", "name": "org", "orgs": []})
+
+    def create_repo(self, body: bytes) -> None:
+        wish = json.loads(body)
+        name = f"{wish['organization']}/{wish['name']}"
+        self._check_rights(write=True)
+        exists = name in self.hub.repos
+        if not exists:
+            repo = self.hub.repos[name] = Repo(wish.get("private") or wish.get("visibility") == "private")
+            repo.commit({".gitattributes": b"*.safetensors filter=lfs\n"}, message="initial commit")
+        self._json({"url": f"{self.hub.url}/{name}"}, 409 if exists else 200)
+
+    def validate_yaml(self, body: bytes) -> None:
+        whole = json.loads(body)["content"].startswith("---\n")
+        self._json({"errors": [] if whole else [{"message": "no metadata"}], "warnings": []}, 200 if whole else 400)
+
+    def preupload(self, body: bytes, name: str, revision: str) -> None:
+        repo = self._repo(name, write=True)
+        tree = repo.commits[self._commit_of(repo, revision)]
+        answers = []
+        for file in json.loads(body)["files"]:
+            path = file["path"]
+            oid = _etag(path, tree[path]) if path in tree else None
+            mode = "lfs" if _is_large(path) else "regular"
+            answers.append({"path": path, "uploadMode": mode, "shouldIgnore": False, "oid": oid})
+        self._json({"files": answers})
+
+    def lfs_batch(self, body: bytes, name: str) -> None:
+        self._repo(name, write=True)
+        objects = []
+        for wish in json.loads(body)["objects"]:
+            if wish["oid"] not in self.hub.large:
+                wish["actions"] = {
+                    "upload": {"href": f"{self.hub.url}/lfs/{wish['oid']}"},
+                    "verify": {"href": f"{self.hub.url}/{name}/lfs-verify"},
+                }
+            objects.append(wish)
+        self._json({"transfer": "basic", "objects": objects})
+
+    def lfs_put(self, body: bytes, oid: str) -> None:
+        if hashlib.sha256(body).hexdigest() != oid:
+            raise _RefusalError(400, message="the upload's SHA-256 is another one")
+        self.hub.large[oid] = body
+        self._json({})
+
+    def lfs_verify(self, body: bytes, name: str) -> None:
+        self._repo(name, write=True)
+        wish = json.loads(body)
+        if len(self.hub.large.get(wish["oid"], b"")) != wish["size"]:
+            raise _RefusalError(404, message="no such object")
+        self._json({})
+
+    def commit(self, body: bytes, name: str, branch: str) -> None:
+        repo = self._repo(name, write=True)
+        header, files = {}, {}
+        for line in body.splitlines():
+            entry = json.loads(line)
+            value = entry["value"]
+            if entry["key"] == "header":
+                header = value
+            elif entry["key"] == "file":
+                files[value["path"]] = base64.b64decode(value["content"])
+            elif entry["key"] == "lfsFile":
+                if value["oid"] not in self.hub.large:
+                    raise _RefusalError(400, message=f"the LFS object {value['oid']} was never uploaded")
+                files[value["path"]] = self.hub.large[value["oid"]]
+            elif entry["key"] == "deletedFile":
+                files[value["path"]] = None
+        if header.get("parentCommit") not in (None, self._commit_of(repo, branch)):
+            raise _RefusalError(412, message="A commit has happened since. Please refresh and try again.")
+        oid = repo.commit(files, branch, header["summary"])
+        self._json({"commitOid": oid, "commitUrl": f"{self.hub.url}/{name}/commit/{oid}", "success": True})
+
+    def branch(self, body: bytes, name: str, branch: str) -> None:
+        repo = self._repo(name, write=True)
+        if branch in repo.branches:
+            raise _RefusalError(409, message="Reference already exists")
+        repo.branches[branch] = self._commit_of(repo, json.loads(body).get("startingPoint", "main"))
+        self._json({})
+
+    def tag(self, body: bytes, name: str, revision: str) -> None:
+        repo = self._repo(name, write=True)
+        tag = json.loads(body)["tag"]
+        if tag in repo.tags:
+            raise _RefusalError(409, message="Tag reference exists already")
+        repo.tags[tag] = self._commit_of(repo, revision)
+        self._json({})
+
+    def refs(self, _: bytes, name: str) -> None:
+        repo = self._repo(name)
+        kinds = (("branches", "heads", repo.branches), ("tags", "tags", repo.tags))
+        answer = {
+            key: [{"name": ref, "ref": f"refs/{kind}/{ref}", "targetCommit": oid} for ref, oid in refs.items()]
+            for key, kind, refs in kinds
+        }
+        self._json({**answer, "converts": []})
+
+    def model_info(self, _: bytes, name: str, revision: str | None) -> None:
+        repo = self._repo(name)
+        oid = self._commit_of(repo, revision or "main")
+        siblings = [{"rfilename": path} for path in repo.commits[oid]]
+        self._json({"id": name, "sha": oid, "private": repo.private, "gated": repo.gated, "siblings": siblings})
+
+    def tree(self, _: bytes, name: str, revision: str) -> None:
+        repo = self._repo(name)
+        tree = repo.commits[self._commit_of(repo, revision)]
+        self._json(
+            [{"type": "file", "path": path, "size": len(data), "oid": _etag(path, data)} for path, data in tree.items()]
+        )
+
+    def resolve(self, _: bytes, name: str, revision: str, path: str) -> None:
+        repo = self._repo(name)
+        if repo.gated and self.token != WRITER:
+            raise _RefusalError(403 if self.token else 401, "GatedRepo", f"Access to model {name} is restricted")
+        oid = self._commit_of(repo, revision)
+        data = repo.commits[oid].get(path)
+        if data is None:
+            raise _RefusalError(404, "EntryNotFound", "Entry not found")
+        headers = {"X-Repo-Commit": oid, "ETag": f'"{_etag(path, data)}"', "Accept-Ranges": "bytes"}
+        wanted = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        if wanted:
+            start = int(wanted[1])
+            headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
+            self._send(206, data[start:], headers)
+        else:
+            self._send(200, data, headers)
+
+
+def _is_large(path: str) -> bool:
+    return path.endswith((".safetensors", ".bin", ".pt"))
+
+
+def _etag(path: str, data: bytes) -> str:
+    """Name a file's content as the Hub does: large ones by SHA-256, others by git's hash."""
+    if _is_large(path):
+        return hashlib.sha256(data).hexdigest()
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+
+
+_NAME = r"([\w.-]+/[\w.-]+)"
+_ROUTES: tuple[tuple[str, Callable[..., None]], ...] = (
+    (r"GET /api/whoami-v2", _Handler.whoami),
+    (r"POST /api/repos/create", _Handler.create_repo),
+    (r"POST /api/validate-yaml", _Handler.validate_yaml),
+    (rf"POST /api/models/{_NAME}/preupload/(.+)", _Handler.preupload),
+    (rf"POST /{_NAME}\.git/info/lfs/objects/batch", _Handler.lfs_batch),
+    (r"PUT /lfs/(\w+)", _Handler.lfs_put),
+    (rf"POST /{_NAME}/lfs-verify", _Handler.lfs_verify),
+    (rf"POST /api/models/{_NAME}/commit/(.+)", _Handler.commit),
+    (rf"POST /api/models/{_NAME}/branch/(.+)", _Handler.branch),
+    (rf"POST /api/models/{_NAME}/tag/(.+)", _Handler.tag),
+    (rf"GET /api/models/{_NAME}/refs", _Handler.refs),
+    (rf"GET /api/models/{_NAME}(?:/revision/(.+))?", _Handler.model_info),
+    (rf"GET /api/models/{_NAME}/tree/(.+)", _Handler.tree),
+    (rf"(?:HEAD|GET) /{_NAME}/resolve/([^/]+)/(.+)", _Handler.resolve),
+)

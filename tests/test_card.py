@@ -1,0 +1,136 @@
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub import ModelCard
+
+from srgan_hub import SRGAN, bundled
+from srgan_hub.card import (
+    file_sha256,
+    inherit,
+    make_card,
+    make_eval_results,
+    read_card,
+    read_section,
+    read_value,
+    rename,
+    write_scores,
+    write_value,
+)
+from srgan_hub.names import ModelError, bundled_names
+from srgan_hub.provenance import info
+
+CONFIG = {"scale": 4, "channels": 4, "num_blocks": 1, "upsampler": "pixelshuffle"}
+
+
+def tiny(seed: int = 0) -> SRGAN:
+    torch.manual_seed(seed)
+    return SRGAN(channels=4, num_blocks=1).eval()
+
+
+@pytest.mark.parametrize("name", bundled_names())
+def test_bundled_models_say_where_they_come_from(name: str) -> None:
+    facts = info(name)
+    assert facts.verified is True
+    notice = (Path(__file__).parents[1] / "NOTICE").read_text()
+    assert facts.sha256 in notice
+    assert facts.licence == "apache-2.0" and "Martin Krasser" in facts.origin and "DIV2K" in facts.origin
+    assert facts.made_by.startswith("srgan-hub ")
+    assert (facts.parameters, facts.receptive_radius) == (1_550_659, 40)
+    for fact in (name, "1,550,659", "40 rows", f"{facts.sha256} (as its card states)", "Martin Krasser"):
+        assert fact in str(facts)
+
+
+def test_an_attribution_survives_generations(tmp_path: Path) -> None:
+    card = {"name": "child", **inherit(bundled("srresnet-x4"), "srresnet-x4")}
+    tiny().save_pretrained(tmp_path / "child", model_card_kwargs=card)
+    card = {"name": "grandchild", **inherit(tmp_path / "child", str(tmp_path / "child"))}
+    assert card["base_model"] == "child"  # nobody else's business where it lay
+    tiny().save_pretrained(tmp_path / "grandchild", model_card_kwargs=card)
+    origin = info(tmp_path / "grandchild").origin
+    parts = [
+        "`grandchild` was fine-tuned from `child`.",
+        "`child` was fine-tuned from `srresnet-x4`.",
+        "Martin Krasser",
+    ]
+    places = [origin.index(part) for part in parts]
+    assert places == sorted(places)
+    assert read_value(read_card(tmp_path / "grandchild"), "base_model") == "child"
+
+
+def test_a_licence_is_inherited(tmp_path: Path) -> None:
+    tiny().save_pretrained(tmp_path, model_card_kwargs={"license": "cc-by-4.0"})
+    assert inherit(tmp_path, "base")["license"] == "cc-by-4.0"
+    (tmp_path / "README.md").unlink()
+    assert inherit(tmp_path, "base") == {"base_model": "base", "origin": ""}
+
+
+def test_the_card_of_a_training_run() -> None:
+    card = make_card(
+        CONFIG,
+        name="mine",
+        data="fifty pictures of mine, CC0",
+        command="accelerate launch train_accelerate.py --seed 7",
+        scores="| PSNR |\n| --- |\n| 27.81 |",
+        eval_results=make_eval_results("Set14", {"psnr": 27.81234, "ssim": 0.75}, "Y, shave 4"),
+    )
+    text = str(card)
+    assert "Data: fifty pictures of mine, CC0\n\n```bash\naccelerate launch train_accelerate.py --seed 7\n```" in text
+    assert read_section(text, "Scores") == "| PSNR |\n| --- |\n| 27.81 |"
+    assert "not for evidence, identification or diagnosis" in read_section(text, "Limits")
+    results = ModelCard(text).data.eval_results
+    found = [(r.task_type, r.dataset_name, r.metric_type, r.metric_name, r.metric_value) for r in results]
+    assert found == [
+        ("image-to-image", "Set14", "psnr", "PSNR (Y, shave 4)", 27.8123),
+        ("image-to-image", "Set14", "ssim", "SSIM (Y, shave 4)", 0.75),
+    ]
+    assert text.endswith("checks it.\n")
+
+
+def test_scores_are_written_into_a_card_and_replaced() -> None:
+    card = write_value(str(make_card(CONFIG, name="mine", origin="Mine.")), "weights_sha256", "0" * 64)
+    for psnr in (20.0, 21.5):
+        card = write_scores(card, f"PSNR {psnr}", make_eval_results("Set5", {"psnr": psnr}, "RGB, shave 4"))
+    assert read_section(card, "Scores") == "PSNR 21.5" and card.count("## Scores") == 1
+    assert [result.metric_value for result in ModelCard(card).data.eval_results] == [21.5]
+    assert read_value(card, "weights_sha256") == "0" * 64 and read_section(card, "Origin") == "Mine."
+    assert card.index("## Scores") < card.index("## Limits")
+
+
+def test_a_card_is_renamed_where_it_names_its_model() -> None:
+    results = make_eval_results("Set5", {"psnr": 20}, "Y")
+    made = {"base_model": "final-base", "origin": "It is final."}
+    card = rename(str(make_card(CONFIG, name="final", eval_results=results, **made)), "org/name")
+    assert card == str(make_card(CONFIG, name="org/name", eval_results=results, **made))
+    assert rename("by hand", "org/name") == "by hand"
+
+
+def test_a_value_is_written_without_touching_the_rest() -> None:
+    card = "---\r\nlicense: mit # mine\r\nkey: 'old'\r\n---\r\n\r\nkey: text\r\n"
+    assert read_value(card, "key") == "old"
+    assert write_value(card, "key", "new") == card.replace("'old'", '"new"')
+    assert write_value("# Title\n", "key", "new") == '---\nkey: "new"\n---\n# Title\n'
+    assert read_value("# Title\nkey: text\n", "key") is None
+
+
+def test_saving_again_states_the_new_hash_and_keeps_the_words(tmp_path: Path) -> None:
+    tiny(0).save_pretrained(tmp_path)
+    before = read_card(tmp_path)
+    (tmp_path / "README.md").write_text(before + "\nMy words.\n")
+    tiny(1).save_pretrained(tmp_path)
+    digest = file_sha256(tmp_path / "model.safetensors")
+    assert read_card(tmp_path) == (before + "\nMy words.\n").replace(read_value(before, "weights_sha256") or "", digest)
+    SRGAN.from_pretrained(tmp_path)
+
+
+def test_weights_of_another_hash_are_refused_and_shown(tmp_path: Path) -> None:
+    tiny(0).save_pretrained(tmp_path / "a")
+    tiny(1).save_pretrained(tmp_path / "b")
+    (tmp_path / "a" / "model.safetensors").write_bytes((tmp_path / "b" / "model.safetensors").read_bytes())
+    with pytest.raises(ModelError, match=r"is not what its card states: expected SHA-256 \w{64}, got \w{64}"):
+        SRGAN.from_pretrained(tmp_path / "a")
+    facts = info(tmp_path / "a")
+    assert facts.verified is False and f"NOT what its card states: {facts.stated_sha256}" in str(facts)
+    (tmp_path / "a" / "README.md").unlink()
+    SRGAN.from_pretrained(tmp_path / "a")
+    assert info(tmp_path / "a").verified is None

@@ -323,10 +323,11 @@ def test_only_whole_models_are_published(hub: Hub, tmp_path: Path) -> None:
 
 
 def test_a_hand_edited_card_stays(hub: Hub, publisher: Process, loader: Process, tmp_path: Path) -> None:
-    first, second = make_model(tmp_path / "first", seed=10), make_model(tmp_path / "second", seed=11)
+    first, second = (make_model(tmp_path / f"number-{seed}", seed, scores=f"PSNR {seed}") for seed in (10, 11))
     publisher(publish, first, "org/edited")
     repo = hub.repos["org/edited"]
     assert publisher(publish, second, "org/edited")[1] == []  # ours, untouched: replaced in silence
+    assert b"PSNR 11" in repo.files()["README.md"]
     by_hand = repo.files()["README.md"] + "\nIch war hier. \N{WAVING HAND SIGN}\n".encode()
     repo.commit({"README.md": by_hand})
 
@@ -345,7 +346,7 @@ def test_a_hand_edited_card_stays(hub: Hub, publisher: Process, loader: Process,
     assert torch.equal(loader(upscale, "org/edited"), loader(upscale, first))
 
     # The same words in the folder are no conflict, and neither is the flag.
-    (tmp_path / "first" / "README.md").write_bytes(repo.files()["README.md"].replace(b"\n", b"\r\n"))
+    (first / "README.md").write_bytes(repo.files()["README.md"].replace(b"\n", b"\r\n"))
     assert publisher(publish, first, "org/edited")[1] == []
     repo.commit({"README.md": by_hand})
     assert publisher(publish, second, "org/edited", overwrite_card=True)[1] == []

@@ -15,7 +15,8 @@ FLOORS = [
     {"names", "card", "upscaler", "metrics", "training"},
     {"model"},
     {"pipeline", "exchange"},
-    {"__init__", "__main__"},
+    {"__init__"},
+    {"__main__"},
 ]
 # "import srgan_hub" as a whole is for the top floor and for scripts.
 TOP_ONLY = {"gradio", "accelerate", "argparse"}

@@ -205,4 +205,4 @@ def test_killed_runs_leave_no_broken_file(folder, moment, how, leftover):
     assert "Traceback" not in run.stderr
     assert not Path("a_x4.png").exists()
     # Nothing can clean up after SIGKILL, but what it leaves is hidden and does not pass for a picture.
-    assert len([name for name in os.listdir() if name.endswith(".part")]) == leftover
+    assert len(list(folder.glob(".*.part"))) == leftover

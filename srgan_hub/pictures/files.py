@@ -69,7 +69,8 @@ def open_header(path: Path, *, max_pixels: int | None = MAX_PIXELS) -> ImageFile
     except FileNotFoundError:
         raise PictureError(f"{path} does not exist") from None
     except Image.DecompressionBombError as error:
-        raise PictureError(f"{path} is too large: {error}") from error
+        limit = f"the limit is {max_pixels / 1e6:.3g} million" if max_pixels else "Pillow's limit is lower"
+        raise PictureError(f"{path} has far too many pixels; {limit}") from error
     except UnidentifiedImageError:
         raise PictureError(
             f"{path} is not a picture that can be read (PNG, JPEG, WebP, BMP, TIFF and others can)"

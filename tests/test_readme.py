@@ -1,0 +1,51 @@
+"""The README's Python runs as pasted, and what it points to is there."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_snippets_run_as_pasted(tmp_path):
+    snippets = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(snippets) >= 2
+    run = subprocess.run(
+        [sys.executable, "-c", "\n".join(snippets)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    with Image.open(tmp_path / "cat_x4.png") as result:
+        assert result.size == (904, 600)
+    shapes = re.findall(r"\((\d+), 904, 3\)", run.stdout)
+    assert sum(map(int, shapes)) == 600
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\((?!https?:)([^)#]+)\)", README))))
+def test_links_lead_to_files(target):
+    assert (ROOT / target).is_file()
+
+
+def test_space_front_matter_names_the_app():
+    front = README.split("---")[1]
+    for line in ("sdk: gradio", "app_file: app.py", "license: apache-2.0"):
+        assert line in front
+    wanted = re.search(r"gradio>=([\d.]+),<(\d+)", (ROOT / "requirements.txt").read_text())
+    version = re.search(r"sdk_version: (\d+)\.(\d+)", front)
+    assert tuple(map(int, version.groups())) >= tuple(map(int, wanted[1].split(".")))
+    assert int(version[1]) < int(wanted[2])
+
+
+def test_the_two_commands_are_the_ones_that_ci_runs():
+    assert "pip install -r requirements.txt && python app.py" in README
+    command = 'pip install -e ".[test]" && pytest'
+    assert command in README and command in (ROOT / ".ci" / "run").read_text()

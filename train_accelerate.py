@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 from huggingface_hub import EvalResult, ModelCard
 from PIL import Image
@@ -179,6 +179,7 @@ def complete_args(args: argparse.Namespace, config: dict[str, Any] | None) -> No
     args.content_loss = args.content_loss or ("vgg54" if gan else "mse")
     if args.discriminator_learning_rate is None:
         args.discriminator_learning_rate = args.learning_rate
+    losses.parse_content_loss(args.content_loss)
     if args.hr_crop % args.scale:
         raise ValueError(f"--hr-crop {args.hr_crop} is not divisible by the scale, {args.scale}")
     if gan and args.discriminator == "paper" and args.hr_crop % 16:
@@ -897,11 +898,8 @@ def describe_plan(args: argparse.Namespace, processes: int) -> str:
 # The run.
 
 
-def start(args: argparse.Namespace) -> Run:
+def start(args: argparse.Namespace, model: SRGAN | None) -> Run:
     """Set everything up, or raise ValueError or OSError with a sentence that says what does not fit."""
-    model = SRGAN.from_pretrained(args.init_from) if args.init_from else None
-    complete_args(args, model.config if model else None)
-    losses.parse_content_loss(args.content_loss)
     trackers = choose_trackers(args)
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -916,9 +914,6 @@ def start(args: argparse.Namespace) -> Run:
             InitProcessGroupKwargs(timeout=timedelta(hours=2)),  # a validation may be long
         ],
     )
-    if args.dry_run:
-        accelerator.print(describe_plan(args, accelerator.num_processes))
-        raise SystemExit(0)
     args.output_dir.mkdir(parents=True, exist_ok=True)
     if accelerator.device.type == "cuda":
         torch.backends.cudnn.benchmark = True
@@ -950,33 +945,31 @@ def train(run: Run) -> None:
         validate_and_keep(run)  # what there is to win
     batches = make_batches(run, run.step)
     bar = tqdm(initial=run.step, total=args.steps, unit="step", disable=not accelerator.is_main_process, smoothing=0.05)
-    began, first, waited = time.perf_counter(), run.step, 0.0
-    stopped = saved = False
+    stopped, steps, waited, elapsed = False, 0, 0.0, 0.0
     while run.step < args.steps and not stopped:
+        begin = time.perf_counter()
         values = train_step(run, batches)
         check_health(run, values)
-        bar.update()
-        waited += values.pop("wait")
         stopped, last = values.pop("signal") > 0, run.step == args.steps
-        if run.step % args.log_every == 0 or last:
-            elapsed = time.perf_counter() - began
-            crops = (run.step - first) * args.batch_size * args.accumulate * accelerator.num_processes
+        steps, waited, elapsed = steps + 1, waited + values.pop("wait"), elapsed + time.perf_counter() - begin
+        bar.update()
+        if run.step % args.log_every == 0 or last or stopped:
+            crops = steps * args.batch_size * args.accumulate * accelerator.num_processes
             values |= {"samples_per_second": crops / elapsed, "data_wait": waited / elapsed}
             values["learning_rate"] = learning_rate_at(args, "generator", run.step - 1)
             log(run, values)
             bar.set_postfix({name: f"{values[name]:.4g}" for name in ("g_loss", "d_loss") if name in values})
-            began, first, waited = time.perf_counter(), run.step, 0.0
-        if run.pictures and (run.step % args.validate_every == 0 or last) and not stopped:
+            steps, waited, elapsed = 0, 0.0, 0.0
+        if run.pictures and (last or (run.step % args.validate_every == 0 and not stopped)):
             validate_and_keep(run)
-        saved = run.step % args.checkpoint_every == 0 or last or stopped
-        if saved:
+        if run.step % args.checkpoint_every == 0 or last or stopped:
             save(run)
     bar.close()
-    if stopped:
+    if run.step < args.steps:
         accelerator.print(f"stopped by a signal at step {run.step}, which is saved; --resume goes on")
         return
     export(run, "final")
-    accelerator.print(f"{args.output_dir / 'final'} holds the model; " + scores_line(run))
+    accelerator.print(f"{args.output_dir / 'final'} holds the model; {scores_line(run)}")
 
 
 def scores_line(run: Run) -> str:
@@ -1010,7 +1003,13 @@ def main(argv: list[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     args.command = shlex.join(["accelerate", "launch", "train_accelerate.py", *words])
     try:
-        run = start(args)
+        model = SRGAN.from_pretrained(args.init_from) if args.init_from else None
+        complete_args(args, model.config if model else None)
+        if args.dry_run:
+            state = PartialState()
+            state.print(describe_plan(args, state.num_processes))
+            return 0
+        run = start(args, model)
     except (ValueError, OSError) as error:
         print(f"train_accelerate.py: {error}", file=sys.stderr)
         return 2

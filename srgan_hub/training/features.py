@@ -36,6 +36,9 @@ class VGGLoss(nn.Module):
         ValueError: there is no such layer, or the weights cannot be had.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, layer: str = "5_4", *, activated: bool = True, weights: str | Path | None = None) -> None:
         super().__init__()
         from torchvision.models import vgg19

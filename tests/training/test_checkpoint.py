@@ -1,0 +1,130 @@
+import errno
+import json
+import shutil
+from collections import namedtuple
+
+import pytest
+import torch
+from safetensors import SafetensorError
+from torch import nn
+
+from srgan_hub.training import checkpoint
+from srgan_hub.training.checkpoint import CheckpointError
+
+
+def parts(step: int) -> dict[str, dict[str, torch.Tensor]]:
+    tensors = {
+        "a": torch.randn(4, 3, 3, 3).to(memory_format=torch.channels_last),
+        "b": torch.randn(5).bfloat16(),
+        "c": torch.tensor(step),
+    }
+    return {"generator": tensors, "ema": {"d": torch.randn(2)}}
+
+
+def test_what_is_saved_is_read_back_to_the_bit(tmp_path):
+    saved = parts(7)
+    path = checkpoint.save(tmp_path, 7, saved, {"best": 0.1})
+    assert path == tmp_path / "step-7" and [p.name for p in tmp_path.iterdir()] == ["step-7"]
+    assert {file.suffix for file in path.iterdir()} == {".safetensors", ".json"}
+    loaded, state = checkpoint.load(path)
+    assert state["step"] == 7 and state["best"] == 0.1
+    assert loaded.keys() == saved.keys()
+    for name, tensors in saved.items():
+        for key, tensor in tensors.items():
+            assert loaded[name][key].dtype == tensor.dtype and torch.equal(loaded[name][key], tensor)
+
+
+def test_half_written_checkpoints_are_ignored(tmp_path):
+    for step in (1, 2, 10):
+        checkpoint.save(tmp_path, step, parts(step), {})
+    assert [p.name for p in checkpoint.find(tmp_path)] == ["step-1", "step-2", "step-10"]
+    file = tmp_path / "step-10" / "ema.safetensors"
+    file.write_bytes(file.read_bytes()[:-1])
+    assert [p.name for p in checkpoint.find(tmp_path)] == ["step-1", "step-2"]
+    with pytest.raises(CheckpointError, match="cut short"):
+        checkpoint.load(tmp_path / "step-10")
+    (tmp_path / "step-2" / "state.json").write_text('{"format": 1, "fil')
+    shutil.copytree(tmp_path / "step-1", tmp_path / ".step-3.partial")
+    (tmp_path / "step-4").mkdir()
+    (tmp_path / "step-x").mkdir()
+    assert [p.name for p in checkpoint.find(tmp_path)] == ["step-1"]
+    checkpoint.save(tmp_path, 3, parts(3), {})
+    assert not list(tmp_path.glob(".*"))
+    with pytest.raises(CheckpointError, match="no whole checkpoint"):
+        checkpoint.load(tmp_path / "step-5")
+
+
+def test_prune_keeps_the_newest(tmp_path):
+    for step in (1, 2, 10, 11):
+        checkpoint.save(tmp_path, step, parts(step), {})
+    checkpoint.prune(tmp_path, 2)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-10", "step-11"]
+
+
+def test_a_full_disk_is_found_before_writing(tmp_path, monkeypatch):
+    checkpoint.save(tmp_path, 1, parts(1), {})
+    usage = namedtuple("usage", "free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(checkpoint.MARGIN + 100))
+    with pytest.raises(CheckpointError, match=r"step 2 .* needed.* free; .*step-1 still stands"):
+        checkpoint.save(tmp_path, 2, parts(2), {})
+    assert [p.name for p in tmp_path.iterdir()] == ["step-1"]
+    checkpoint.load(tmp_path / "step-1")
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), SafetensorError("No space left")])
+def test_a_disk_that_fills_up_while_writing_leaves_the_older_checkpoint(tmp_path, monkeypatch, error):
+    checkpoint.save(tmp_path, 1, parts(1), {})
+    real, calls = checkpoint.save_file, []
+
+    def fill_up(tensors, file):
+        calls.append(file)
+        if len(calls) == 2:
+            file.write_bytes(b"half")
+            raise error
+        real(tensors, file)
+
+    monkeypatch.setattr(checkpoint, "save_file", fill_up)
+    with pytest.raises(CheckpointError, match=r"disk is full; .*step-1 still stands"):
+        checkpoint.save(tmp_path, 2, parts(2), {})
+    assert [p.name for p in tmp_path.iterdir()] == ["step-1"]
+
+
+def test_an_optimizer_goes_on_as_if_nothing_had_happened():
+    def trained(steps: int, optimizer, network) -> torch.Tensor:
+        for step in range(steps):
+            x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(step))
+            network(x).square().mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        return network.weight.detach().clone()
+
+    def fresh():
+        torch.manual_seed(0)
+        network = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+        return network, torch.optim.Adam(network.parameters(), lr=0.1, betas=(0.9, 0.99))
+
+    network, optimizer = fresh()
+    trained(3, optimizer, network)
+    state, moments = network.state_dict(), checkpoint.optimizer_tensors(optimizer)
+    assert moments.keys() == {f"{i}.{key}" for i in (0, 1) for key in ("step", "exp_avg", "exp_avg_sq")}
+    moments = {name: tensor.clone().contiguous() for name, tensor in moments.items()}
+    other, restored = fresh()
+    checkpoint.restore(other, {name: tensor.clone() for name, tensor in state.items()})
+    checkpoint.restore_optimizer(restored, moments)
+    average = restored.state[other.weight]["exp_avg"]
+    assert average.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(trained(3, restored, other), trained(3, optimizer, network))
+
+
+def test_a_foreign_checkpoint_is_refused():
+    with pytest.raises(CheckpointError, match="another network"):
+        checkpoint.restore(nn.Conv2d(3, 4, 3), {"weight": torch.zeros(1, 3, 3, 3), "bias": torch.zeros(4)})
+
+
+def test_replace_leaves_the_new_folder_alone(tmp_path):
+    for name, text in (("best", "old"), (".best.partial", "new")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps(text))
+    checkpoint.replace(tmp_path / ".best.partial", tmp_path / "best")
+    assert [p.name for p in tmp_path.iterdir()] == ["best"]
+    assert json.loads((tmp_path / "best" / "config.json").read_text()) == "new"

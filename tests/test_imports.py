@@ -14,7 +14,7 @@ FLOORS = [
     {"network", "pictures"},
     {"names", "card", "upscaler", "metrics", "training"},
     {"model"},
-    {"pipeline", "exchange"},
+    {"pipeline", "evaluate", "exchange"},
     {"__init__"},
     {"__main__"},
 ]

@@ -2,6 +2,6 @@
 
 from .report import Report, combine
 from .run import evaluate
-from .scorecard import score_card, write_to_card
+from .scorecard import score_cards, write_to_card
 
-__all__ = ["Report", "combine", "evaluate", "score_card", "write_to_card"]
+__all__ = ["Report", "combine", "evaluate", "score_cards", "write_to_card"]

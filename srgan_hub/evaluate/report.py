@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 
 import numpy as np
 from huggingface_hub import EvalResult
@@ -94,6 +94,13 @@ class Report:
     def metrics(self) -> list[str]:
         return [metric for metric in TITLES if any(row.values(metric) for row in self.rows)]
 
+    def led_by(self, model: str) -> "Report":
+        """Put another model first, so that the others are compared to it. ValueError if there is none of that name."""
+        if model not in self.models:
+            raise ValueError(f"the report on {self.protocol.data} has no model {model!r}; it has {self.models}")
+        order = [BICUBIC, model, *(name for name in self.models if name != model), HR]
+        return replace(self, rows=tuple(row for name in order for row in self.rows if row.name == name))
+
     def differences(self) -> dict[str, dict[str, Difference]]:
         """Give by row and score the paired differences to the first model; none if there is a single picture."""
         found: dict[str, dict[str, Difference]] = {}
@@ -128,11 +135,12 @@ class Report:
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"not a report of this package: {error!r}") from error
 
-    def to_markdown(self, *, cost: bool = True) -> str:
+    def to_markdown(self, *, cost: bool = True, notes: bool = True) -> str:
         """Write the table of means, the differences and the notes.
 
         Args:
             cost: time and memory too, which are of the machine and not of the model alone.
+            notes: sentences on scores that could not be had.
         """
         titles = [str(TITLES[metric]) for metric in self.metrics]
         extra = ["time, s", "memory, MB"] if cost else []
@@ -151,7 +159,7 @@ class Report:
             lines += [_line(["", *titles]), _line([":--", *["--:"] * len(titles)])]
             for name, by_metric in differences.items():
                 lines.append(_line([name, *(_interval(by_metric.get(m), TITLES[m].digits) for m in self.metrics)]))
-        lines += [line for note in self.notes for line in ("", note)]
+        lines += [line for note in self.notes if notes for line in ("", note)]
         return "\n".join(lines) + "\n"
 
     def eval_results(self, model: str | None = None, *, source_url: str | None = None) -> list[EvalResult]:

@@ -20,7 +20,7 @@ def write_to_card(folder: Path, reports: Sequence[Report], *, model: str | None 
     Args:
         folder: the model's folder, with its README.md.
         reports: from ``evaluate``, all with a row of this model.
-        model: the name of its row; by default each report's first model.
+        model: the name of its row; by default the folder's.
 
     Raises:
         ModelError: the folder has no card.
@@ -31,35 +31,27 @@ def write_to_card(folder: Path, reports: Sequence[Report], *, model: str | None 
         raise ModelError(f"{folder} has no {REPOCARD_NAME}; save the model with this package, which writes one")
     if not reports:
         raise ValueError("expected at least one report")
-    for report in reports:
-        if (model or next(iter(report.models), None)) not in report.models:
-            raise ValueError(f"the report on {report.protocol.data} has no model {model!r}; it has {report.models}")
-    sections = [
-        f"### {report.protocol.data}{', LR saved as ' + report.protocol.jpeg if report.protocol.jpeg else ''}\n\n"
-        f"{report.to_markdown(cost=False)}"
-        for report in reports
-    ]
-    results = [result for report in reports for result in report.eval_results(model)]
+    reports = [report.led_by(model or folder.resolve().name) for report in reports]
+    sections = [f"### {_title(report)}\n\n{report.to_markdown(cost=False, notes=False)}" for report in reports]
+    results = [result for report in reports for result in report.eval_results()]
     text = write_scores(card, "\n".join(sections), results)
     (folder / REPOCARD_NAME).write_text(text, encoding="utf-8", newline="\n")
 
 
-def score_card(
-    folder: Path,
+def score_cards(
+    folders: Sequence[Path],
     data: Sequence[Path],
     *,
     lr: str | None = None,
-    beside: Sequence[str | Path] = (),
     jpeg: Sequence[int | None] = (None, 75),
     **options: Any,
 ) -> list[Report]:
-    """Evaluate a model on several data sets, clean and compressed, and write the scores into its card.
+    """Evaluate models on several data sets, clean and compressed, and write the scores into the card of each.
 
     Args:
-        folder: the model's folder.
+        folders: the models' folders.
         data: folders of ground truth.
         lr: the name of the folder of LR files in each of these; None makes them.
-        beside: other models for the tables.
         jpeg: qualities with which LR is saved first; None is not at all.
         options: of ``evaluate``.
 
@@ -67,9 +59,14 @@ def score_card(
         As ``evaluate`` and ``write_to_card``.
     """
     reports = [
-        evaluate([folder, *beside], data=path, lr=path / lr if lr else None, jpeg=quality, **options)
+        evaluate(folders, data=path, lr=path / lr if lr else None, jpeg=quality, **options)
         for quality in jpeg
         for path in data
     ]
-    write_to_card(folder, reports)
+    for folder in folders:
+        write_to_card(folder, reports)
     return reports
+
+
+def _title(report: Report) -> str:
+    return report.protocol.data + (f", LR saved as {report.protocol.jpeg}" if report.protocol.jpeg else "")

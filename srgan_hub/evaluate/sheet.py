@@ -50,7 +50,7 @@ class ContactSheet:
             factor = min(CELL // height, CELL // width)
             close = close.resize((width * factor, height * factor), Image.Resampling.NEAREST)
             row.paste(close, (x, LABEL + size[1] + GAP))
-            draw.text((x, LABEL + size[1] + GAP + CELL + 1), f"{label}, {factor} times", INK, font)
+            draw.text((x, LABEL + size[1] + GAP + CELL + 1), f"{label}, close up", INK, font)
         self.rows.append(row)
 
     def write(self) -> list[Path]:

@@ -70,6 +70,29 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         "--from", dest="origin", choices=("krasserm",), default="krasserm", help="the project (default: krasserm)"
     )
     convert.set_defaults(run=run_convert)
+
+    push = commands.add_parser("push", help="publish a model on the Hub", description="Publish a model on the Hub.")
+    push.add_argument("folder", type=Path, metavar="FOLDER", help="what training or convert wrote")
+    push.add_argument("repo_id", metavar="ORG/NAME", help="where it goes; created if it is missing")
+    push.add_argument("--private", action="store_true", help="create it as a private repository")
+    push.add_argument("--revision", help="branch to push to (default: main)")
+    push.add_argument("--tag", help="name this commit, so that it can be loaded by revision=TAG")
+    push.add_argument("--overwrite-card", action="store_true", help="replace the card even if it was edited on the Hub")
+    push.set_defaults(run=run_push)
+
+    info = commands.add_parser("info", help="say what is known of a model", description="Say what is known of a model.")
+    info.add_argument("model", help="bundled name, folder or Hub id")
+    info.add_argument("--revision", help="branch, tag or commit on the Hub")
+    info.set_defaults(run=run_info)
+
+    prepare = commands.add_parser(
+        "prepare", help="make training data", description="Decode pictures once, for training."
+    )
+    prepare.add_argument(
+        "--data", required=True, metavar="FOLDER_OR_div2k", help="pictures; div2k downloads DIV2K (4 GB)"
+    )
+    prepare.add_argument("--output", required=True, type=Path, metavar="FOLDER", help="where the shards go")
+    prepare.set_defaults(run=run_prepare)
     return parser.parse_args(argv)
 
 
@@ -127,6 +150,53 @@ def run_convert(arguments: argparse.Namespace) -> int:
 
     convert(arguments.source, arguments.destination, origin=arguments.origin)
     print(arguments.destination)
+    return 0
+
+
+def run_push(arguments: argparse.Namespace) -> int:
+    from .publish import push
+
+    url = push(
+        arguments.folder,
+        arguments.repo_id,
+        private=arguments.private,
+        revision=arguments.revision,
+        tag=arguments.tag,
+        overwrite_card=arguments.overwrite_card,
+    )
+    print(url)
+    return 0
+
+
+def run_info(arguments: argparse.Namespace) -> int:
+    from .provenance import info
+
+    found = info(arguments.model, revision=arguments.revision)
+    print(found)
+    if found.verified is False:
+        raise ValueError(f"the weights of {arguments.model} are not those that its card states")
+    return 0
+
+
+def run_prepare(arguments: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from .training.dataset import prepare
+    from .training.div2k import prepare_div2k
+
+    bar = tqdm(disable=None, unit_scale=True)
+
+    def show(what: str, done: int, total: int) -> None:
+        bar.set_description(what, refresh=False)
+        bar.total = total
+        bar.update(done - bar.n)
+
+    with bar:
+        if arguments.data == "div2k":
+            folder = prepare_div2k(arguments.output, progress=show)
+        else:
+            folder = prepare(Path(arguments.data), arguments.output, progress=show)
+    print(folder)
     return 0
 
 

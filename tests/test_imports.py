@@ -11,10 +11,10 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "srgan_hub"
 # From the ground up. Within a wing (a folder) files import one another; wings of one floor do not.
 FLOORS = [
-    {"network", "pictures"},
+    {"network", "pictures", "version"},
     {"names", "card", "upscaler", "metrics", "training"},
     {"model"},
-    {"pipeline", "evaluate", "exchange"},
+    {"pipeline", "exchange", "publish", "provenance", "evaluate"},
     {"__init__"},
     {"__main__"},
 ]

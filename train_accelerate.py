@@ -173,8 +173,8 @@ def complete_args(args: argparse.Namespace, config: dict[str, Any] | None) -> No
             option = f"--{name.replace('_', '-')} {given}"
             raise ValueError(f"{option}, but {args.init_from} has {config[name]}; leave it out")
         setattr(args, name, config[name] if config else given or value)
-    for name, value in (("upsampler", "pixelshuffle"), ("trunk_end", "batchnorm"), ("output", "sigmoid")):
-        setattr(args, name, config[name] if config else value)
+    for name, choice in (("upsampler", "pixelshuffle"), ("trunk_end", "batchnorm"), ("output", "sigmoid")):
+        setattr(args, name, config[name] if config else choice)
     args.steps = args.steps or (200_000 if gan else 1_000_000)
     args.content_loss = args.content_loss or ("vgg54" if gan else "mse")
     if args.discriminator_learning_rate is None:

@@ -354,7 +354,7 @@ def test_files_of_other_kinds_are_named(tmp_path):
     with pytest.raises(ModelError, match="TorchScript"):
         convert(tmp_path / "script.pt", tmp_path / "model")
     (tmp_path / "text.pth").write_text("<html>Not found</html>")
-    with pytest.raises(ModelError, match="text[.]pth (is not converted|cannot be read)"):
+    with pytest.raises(ModelError, match=r"text[.]pth (is not converted|cannot be read)"):
         convert(tmp_path / "text.pth", tmp_path / "model")
     (tmp_path / "empty.pth").write_bytes(b"")
     with pytest.raises(ModelError, match="cannot be read as a PyTorch checkpoint"):

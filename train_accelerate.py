@@ -56,6 +56,8 @@ from srgan_hub.training.draws import SHIFT, draws
 
 logger = logging.getLogger("train_accelerate")
 
+# What builds a model, and what its config.json holds.
+MODEL_OPTIONS = ("scale", "channels", "num_blocks", "upsampler", "trunk_end", "output")
 ADVERSARIAL_STEPS_AT_FULL_RATE = 100_000  # the paper's schedule: then a tenth
 SHIFTS = 8  # --random-shift: 0 to 7 pixels
 WON_LOSS, WON_STEPS = 0.01, 50  # when the discriminator has won
@@ -176,7 +178,8 @@ def complete_args(args: argparse.Namespace, config: dict[str, Any] | None) -> No
             option = f"--{name.replace('_', '-')} {given}"
             raise ValueError(f"{option}, but {args.init_from} has {config[name]}; leave it out")
         setattr(args, name, config[name] if config else given or value)
-    args.upsampler = config["upsampler"] if config else "pixelshuffle"
+    for name, choice in (("upsampler", "pixelshuffle"), ("trunk_end", "batchnorm"), ("output", "sigmoid")):
+        setattr(args, name, config[name] if config else choice)
     args.steps = args.steps or (200_000 if gan else 1_000_000)
     args.content_loss = args.content_loss or ("vgg54" if gan else "mse")
     if args.discriminator_learning_rate is None:
@@ -351,7 +354,7 @@ class Run:
 
 def build_run(args: argparse.Namespace, accelerator: Accelerator, model: SRGAN | None) -> Run:
     """Build networks, optimizers, losses and data. Raises ValueError for whatever does not fit."""
-    config = {name: getattr(args, name) for name in ("scale", "channels", "num_blocks", "upsampler")}
+    config = {name: getattr(args, name) for name in MODEL_OPTIONS}
     prepared, pictures = prepare_data(args, accelerator)
     torch.manual_seed(args.seed)
     generator = (model or SRGAN(**config)).generator
@@ -846,7 +849,7 @@ def describe_plan(args: argparse.Namespace, processes: int) -> str:
         return tensor
 
     with torch.device("meta"), torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        generator = SRGAN(**{name: getattr(args, name) for name in ("scale", "channels", "num_blocks", "upsampler")})
+        generator = SRGAN(**{name: getattr(args, name) for name in MODEL_OPTIONS})
         lr_size = args.hr_crop // args.scale
         generator(torch.zeros(args.batch_size, 3, lr_size, lr_size)).mean()
         discriminator = build_discriminator(args) if args.stage == "gan" else None

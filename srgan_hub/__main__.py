@@ -67,9 +67,33 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     convert.add_argument("source", type=Path, metavar="SRC", help="the checkpoint")
     convert.add_argument("destination", type=Path, metavar="DEST", help="folder for the model")
     convert.add_argument(
-        "--from", dest="origin", choices=("krasserm",), default="krasserm", help="the project (default: krasserm)"
+        "--from",
+        dest="origin",
+        choices=("krasserm", "lornatang", "leftthomas"),
+        help="the project that it must come from (default: found out)",
     )
     convert.set_defaults(run=run_convert)
+
+    evaluate = commands.add_parser("evaluate", help="score models", description="Score models on pictures.")
+    evaluate.add_argument("--data", required=True, type=Path, metavar="HR_FOLDER", help="ground truth")
+    evaluate.add_argument("--lr", type=Path, metavar="LR_FOLDER", help="the inputs, NAME or NAMEx4 (default: made)")
+    evaluate.add_argument(
+        "--model", action="append", default=[], metavar="MODEL", help="bundled name, folder or Hub id; once for each"
+    )
+    evaluate.add_argument(
+        "--downsampling", choices=("matlab", "pillow"), default="matlab", help="how inputs are made (default: matlab)"
+    )
+    evaluate.add_argument("--jpeg", type=int, metavar="QUALITY", help="save the inputs as JPEG first")
+    evaluate.add_argument("--shave", type=int, metavar="PIXELS", help="border left out of PSNR, SSIM (default: scale)")
+    evaluate.add_argument("--metrics", nargs="+", metavar="NAME", help="which scores (default: all that are at hand)")
+    evaluate.add_argument("--json", type=Path, metavar="FILE", help="write everything, per picture too")
+    evaluate.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables")
+    evaluate.add_argument("--pictures", type=Path, metavar="FOLDER", help="write contact sheets")
+    evaluate.add_argument("--card", type=Path, metavar="FOLDER", help="write the scores into this model's card too")
+    evaluate.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"), default="fp32", help="default: fp32")
+    evaluate.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
+    evaluate.add_argument("--threads", type=int, help="processor threads (default: PyTorch's choice)")
+    evaluate.set_defaults(run=run_evaluate)
 
     push = commands.add_parser("push", help="publish a model on the Hub", description="Publish a model on the Hub.")
     push.add_argument("folder", type=Path, metavar="FOLDER", help="what training or convert wrote")
@@ -150,6 +174,40 @@ def run_convert(arguments: argparse.Namespace) -> int:
 
     convert(arguments.source, arguments.destination, origin=arguments.origin)
     print(arguments.destination)
+    return 0
+
+
+def run_evaluate(arguments: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from .evaluate import evaluate, write_to_card
+
+    with tqdm(unit="picture", disable=None, leave=False) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        report = evaluate(
+            arguments.model,
+            data=arguments.data,
+            lr=arguments.lr,
+            downsampling=arguments.downsampling,
+            jpeg=arguments.jpeg,
+            shave=arguments.shave,
+            metrics=arguments.metrics,
+            pictures=arguments.pictures,
+            precision=arguments.precision,
+            device=arguments.device,
+            threads=arguments.threads,
+            progress=show,
+        )
+    for file, text in ((arguments.json, report.to_json()), (arguments.markdown, report.to_markdown())):
+        if file:
+            file.write_text(text, encoding="utf-8")
+    if arguments.card:
+        write_to_card(arguments.card, [report])
+    print(report.to_markdown(), end="")
     return 0
 
 

@@ -35,17 +35,33 @@ class SRGAN(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY_NAME, pipeline
         channels: feature maps of the trunk.
         num_blocks: residual blocks of the trunk.
         upsampler: "pixelshuffle" as in the paper, or "nearest".
+        trunk_end: "batchnorm" as in the paper, or "prelu".
+        output: "sigmoid" as in the paper, or "clamp".
 
     Raises:
         ValueError: an option is out of its range.
     """
 
     def __init__(
-        self, *, scale: int = 4, channels: int = 64, num_blocks: int = 16, upsampler: str = "pixelshuffle"
+        self,
+        *,
+        scale: int = 4,
+        channels: int = 64,
+        num_blocks: int = 16,
+        upsampler: str = "pixelshuffle",
+        trunk_end: str = "batchnorm",
+        output: str = "sigmoid",
     ) -> None:
         super().__init__()
         self.scale = scale
-        self.generator = build_generator(scale=scale, channels=channels, num_blocks=num_blocks, upsampler=upsampler)
+        self.generator = build_generator(
+            scale=scale,
+            channels=channels,
+            num_blocks=num_blocks,
+            upsampler=upsampler,
+            trunk_end=trunk_end,
+            output=output,
+        )
 
     @property
     def config(self) -> dict[str, int | str]:

@@ -65,8 +65,8 @@ class Upscaler:
         self.band = band
         self.memory = memory or (CPU_BUDGET if self.device.type == "cpu" else GPU_BUDGET)
         fused = fuse(generator).to(self.device).to(memory_format=torch.channels_last)
-        # The last sigmoid runs in float32, behind the check that half precision has not overflowed.
-        self._sigmoid = fused[-1]
+        # The last layer runs in float32, behind the check that half precision has not overflowed.
+        self._to_range = fused[-1]
         self._networks = {torch.float32: fused[:-1]}
         self._radius = receptive_radius(fused)
 
@@ -156,7 +156,7 @@ class Upscaler:
             if dtype != torch.float32 and not logits.isfinite().all():
                 logger.warning("rows %d to %d overflowed in %s; computing them again in float32", top, bottom, dtype)
                 logits = self._replay(lr, lambda rows: prepare(rows, torch.float32), top, bottom, band)
-            yield self._sigmoid(logits.float())
+            yield self._to_range(logits.float())
             top = bottom
 
     def _replay(self, lr: Tensor, load: Callable[[Tensor], Tensor], top: int, bottom: int, band: int) -> Tensor:

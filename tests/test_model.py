@@ -22,7 +22,14 @@ def test_saved_and_loaded_is_bit_equal(folder):
     model = SRGAN.from_pretrained(folder)
     assert not model.training
     assert json.loads((folder / "config.json").read_text()) == model.config
-    assert model.config == {"scale": 3, "channels": 4, "num_blocks": 1, "upsampler": "nearest"}
+    assert model.config == {
+        "scale": 3,
+        "channels": 4,
+        "num_blocks": 1,
+        "upsampler": "nearest",
+        "trunk_end": "batchnorm",
+        "output": "sigmoid",
+    }
     model.save_pretrained(folder.parent / "again")
     again = SRGAN.from_pretrained(str(folder.parent / "again"))
     lr = torch.rand(2, 3, 5, 4)
@@ -37,6 +44,8 @@ def test_defaults_are_written_too(tmp_path):
         "channels": 2,
         "num_blocks": 1,
         "upsampler": "pixelshuffle",
+        "trunk_end": "batchnorm",
+        "output": "sigmoid",
     }
 
 

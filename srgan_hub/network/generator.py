@@ -8,10 +8,18 @@ from .layers import Residual
 
 SCALES = (2, 3, 4)
 UPSAMPLERS = ("pixelshuffle", "nearest")
+TRUNK_ENDS = ("batchnorm", "prelu")
+OUTPUTS = ("sigmoid", "clamp")
 
 
 def build_generator(
-    *, scale: int = 4, channels: int = 64, num_blocks: int = 16, upsampler: str = "pixelshuffle"
+    *,
+    scale: int = 4,
+    channels: int = 64,
+    num_blocks: int = 16,
+    upsampler: str = "pixelshuffle",
+    trunk_end: str = "batchnorm",
+    output: str = "sigmoid",
 ) -> nn.Sequential:
     """Build the generator, SRResNet's and SRGAN's alike.
 
@@ -23,14 +31,23 @@ def build_generator(
         channels: feature maps of the trunk.
         num_blocks: residual blocks of the trunk.
         upsampler: "pixelshuffle" is the paper's sub-pixel convolution, "nearest" repeats pixels after a convolution.
+        trunk_end: what follows the trunk's last convolution: "batchnorm" as in the paper, or "prelu", which some older
+            weights have.
+        output: how the result gets into [0, 1]: "sigmoid" is the paper's tanh, "clamp" cuts off, which has no gradient
+            outside.
 
     Raises:
         ValueError: an option is out of its range.
     """
     if scale not in SCALES:
         raise ValueError(f"scale must be one of {SCALES}, got {scale!r}")
-    if upsampler not in UPSAMPLERS:
-        raise ValueError(f"upsampler must be one of {UPSAMPLERS}, got {upsampler!r}")
+    for name, choice, choices in (
+        ("upsampler", upsampler, UPSAMPLERS),
+        ("trunk_end", trunk_end, TRUNK_ENDS),
+        ("output", output, OUTPUTS),
+    ):
+        if choice not in choices:
+            raise ValueError(f"{name} must be one of {choices}, got {choice!r}")
     for name, value in (("channels", channels), ("num_blocks", num_blocks)):
         if type(value) is not int or value < 1:
             raise ValueError(f"{name} must be a positive integer, got {value!r}")
@@ -39,7 +56,10 @@ def build_generator(
     for i in range(num_blocks):
         trunk[f"block{i}"] = _block(channels)
     trunk["conv"] = nn.Conv2d(channels, channels, 3, padding=1)
-    trunk["bn"] = nn.BatchNorm2d(channels)
+    if trunk_end == "batchnorm":
+        trunk["bn"] = nn.BatchNorm2d(channels)
+    else:
+        trunk["act"] = nn.PReLU(channels)
 
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     layers["head_conv"] = nn.Conv2d(3, channels, 9, padding=4)
@@ -57,7 +77,7 @@ def build_generator(
             layers[f"up{i}_act"] = nn.LeakyReLU(0.2)
             width = 4 * channels
     layers["tail_conv"] = nn.Conv2d(width, 3, 9, padding=4)
-    layers["tail_act"] = nn.Sigmoid()
+    layers["tail_act"] = nn.Sigmoid() if output == "sigmoid" else nn.Hardtanh(0.0, 1.0)
     return nn.Sequential(layers)
 
 

@@ -22,7 +22,7 @@ from .layers import Residual, keeps_size, repeat_factor
 logger = logging.getLogger(__name__)
 
 # Layers that look at one row at a time, beside nearest upsampling.
-ROW_BY_ROW = (nn.PReLU, nn.LeakyReLU, nn.Sigmoid, nn.PixelShuffle)
+ROW_BY_ROW = (nn.PReLU, nn.LeakyReLU, nn.Sigmoid, nn.Hardtanh, nn.PixelShuffle)
 
 # What a layer keeps between two bands. It belongs to the call that streams, never to the layer.
 State = Any
@@ -131,15 +131,24 @@ def _push_conv(conv: nn.Conv2d, kept: State, rows: Tensor | None, last: bool) ->
     if rows is None and not last:
         return kept, None
     reach, side = conv.kernel_size[0] // 2, conv.kernel_size[1] // 2
-    above, below = reach if kept is None else 0, reach if last else 0
-    seen = torch.cat([part for part in (kept, rows) if part is not None], dim=2)
-    if above or below:
-        seen = F.pad(seen, (0, 0, above, below))
+    parts = [part for part in (kept, rows) if part is not None]
+    if kept is None:
+        parts.insert(0, _zero_rows(parts[0], reach))
+    if last:
+        parts.append(_zero_rows(parts[0], reach))
+    seen = torch.cat(parts, dim=2)
     ready = None
     if seen.shape[2] > 2 * reach:
         ready = F.conv2d(seen, conv.weight, conv.bias, padding=(0, side), groups=conv.groups)
     # A clone, since a view would keep the whole band in memory.
     return seen[:, :, max(0, seen.shape[2] - 2 * reach) :].clone(), ready
+
+
+def _zero_rows(like: Tensor, count: int) -> Tensor:
+    n, c, _, w = like.shape
+    if like.stride(1) == 1:  # channels last, which a mixture in torch.cat would lose
+        return like.new_zeros(n, count, w, c).permute(0, 3, 1, 2)
+    return like.new_zeros(n, c, count, w)
 
 
 def _push_residual(block: Residual, state: State, rows: Tensor | None, last: bool) -> tuple[State, Tensor | None]:

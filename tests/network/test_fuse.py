@@ -29,6 +29,12 @@ def test_same_function_in_fewer_operations(upsampler, scale, size, lively):
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
+def test_other_projects_endings(lively):
+    network = lively(trunk_end="prelu", output="clamp")
+    lr = torch.rand(1, 3, 6, 5, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(fuse(network)(lr), network(lr), atol=1e-5, rtol=0)
+
+
 def test_fusing_takes_batch_norm_in_evaluation_mode_and_leaves_training_on(lively):
     network = lively().train()
     lr = torch.rand(1, 3, 5, 5)

@@ -79,11 +79,32 @@ def test_forward_against_the_paper_written_out(lively):
     torch.testing.assert_close(network(lr), sr, atol=1e-6, rtol=0)
 
 
+def test_other_projects_endings(lively):
+    """The trunk may end in PReLU instead of batch norm, and the output may be cut off instead of squeezed."""
+    paper = lively(num_blocks=1)
+    network = lively(num_blocks=1, trunk_end="prelu", output="clamp")
+    state = network.state_dict()
+    assert {k for k in paper.state_dict() if k.startswith("trunk.bn")} == paper.state_dict().keys() - state.keys()
+    network.load_state_dict({k: v for k, v in paper.state_dict().items() if k in state}, strict=False)
+    slopes = network.trunk.act.weight.view(1, -1, 1, 1)
+    lr = torch.rand(1, 3, 6, 5, generator=torch.Generator().manual_seed(0))
+    head = paper.head_act(paper.head_conv(lr))
+    end = paper.trunk.conv(paper.trunk.block0(head))
+    z = paper[3:-1](head + end.clamp(min=0) + slopes * end.clamp(max=0))
+    assert (z < 0).any() and (z > 0.5).any()
+    shift = 1 - z.max().item() / 2  # so that both limits are passed
+    network.tail_conv.bias.data.add_(shift)
+    torch.testing.assert_close(network(lr), (z + shift).clip(0, 1), atol=1e-6, rtol=0)
+    assert (network(lr) == 0).any() and (network(lr) == 1).any()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"scale": 5}, "scale must be one of"),
         ({"upsampler": "bilinear"}, "upsampler must be one of"),
+        ({"trunk_end": "relu"}, "trunk_end must be one of"),
+        ({"output": "tanh"}, "output must be one of"),
         ({"channels": 0}, "channels must be a positive integer"),
         ({"num_blocks": True}, "num_blocks must be a positive integer"),
     ],

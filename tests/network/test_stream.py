@@ -10,6 +10,7 @@ from torch import nn
 
 from srgan_hub import SRGAN, bundled
 from srgan_hub.network.fuse import fuse
+from srgan_hub.network.generator import OUTPUTS, TRUNK_ENDS
 from srgan_hub.network.layers import Residual
 from srgan_hub.network.stream import push, receptive_radius, stream
 
@@ -25,7 +26,8 @@ def test_streamed_equals_whole(lively, data):
     scale, upsampler = draw(st.sampled_from([2, 3, 4])), draw(st.sampled_from(["pixelshuffle", "nearest"]))
     channels, num_blocks = draw(st.integers(1, 6)), draw(st.integers(1, 3))
     size = draw(st.integers(1, 3)), 3, draw(st.integers(1, 40)), draw(st.integers(1, 12))
-    network = fuse(lively(scale=scale, upsampler=upsampler, channels=channels, num_blocks=num_blocks))
+    ends = {"trunk_end": draw(st.sampled_from(TRUNK_ENDS)), "output": draw(st.sampled_from(OUTPUTS))}
+    network = fuse(lively(scale=scale, upsampler=upsampler, channels=channels, num_blocks=num_blocks, **ends))
     lr = torch.rand(size, generator=torch.Generator().manual_seed(draw(st.integers(0, 9))))
     if draw(st.booleans()):
         network, lr = network.to(memory_format=torch.channels_last), lr.to(memory_format=torch.channels_last)

@@ -1,0 +1,130 @@
+"""Ground truth and the LR pictures made of it, or found beside it."""
+
+import hashlib
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..pictures import files
+from ..pictures.resize import downscale
+
+DOWNSAMPLINGS = ("matlab", "pillow")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A picture's name, its LR (h, w, 3) and its HR (h * scale, w * scale, 3), uint8. Gray has three equal channels."""
+
+    name: str
+    lr: np.ndarray
+    hr: np.ndarray
+
+
+def to_tensor(array: np.ndarray) -> Tensor:
+    """Turn (H, W, 3) uint8 into (1, 3, H, W) float64 in [0, 1]."""
+    return torch.from_numpy(array.copy()).permute(2, 0, 1)[None].double() / 255
+
+
+def to_levels(picture: Tensor) -> np.ndarray:
+    """Turn (1, 3, H, W) in [0, 1] into (H, W, 3) uint8."""
+    return picture[0].mul(255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+
+
+def list_pictures(folder: Path) -> list[Path]:
+    """List a folder's picture files by name. ValueError if there are none."""
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is not a folder of ground-truth pictures")
+    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in files.SUFFIXES and path.is_file())
+    if not found:
+        raise ValueError(f"{folder} holds no pictures ({', '.join(files.SUFFIXES)})")
+    return found
+
+
+class Pairs:
+    """The pictures of a benchmark, read one after the other.
+
+    Args:
+        data: the folder of ground truth, which is cropped to a multiple of the scale.
+        lr: a folder of LR files of the same name, or NAMEx4; None makes them.
+        scale: how many times larger the ground truth is.
+        downsampling: how they are made: "matlab" is imresize's bicubic, "pillow" is Pillow's.
+        jpeg: the quality with which the LR is saved as JPEG and read again, or None.
+
+    Raises:
+        ValueError: an option is out of its range, or the folder holds no pictures.
+    """
+
+    def __init__(self, data: Path, *, lr: Path | None, scale: int, downsampling: str, jpeg: int | None) -> None:
+        if downsampling not in DOWNSAMPLINGS:
+            raise ValueError(f"downsampling must be one of {DOWNSAMPLINGS}, got {downsampling!r}")
+        if jpeg is not None and not 1 <= jpeg <= 100:
+            raise ValueError(f"jpeg must be a quality from 1 to 100, got {jpeg}")
+        self.paths = list_pictures(data)
+        self.lr, self.scale, self.downsampling, self.jpeg = lr, scale, downsampling, jpeg
+        self._hash = hashlib.sha256()
+
+    @property
+    def sha256(self) -> str:
+        """Of every LR and HR pixel that was read."""
+        return self._hash.hexdigest()
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __iter__(self) -> Iterator[Pair]:
+        """Yield the pairs. Raises PictureError or ValueError: a file is missing, broken or of the wrong size."""
+        self._hash = hashlib.sha256()
+        for path in self.paths:
+            hr = _read(path)
+            height, width = (side // self.scale * self.scale for side in hr.shape[:2])
+            if not height or not width:
+                raise ValueError(
+                    f"{path} has {hr.shape[1]} x {hr.shape[0]} pixels, too few for a scale of {self.scale}"
+                )
+            hr = hr[:height, :width]
+            lr = self._make(hr) if self.lr is None else self._find(path, hr)
+            lr = lr if self.jpeg is None else _through_jpeg(lr, self.jpeg)
+            for part in (path.stem.encode(), str(hr.shape).encode(), lr.tobytes(), hr.tobytes()):
+                self._hash.update(part)
+            yield Pair(path.stem, lr, hr)
+
+    def _make(self, hr: np.ndarray) -> np.ndarray:
+        if self.downsampling == "matlab":
+            return to_levels(downscale(to_tensor(hr), self.scale, rounded=True))
+        size = hr.shape[1] // self.scale, hr.shape[0] // self.scale
+        return np.asarray(Image.fromarray(hr).resize(size, Image.Resampling.BICUBIC))
+
+    def _find(self, path: Path, hr: np.ndarray) -> np.ndarray:
+        assert self.lr is not None
+        stems = (path.stem, f"{path.stem}x{self.scale}")
+        names = [path.name, *(f"{stem}{suffix}" for stem in stems for suffix in (path.suffix, *files.SUFFIXES))]
+        found = next((self.lr / name for name in names if (self.lr / name).is_file()), None)
+        if found is None:
+            raise ValueError(
+                f"{self.lr} has no LR picture for {path.name}: expected {path.name} or {stems[1]}{path.suffix}"
+            )
+        lr = _read(found)
+        height, width = hr.shape[0] // self.scale, hr.shape[1] // self.scale
+        if lr.shape[:2] != (height, width):
+            raise ValueError(
+                f"{found} has {lr.shape[1]} x {lr.shape[0]} pixels, expected {width} x {height}: "
+                f"{path} is {hr.shape[1]} x {hr.shape[0]}, cropped to a multiple of the scale {self.scale}"
+            )
+        return lr
+
+
+def _read(path: Path) -> np.ndarray:
+    return np.asarray(files.read(path, max_pixels=None).convert("RGB"))
+
+
+def _through_jpeg(picture: np.ndarray, quality: int) -> np.ndarray:
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "JPEG", quality=quality, subsampling="4:2:0")
+    with Image.open(buffer) as image:
+        return np.asarray(image.convert("RGB"))

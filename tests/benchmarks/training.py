@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from accelerate.state import AcceleratorState
 from PIL import Image
 from safetensors.torch import save_file
+from torch import nn
 from torchvision.models import vgg19
 
 import train_accelerate
@@ -28,6 +29,15 @@ from srgan_hub.network.discriminator import Discriminator
 from srgan_hub.upscaler import _fast_dtype
 
 PRECISION = "bf16" if _fast_dtype(torch.device("cpu")) == torch.bfloat16 else "no"
+
+
+def random_vgg() -> nn.Sequential:
+    """VGG19 up to 5_4 and its activation, with random weights."""
+    with torch.device("meta"):  # the classifier's 120 million weights are not drawn
+        features = vgg19(weights=None).features[:36]
+    for parameter in features.to_empty(device="cpu").parameters():
+        nn.init.normal_(parameter, std=0.02)
+    return features.eval().requires_grad_(False)
 
 
 def plain_pretrain(batch: int = 16) -> Callable[[], None]:
@@ -47,7 +57,7 @@ def plain_pretrain(batch: int = 16) -> Callable[[], None]:
 def plain_gan(batch: int = 16) -> Callable[[], None]:
     """SRGAN with VGG54 as it is written everywhere: the generator's gradients run into the discriminator too."""
     generator, discriminator = SRGAN().generator.train(), Discriminator().train()
-    vgg = vgg19(weights=None).features[:36].eval().requires_grad_(False)
+    vgg = random_vgg()
     optimizers = [torch.optim.Adam(network.parameters(), lr=1e-4) for network in (generator, discriminator)]
     lr, hr = torch.rand(batch, 3, 24, 24), torch.rand(batch, 3, 96, 96)
     real, fake = torch.ones(batch, 1), torch.zeros(batch, 1)
@@ -89,7 +99,7 @@ def main(rounds: int = 5) -> None:
             levels = np.random.default_rng(i).integers(0, 256, (300, 400, 3), dtype=np.uint8)
             Image.fromarray(levels).save(folder / "pictures" / f"{i}.png")
         save_file(
-            {f"features.{name}": value for name, value in vgg19(weights=None).features.state_dict().items()},
+            {f"features.{name}": value for name, value in random_vgg().state_dict().items()},
             folder / "vgg.safetensors",
         )
         vgg = ["--vgg-weights", str(folder / "vgg.safetensors")]

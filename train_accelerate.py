@@ -575,7 +575,7 @@ def validate(run: Run) -> dict[str, float]:
     args, accelerator = run.args, run.accelerator
     upscaler = averaged_model(run).upscaler(device=accelerator.device, precision="fp32")
     sums: dict[str, Tensor] = {}
-    rows, count = [], torch.zeros((), dtype=torch.float64, device=accelerator.device)
+    rows, count = [], torch.zeros((), dtype=torch.float64)
     for number in range(accelerator.process_index, len(run.pictures), accelerator.num_processes):
         hr, levels = read_truth(run.pictures[number], args.scale)
         lr = run.degrade(levels, [number], args.seed)
@@ -591,13 +591,13 @@ def validate(run: Run) -> dict[str, float]:
         middle = [_middle(picture, BEST_CROP).to(accelerator.device) for picture in (sr, hr)]
         scores["content"] = run.content.total(run.content(*middle))[None]
         for name, score in scores.items():
-            sums[name] = sums.get(name, 0) + score[0].double().to(accelerator.device)
+            sums[name] = sums.get(name, 0) + score[0].double().cpu()
         count += 1
         if number // accelerator.num_processes < GRID_PICTURES:
             rows.append(torch.cat([_middle(p, GRID_SIZE) for p in (_repeat(lr, args.scale), plain, sr, hr)], dim=3))
     # A rank without a picture of its own still takes part.
     total = torch.stack([sums.get(name, torch.zeros_like(count)) for name in SCORES] + [count])
-    total = accelerator.reduce(total, "sum")
+    total = accelerator.reduce(total.float().to(accelerator.device), "sum")
     if accelerator.is_main_process and rows:
         save_grid(run, rows)
     return dict(zip(SCORES, (total[:-1] / total[-1]).tolist(), strict=True))
@@ -740,6 +740,9 @@ def check_same(run: Run, path: Path, state: dict[str, Any]) -> None:
     described += [f"--{name} holds something else than before" for name in new if old.get(name) != new[name]]
     if described:
         raise ValueError(f"{path} is of another run, which this one cannot continue: {'; '.join(described)}")
+    said = [f"--{name.replace('_', '-')}" for name in changed if name not in ("resume", "command")]
+    if said:
+        run.accelerator.print(f"changed since {path} was made, without changing the result so far: {', '.join(said)}")
     if state["step"] > args.steps:
         raise ValueError(f"{path} is beyond --steps {args.steps} already")
     here = {

@@ -369,7 +369,9 @@ def test_resume_refuses_what_changes_the_result_and_says_what_else_differs(run, 
     other = prepare(draw_pictures(tmp_path / "others", 2, 90), tmp_path / "other-shards", minimum_size=32)
     assert run("--steps", 3, "--resume", data=other) == 2
     assert "--train-data holds something else" in capsys.readouterr().err
+    capsys.readouterr()
     assert run("--steps", 3, "--threads", 2, "--resume") == 0
+    assert "without changing the result so far: --steps, --threads" in capsys.readouterr().out
     assert "made with threads 1, this run has 2" in caplog.text
     assert run("--steps", 2, "--schedule", "cosine", output="cosine") == 0
     assert run("--steps", 3, "--schedule", "cosine", "--resume", output="cosine") == 2
@@ -484,9 +486,9 @@ def test_bf16_keeps_weights_and_the_last_layer_in_float32(run, monkeypatch):
 
 
 @pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs gloo")
-def test_two_ranks_train_as_one(run, shards, start_model, valid, tmp_path):
+def test_two_ranks_train_as_one(run, pictures, start_model, valid, tmp_path):
     arguments = ["--hr-crop", 32, "--batch-size", 2, "--tracker", "none", "--log-every", 1, "--checkpoint-every", 2]
-    arguments += ["--stage", "gan", "--content-loss", "l1", "--init-from", start_model, "--train-data", shards]
+    arguments += ["--stage", "gan", "--content-loss", "l1", "--init-from", start_model, "--train-data", pictures]
     arguments += ["--val-data", valid, "--accumulate", 2, "--discriminator", "paper"]
     with contextlib.closing(socket.socket()) as free:
         free.bind(("127.0.0.1", 0))
@@ -506,6 +508,8 @@ def test_two_ranks_train_as_one(run, shards, start_model, valid, tmp_path):
     assert len(statistics) == 3 + 7 + 3
     before = load_file(start_model / "model.safetensors")
     assert not torch.equal(before["generator.trunk.bn.running_mean"], tensors[0]["generator.trunk.bn.running_mean"])
+
+    assert (two / "data" / "index.json").is_file()  # prepared by one rank while the other waited
 
     # Each sample once, and the logged losses are the means of both ranks and both passes.
     samples = [set(fact["samples"]) for fact in facts]

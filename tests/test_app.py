@@ -141,10 +141,14 @@ def page(url) -> Iterator[Page]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS)
         page = browser.new_page(viewport={"width": 1200, "height": 900})
+        asked = []
+        page.on("request", lambda request: asked.append(request.url))
         page.goto(url)
         page.wait_for_selector("#run")
         yield page
         browser.close()
+        elsewhere = [address for address in asked if not address.startswith((url, "data:", "blob:"))]
+        assert not elsewhere, "the page must work offline"
 
 
 def test_browser_upload_upscale_compare_download(page, pictures, tmp_path):

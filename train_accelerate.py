@@ -621,7 +621,8 @@ def save_grid(run: Run, rows: list[Tensor]) -> None:
     Image.fromarray(levels).save(folder / f"step-{run.step}.png")
     for tracker in run.accelerator.trackers:
         if hasattr(tracker, "log_images"):
-            tracker.log_images({"lr | bicubic | sr | hr": levels[None]}, step=run.step)
+            layout = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
+            tracker.log_images({"lr | bicubic | sr | hr": levels[None]}, step=run.step, **layout)
 
 
 def _middle(picture: Tensor, size: int) -> Tensor:

@@ -1,5 +1,6 @@
 import argparse
 import contextlib
+import io
 import json
 import math
 import os
@@ -577,6 +578,19 @@ def test_bad_training_pictures_are_a_sentence(run, tmp_path, capsys):
     small = draw_pictures(tmp_path / "small", 2, 24)
     assert run("--steps", 1, data=small) == 2
     assert "32" in capsys.readouterr().err
+
+
+def test_tensorboard_shows_scores_and_pictures(run, valid, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    assert run("--steps", 2, "--val-data", valid, "--tracker", "auto") == 0
+    (events,) = (tmp_path / "out" / "srgan").glob("events.out.tfevents.*")
+    shown = EventAccumulator(str(events)).Reload()
+    scalar = shown.Scalars("val_psnr_y")[-1]
+    assert scalar.step == 2 and math.isclose(scalar.value, lines(tmp_path / "out")[-1]["val_psnr_y"], rel_tol=1e-5)
+    picture = shown.Images("lr | bicubic | sr | hr")[-1]
+    saved = Image.open(tmp_path / "out" / "pictures" / "step-2.png")
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(picture.encoded_image_string))), np.asarray(saved))
 
 
 def test_the_default_tracker_works_without_tensorboard(run, monkeypatch, caplog, tmp_path):

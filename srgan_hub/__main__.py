@@ -13,9 +13,8 @@ PROGRAM = "srgan-hub"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command. Returns 0, 1 if some pictures of several failed, 2 for a mistake in what was asked for."""
     arguments = parse_args(argv)
-    logger = logging.getLogger(__package__)
-    logger.addHandler(logging.StreamHandler())
-    logger.propagate = False
+    handler = logging.StreamHandler()
+    logging.getLogger(__package__).addHandler(handler)
     # Clean up files that are being written when another program ends this one.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
@@ -26,6 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"{PROGRAM}: stopped", file=sys.stderr)
         return 130
+    finally:
+        logging.getLogger(__package__).removeHandler(handler)
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -156,7 +156,8 @@ def test_rows_that_overflow_are_computed_again_in_float32(lively, where, caplog)
     lr[:, :, where, 3] = 1.0
     with torch.no_grad():
         network.head_conv.weight[0] = 5e4
-        network.trunk.block0.conv1.weight[:, 0] *= 1e-5
+        for conv in (network.trunk.block0.conv1, network.trunk.block1.conv1, network.trunk.conv):
+            conv.weight[:, 0] *= 1e-5  # float32 must hold it without losing the rest
         network.up0_conv.weight[:, 0] = 0
     with torch.inference_mode():
         whole = network(lr)
@@ -165,7 +166,7 @@ def test_rows_that_overflow_are_computed_again_in_float32(lively, where, caplog)
     assert "overflowed in torch.float16" in caplog.text
     assert sr.isfinite().all()
     reach = slice(max(0, where - 2) * 3, (where + 3) * 3)  # where the spike is felt most
-    torch.testing.assert_close(sr[:, :, reach], whole[:, :, reach], atol=2e-3, rtol=0)
+    torch.testing.assert_close(sr[:, :, reach], whole[:, :, reach], atol=1e-4, rtol=0)
 
 
 def test_auto_precision_asks_the_hardware(lively, monkeypatch):

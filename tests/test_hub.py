@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import pytest
 import torch
 from hub_server import READER, WRITER, Hub, Repo
 from huggingface_hub import constants
+from PIL import Image
 from torch import Tensor
 
 from srgan_hub import SRGAN
@@ -76,6 +78,20 @@ def publish(folder: Path, repo_id: str, **options: Any) -> tuple[str, list[str]]
     finally:
         logger.removeHandler(handler)
     return url.rsplit("/", 1)[1], said
+
+
+def train(data: Path, output: Path, repo_id: str) -> int:
+    """Run the training script in this process, a few steps; give its exit code."""
+    from accelerate.state import AcceleratorState, GradientState
+
+    import train_accelerate
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    tiny = "--channels 4 --num-blocks 1 --hr-crop 32 --batch-size 2 --steps 4 --push-every 2 --tracker none --threads 1"
+    folders = ["--train-data", str(data), "--output-dir", str(output), "--push-to-hub", repo_id]
+    with mock.patch.dict(os.environ, {"HF_TOKEN": WRITER}):
+        return train_accelerate.main([*folders, *tiny.split()])
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +156,28 @@ def test_round_trip(hub: Hub, publisher: Process, loader: Process, offline: Proc
     with pytest.raises(PublishError, match="HF_HUB_OFFLINE is set"):
         offline(publish, folder, "org/tiny")
     assert hub.requests == []
+
+
+def test_what_was_trained_is_published_and_loaded(
+    hub: Hub, publisher: Process, loader: Process, tmp_path: Path
+) -> None:
+    (tmp_path / "data").mkdir()
+    for seed in range(3):
+        levels = np.random.default_rng(seed).integers(0, 256, (40, 48, 3), dtype=np.uint8)
+        Image.fromarray(levels).save(tmp_path / "data" / f"{seed}.png")
+    hub.fail("POST", "/api/repos/create", 503, times=999)
+    assert publisher(train, tmp_path / "data", tmp_path / "down", "org/trained") == 1
+    assert "org/trained" not in hub.repos and (tmp_path / "down" / "step-4").is_dir()
+    hub.faults.clear()
+    assert publisher(train, tmp_path / "data", tmp_path / "up", "org/trained") == 0
+    final = tmp_path / "up" / "final"
+    weights = (final / "model.safetensors").read_bytes()
+    assert weights == (tmp_path / "down" / "final" / "model.safetensors").read_bytes()  # no step was lost
+    repo = hub.repos["org/trained"]
+    assert len(repo.commits) == 3  # the initial one, that of step 2 and that of the end
+    assert set(repo.files()) == FILES and repo.files()["model.safetensors"] == weights
+    assert b"--push-to-hub org/trained" in repo.files()["README.md"]
+    assert torch.equal(loader(upscale, "org/trained"), publisher(upscale, final))
 
 
 def test_a_pinned_revision_stays(hub: Hub, publisher: Process, loader: Process, tmp_path: Path) -> None:

@@ -4,7 +4,8 @@ import contextlib
 import copy
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,17 +89,44 @@ class Upscaler:
         """
         if isinstance(picture, Tensor):
             return self._upscale_tensor(picture, progress)
-        array, image = _read(picture)
-        pixels = Pixels(array, self.scale)
-        height, width = array.shape[:2]
-        result = np.empty((height * self.scale, width * self.scale, *array.shape[2:]), array.dtype)
+        return self.upscale_batch([picture], progress=progress)[0]
+
+    def upscale_batch(self, pictures: Sequence[Any], *, progress: Progress | None = None) -> list[Any]:
+        """Enlarge pictures of one size together, which is faster where they are small; see ``batch_size``.
+
+        Args:
+            pictures: as for ``upscale``, but for tensors, which have a batch dimension. All of one shape and type.
+            progress: called with (rows done, all rows) of each picture, after each band.
+
+        Returns:
+            What ``upscale`` gives for each, in their order.
+
+        Raises:
+            PictureError: a file or image cannot be used; the message says why.
+            ValueError: the shapes or types differ or are wrong.
+        """
+        arrays, images = zip(*map(_read, pictures), strict=True)
+        kinds = {(array.shape, array.dtype) for array in arrays}
+        if len(kinds) > 1:
+            raise ValueError(f"expected pictures of one shape and type, got {', '.join(sorted(map(str, kinds)))}")
+        height, width, *channels = arrays[0].shape
+        batch = [Pixels(array, self.scale) for array in arrays]
+        results = np.empty((len(batch), height * self.scale, width * self.scale, *channels), arrays[0].dtype)
         done = 0
-        for rows in self._stream_pixels(pixels):
-            result[done : done + len(rows)] = rows
-            done += len(rows)
+        for rows in self._stream_pixels(batch):
+            results[:, done : done + rows.shape[1]] = rows
+            done += rows.shape[1]
             if progress:
                 progress(done // self.scale, height)
-        return files.to_image(result, like=image) if image else result
+        return [
+            files.to_image(result, like=image) if image else result
+            for result, image in zip(results, images, strict=True)
+        ]
+
+    def batch_size(self, height: int, width: int) -> int:
+        """Say how many pictures of this size ``upscale_batch`` takes at once within the memory of this upscaler."""
+        budget = self.band * width if self.band else self.memory
+        return max(1, budget // (height * width))
 
     def stream(self, picture: Any) -> Iterator[Any]:
         """Enlarge a picture and yield the result band by band, from top to bottom.
@@ -114,32 +142,50 @@ class Upscaler:
         """
         if isinstance(picture, Tensor):
             lr = _check_tensor(picture)
-            for sr in self._stream(lr, lambda rows: rows, torch.float32):
+            bands = self._stream(lr, lambda rows: rows, torch.float32, len(lr))
+            for sr in _to_host(bands, self.device) if picture.device.type == "cpu" else bands:
                 yield sr.to(picture).reshape(*picture.shape[:-2], *sr.shape[-2:])
             return
-        yield from self._stream_pixels(Pixels(_read(picture)[0], self.scale))
+        for rows in self._stream_pixels([Pixels(_read(picture)[0], self.scale)]):
+            yield rows[0]
 
     def _upscale_tensor(self, picture: Tensor, progress: Progress | None) -> Tensor:
-        height = picture.shape[-2]
-        bands: list[Tensor] = []
-        for sr in self.stream(picture):
-            bands.append(sr)
+        *batch, height, width = picture.shape
+        result = picture.new_empty(*batch, height * self.scale, width * self.scale)
+        done = 0
+        for rows in self.stream(picture):
+            result[..., done : done + rows.shape[-2], :] = rows
+            done += rows.shape[-2]
             if progress:
-                progress(sum(band.shape[-2] for band in bands) // self.scale, height)
-        return torch.cat(bands, dim=-2)
+                progress(done // self.scale, height)
+        return result
 
-    def _stream_pixels(self, pixels: Pixels) -> Iterator[np.ndarray]:
-        preferred = torch.float32 if pixels.levels > 255 else _fast_dtype(self.device)
-        top = 0
-        for sr in self._stream(pixels.lr, pixels.load, preferred):
-            yield pixels.save(sr, top)
-            top += sr.shape[2]
+    def _stream_pixels(self, batch: Sequence[Pixels]) -> Iterator[np.ndarray]:
+        """Yield bands (N, rows, W * scale, ...) of the results of N pictures of one shape and type."""
+        lr = torch.cat([pixels.lr for pixels in batch]) if len(batch) > 1 else batch[0].lr
+        inputs = [pixels.inputs for pixels in batch]
 
-    def _stream(self, lr: Tensor, load: Callable[[Tensor], Tensor], preferred: torch.dtype) -> Iterator[Tensor]:
-        """Yield bands of the output in float32 on the device."""
+        def load(rows: Tensor) -> Tensor:
+            return torch.cat([pixels.load(each) for pixels, each in zip(batch, rows.split(1), strict=True)])
+
+        def levels() -> Iterator[Tensor]:
+            top = 0
+            for sr in self._stream(lr, load, preferred, sum(inputs)):
+                parts = zip(batch, sr.split(inputs), strict=True)
+                yield torch.stack([pixels.save(each, top) for pixels, each in parts])
+                top += sr.shape[2]
+
+        preferred = torch.float32 if batch[0].levels > 255 else _fast_dtype(self.device)
+        for rows in _to_host(levels(), self.device):
+            yield batch[0].to_array(rows)
+
+    def _stream(
+        self, lr: Tensor, load: Callable[[Tensor], Tensor], preferred: torch.dtype, inputs: int
+    ) -> Iterator[Tensor]:
+        """Yield bands of the output in float32 on the device; ``load`` makes ``inputs`` pictures of ``lr``."""
         dtype = PRECISIONS.get(self.precision, preferred)
         network = self._network(dtype)
-        band = self.band or max(1, self.memory // (lr.shape[0] * lr.shape[3]))
+        band = self.band or max(1, self.memory // (inputs * lr.shape[3]))
 
         def prepare(rows: Tensor, dtype: torch.dtype = dtype) -> Tensor:
             rows = rows.to(self.device)  # as few bytes as they have
@@ -171,6 +217,35 @@ class Upscaler:
         if dtype not in self._networks:
             self._networks[dtype] = copy.deepcopy(self._networks[torch.float32]).to(dtype)
         return self._networks[dtype]
+
+
+def _to_host(bands: Iterator[Tensor], device: torch.device) -> Iterator[Tensor]:
+    """Bring bands to the CPU. While the network computes the next band on a CUDA device, one is on its way."""
+    if device.type != "cuda":
+        yield from (band.cpu() for band in bands)
+        return
+    on_their_way: deque[tuple[Tensor, Any]] = deque()
+    for band in bands:
+        on_their_way.append(_start_copy(band))
+        if len(on_their_way) == 2:
+            yield _finish_copy(*on_their_way.popleft())
+    yield _finish_copy(*on_their_way.popleft())
+
+
+def _start_copy(band: Tensor) -> tuple[Tensor, torch.cuda.Event]:
+    # Only a copy to pinned memory, on a stream of its own, runs beside the network's kernels.
+    host = torch.empty_like(band, device="cpu", pin_memory=True)
+    beside = torch.cuda.Stream(band.device)
+    beside.wait_stream(torch.cuda.current_stream(band.device))
+    with torch.cuda.stream(beside):
+        host.copy_(band, non_blocking=True)
+    band.record_stream(beside)  # its memory is not to be used again before it is copied
+    return host, beside.record_event()
+
+
+def _finish_copy(host: Tensor, copied: torch.cuda.Event) -> Tensor:
+    copied.synchronize()
+    return host
 
 
 def _read(picture: Any) -> tuple[np.ndarray, Image.Image | None]:

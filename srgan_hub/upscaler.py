@@ -1,10 +1,8 @@
 """Upscale pictures with a generator: fused once, streamed, on the device and in the precision that suit."""
 
-import contextlib
 import copy
 import logging
 import os
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from .devices import exact_float32, fast_dtype, find_device, to_host
 from .network.fuse import fuse
 from .network.stream import receptive_radius, stream
 from .pictures import files
@@ -62,7 +61,7 @@ class Upscaler:
                 raise ValueError(f"{name} must be a positive integer, got {value!r}")
         self.scale = scale
         self.precision = precision
-        self.device = _device(device)
+        self.device = find_device(device)
         self.band = band
         self.memory = memory or (CPU_BUDGET if self.device.type == "cpu" else GPU_BUDGET)
         fused = fuse(generator).to(self.device).to(memory_format=torch.channels_last)
@@ -143,7 +142,7 @@ class Upscaler:
         if isinstance(picture, Tensor):
             lr = _check_tensor(picture)
             bands = self._stream(lr, lambda rows: rows, torch.float32, len(lr))
-            for sr in _to_host(bands, self.device) if picture.device.type == "cpu" else bands:
+            for sr in to_host(bands, self.device) if picture.device.type == "cpu" else bands:
                 yield sr.to(picture).reshape(*picture.shape[:-2], *sr.shape[-2:])
             return
         for rows in self._stream_pixels([Pixels(_read(picture)[0], self.scale)]):
@@ -175,8 +174,8 @@ class Upscaler:
                 yield torch.stack([pixels.save(each, top) for pixels, each in parts])
                 top += sr.shape[2]
 
-        preferred = torch.float32 if batch[0].levels > 255 else _fast_dtype(self.device)
-        for rows in _to_host(levels(), self.device):
+        preferred = torch.float32 if batch[0].levels > 255 else fast_dtype(self.device)
+        for rows in to_host(levels(), self.device):
             yield batch[0].to_array(rows)
 
     def _stream(
@@ -194,7 +193,7 @@ class Upscaler:
         top = 0
         bands = stream(network, lr, band=band, load=prepare)
         while True:
-            with _exact_float32():
+            with exact_float32():
                 logits = next(bands, None)
             if logits is None:
                 return
@@ -209,7 +208,7 @@ class Upscaler:
         """Compute output rows ``top`` to ``bottom`` in float32, from the LR rows that they depend on."""
         first = max(0, top // self.scale - self._radius)
         seen = lr[:, :, first : -(-bottom // self.scale) + self._radius]
-        with _exact_float32():
+        with exact_float32():
             rows = torch.cat(list(stream(self._network(torch.float32), seen, band=band, load=load)), dim=2)
         return rows[:, :, top - first * self.scale : bottom - first * self.scale]
 
@@ -217,35 +216,6 @@ class Upscaler:
         if dtype not in self._networks:
             self._networks[dtype] = copy.deepcopy(self._networks[torch.float32]).to(dtype)
         return self._networks[dtype]
-
-
-def _to_host(bands: Iterator[Tensor], device: torch.device) -> Iterator[Tensor]:
-    """Bring bands to the CPU. While the network computes the next band on a CUDA device, one is on its way."""
-    if device.type != "cuda":
-        yield from (band.cpu() for band in bands)
-        return
-    on_their_way: deque[tuple[Tensor, Any]] = deque()
-    for band in bands:
-        on_their_way.append(_start_copy(band))
-        if len(on_their_way) == 2:
-            yield _finish_copy(*on_their_way.popleft())
-    yield _finish_copy(*on_their_way.popleft())
-
-
-def _start_copy(band: Tensor) -> tuple[Tensor, torch.cuda.Event]:
-    # Only a copy to pinned memory, on a stream of its own, runs beside the network's kernels.
-    host = torch.empty_like(band, device="cpu", pin_memory=True)
-    beside = torch.cuda.Stream(band.device)
-    beside.wait_stream(torch.cuda.current_stream(band.device))
-    with torch.cuda.stream(beside):
-        host.copy_(band, non_blocking=True)
-    band.record_stream(beside)  # its memory is not to be used again before it is copied
-    return host, beside.record_event()
-
-
-def _finish_copy(host: Tensor, copied: torch.cuda.Event) -> Tensor:
-    copied.synchronize()
-    return host
 
 
 def _read(picture: Any) -> tuple[np.ndarray, Image.Image | None]:
@@ -270,32 +240,3 @@ def _check_tensor(picture: Tensor) -> Tensor:
     if not (lowest >= -1e-3 and highest <= 1 + 1e-3):
         raise ValueError(f"expected values in [0, 1], got {lowest:.4g} to {highest:.4g}; divide by 255 or clamp first")
     return picture.detach().reshape(-1, *picture.shape[-3:])
-
-
-def _device(device: str | torch.device) -> torch.device:
-    if device != "auto":
-        try:
-            return torch.empty(0, device=device).device
-        except (RuntimeError, AssertionError) as error:
-            raise ValueError(f"device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def _fast_dtype(device: torch.device) -> torch.dtype:
-    """Give bfloat16 where the device computes in it natively; emulation is slower than float32."""
-    if device.type == "cuda":
-        native = torch.cuda.get_device_capability(device) >= (8, 0)
-    else:
-        capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-        native = device.type == "cpu" and any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16"))
-    return torch.bfloat16 if native else torch.float32
-
-
-@contextlib.contextmanager
-def _exact_float32() -> Iterator[None]:
-    """Forbid TensorFloat-32, the default of CUDA convolutions, which has ten bits where float32 has 23."""
-    cudnn = torch.backends.cudnn
-    with cudnn.flags(cudnn.enabled, cudnn.benchmark, cudnn.benchmark_limit, cudnn.deterministic, allow_tf32=False):
-        yield

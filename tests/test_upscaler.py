@@ -5,8 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from srgan_hub import SRGAN, bundled
-from srgan_hub import upscaler as upscaling
+from srgan_hub import SRGAN, bundled, devices
 from srgan_hub.network import stream as streaming
 from srgan_hub.network.fuse import fuse
 from srgan_hub.pictures.files import PictureError
@@ -163,8 +162,8 @@ def test_a_band_is_copied_while_the_next_one_is_computed(monkeypatch):
         told.append(f"copy {int(band)}")
         return band, Copied(int(band))
 
-    monkeypatch.setattr(upscaling, "_start_copy", start_copy)
-    assert [int(band) for band in upscaling._to_host(bands(), torch.device("cuda"))] == [0, 1, 2]
+    monkeypatch.setattr(devices, "_start_copy", start_copy)
+    assert [int(band) for band in devices.to_host(bands(), torch.device("cuda"))] == [0, 1, 2]
     assert told == [
         *("compute 0", "copy 0", "compute 1", "copy 1", "wait for 0"),
         *("compute 2", "copy 2", "wait for 1", "wait for 2"),

@@ -1,10 +1,9 @@
 """Upscale pictures with a generator: fused once, streamed, on the device and in the precision that suit."""
 
-import contextlib
 import copy
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from .devices import exact_float32, fast_dtype, find_device, to_host
 from .network.fuse import fuse
 from .network.stream import receptive_radius, stream
 from .pictures import files
@@ -61,7 +61,7 @@ class Upscaler:
                 raise ValueError(f"{name} must be a positive integer, got {value!r}")
         self.scale = scale
         self.precision = precision
-        self.device = _device(device)
+        self.device = find_device(device)
         self.band = band
         self.memory = memory or (CPU_BUDGET if self.device.type == "cpu" else GPU_BUDGET)
         fused = fuse(generator).to(self.device).to(memory_format=torch.channels_last)
@@ -88,17 +88,44 @@ class Upscaler:
         """
         if isinstance(picture, Tensor):
             return self._upscale_tensor(picture, progress)
-        array, image = _read(picture)
-        pixels = Pixels(array, self.scale)
-        height, width = array.shape[:2]
-        result = np.empty((height * self.scale, width * self.scale, *array.shape[2:]), array.dtype)
+        return self.upscale_batch([picture], progress=progress)[0]
+
+    def upscale_batch(self, pictures: Sequence[Any], *, progress: Progress | None = None) -> list[Any]:
+        """Enlarge pictures of one size together, which is faster where they are small; see ``batch_size``.
+
+        Args:
+            pictures: as for ``upscale``, but for tensors, which have a batch dimension. All of one shape and type.
+            progress: called with (rows done, all rows) of each picture, after each band.
+
+        Returns:
+            What ``upscale`` gives for each, in their order.
+
+        Raises:
+            PictureError: a file or image cannot be used; the message says why.
+            ValueError: the shapes or types differ or are wrong.
+        """
+        arrays, images = zip(*map(_read, pictures), strict=True)
+        kinds = {(array.shape, array.dtype) for array in arrays}
+        if len(kinds) > 1:
+            raise ValueError(f"expected pictures of one shape and type, got {', '.join(sorted(map(str, kinds)))}")
+        height, width, *channels = arrays[0].shape
+        batch = [Pixels(array, self.scale) for array in arrays]
+        results = np.empty((len(batch), height * self.scale, width * self.scale, *channels), arrays[0].dtype)
         done = 0
-        for rows in self._stream_pixels(pixels):
-            result[done : done + len(rows)] = rows
-            done += len(rows)
+        for rows in self._stream_pixels(batch):
+            results[:, done : done + rows.shape[1]] = rows
+            done += rows.shape[1]
             if progress:
                 progress(done // self.scale, height)
-        return files.to_image(result, like=image) if image else result
+        return [
+            files.to_image(result, like=image) if image else result
+            for result, image in zip(results, images, strict=True)
+        ]
+
+    def batch_size(self, height: int, width: int) -> int:
+        """Say how many pictures of this size ``upscale_batch`` takes at once within the memory of this upscaler."""
+        budget = self.band * width if self.band else self.memory
+        return max(1, budget // (height * width))
 
     def stream(self, picture: Any) -> Iterator[Any]:
         """Enlarge a picture and yield the result band by band, from top to bottom.
@@ -114,32 +141,50 @@ class Upscaler:
         """
         if isinstance(picture, Tensor):
             lr = _check_tensor(picture)
-            for sr in self._stream(lr, lambda rows: rows, torch.float32):
+            bands = self._stream(lr, lambda rows: rows, torch.float32, len(lr))
+            for sr in to_host(bands, self.device) if picture.device.type == "cpu" else bands:
                 yield sr.to(picture).reshape(*picture.shape[:-2], *sr.shape[-2:])
             return
-        yield from self._stream_pixels(Pixels(_read(picture)[0], self.scale))
+        for rows in self._stream_pixels([Pixels(_read(picture)[0], self.scale)]):
+            yield rows[0]
 
     def _upscale_tensor(self, picture: Tensor, progress: Progress | None) -> Tensor:
-        height = picture.shape[-2]
-        bands: list[Tensor] = []
-        for sr in self.stream(picture):
-            bands.append(sr)
+        *batch, height, width = picture.shape
+        result = picture.new_empty(*batch, height * self.scale, width * self.scale)
+        done = 0
+        for rows in self.stream(picture):
+            result[..., done : done + rows.shape[-2], :] = rows
+            done += rows.shape[-2]
             if progress:
-                progress(sum(band.shape[-2] for band in bands) // self.scale, height)
-        return torch.cat(bands, dim=-2)
+                progress(done // self.scale, height)
+        return result
 
-    def _stream_pixels(self, pixels: Pixels) -> Iterator[np.ndarray]:
-        preferred = torch.float32 if pixels.levels > 255 else _fast_dtype(self.device)
-        top = 0
-        for sr in self._stream(pixels.lr, pixels.load, preferred):
-            yield pixels.save(sr, top)
-            top += sr.shape[2]
+    def _stream_pixels(self, batch: Sequence[Pixels]) -> Iterator[np.ndarray]:
+        """Yield bands (N, rows, W * scale, ...) of the results of N pictures of one shape and type."""
+        lr = torch.cat([pixels.lr for pixels in batch]) if len(batch) > 1 else batch[0].lr
+        inputs = [pixels.inputs for pixels in batch]
 
-    def _stream(self, lr: Tensor, load: Callable[[Tensor], Tensor], preferred: torch.dtype) -> Iterator[Tensor]:
-        """Yield bands of the output in float32 on the device."""
+        def load(rows: Tensor) -> Tensor:
+            return torch.cat([pixels.load(each) for pixels, each in zip(batch, rows.split(1), strict=True)])
+
+        def levels() -> Iterator[Tensor]:
+            top = 0
+            for sr in self._stream(lr, load, preferred, sum(inputs)):
+                parts = zip(batch, sr.split(inputs), strict=True)
+                yield torch.stack([pixels.save(each, top) for pixels, each in parts])
+                top += sr.shape[2]
+
+        preferred = torch.float32 if batch[0].levels > 255 else fast_dtype(self.device)
+        for rows in to_host(levels(), self.device):
+            yield batch[0].to_array(rows)
+
+    def _stream(
+        self, lr: Tensor, load: Callable[[Tensor], Tensor], preferred: torch.dtype, inputs: int
+    ) -> Iterator[Tensor]:
+        """Yield bands of the output in float32 on the device; ``load`` makes ``inputs`` pictures of ``lr``."""
         dtype = PRECISIONS.get(self.precision, preferred)
         network = self._network(dtype)
-        band = self.band or max(1, self.memory // (lr.shape[0] * lr.shape[3]))
+        band = self.band or max(1, self.memory // (inputs * lr.shape[3]))
 
         def prepare(rows: Tensor, dtype: torch.dtype = dtype) -> Tensor:
             rows = rows.to(self.device)  # as few bytes as they have
@@ -148,7 +193,7 @@ class Upscaler:
         top = 0
         bands = stream(network, lr, band=band, load=prepare)
         while True:
-            with _exact_float32():
+            with exact_float32():
                 logits = next(bands, None)
             if logits is None:
                 return
@@ -163,7 +208,7 @@ class Upscaler:
         """Compute output rows ``top`` to ``bottom`` in float32, from the LR rows that they depend on."""
         first = max(0, top // self.scale - self._radius)
         seen = lr[:, :, first : -(-bottom // self.scale) + self._radius]
-        with _exact_float32():
+        with exact_float32():
             rows = torch.cat(list(stream(self._network(torch.float32), seen, band=band, load=load)), dim=2)
         return rows[:, :, top - first * self.scale : bottom - first * self.scale]
 
@@ -195,32 +240,3 @@ def _check_tensor(picture: Tensor) -> Tensor:
     if not (lowest >= -1e-3 and highest <= 1 + 1e-3):
         raise ValueError(f"expected values in [0, 1], got {lowest:.4g} to {highest:.4g}; divide by 255 or clamp first")
     return picture.detach().reshape(-1, *picture.shape[-3:])
-
-
-def _device(device: str | torch.device) -> torch.device:
-    if device != "auto":
-        try:
-            return torch.empty(0, device=device).device
-        except (RuntimeError, AssertionError) as error:
-            raise ValueError(f"device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def _fast_dtype(device: torch.device) -> torch.dtype:
-    """Give bfloat16 where the device computes in it natively; emulation is slower than float32."""
-    if device.type == "cuda":
-        native = torch.cuda.get_device_capability(device) >= (8, 0)
-    else:
-        capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-        native = device.type == "cpu" and any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16"))
-    return torch.bfloat16 if native else torch.float32
-
-
-@contextlib.contextmanager
-def _exact_float32() -> Iterator[None]:
-    """Forbid TensorFloat-32, the default of CUDA convolutions, which has ten bits where float32 has 23."""
-    cudnn = torch.backends.cudnn
-    with cudnn.flags(cudnn.enabled, cudnn.benchmark, cudnn.benchmark_limit, cudnn.deterministic, allow_tf32=False):
-        yield

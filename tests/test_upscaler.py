@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from srgan_hub import SRGAN, bundled
+from srgan_hub import SRGAN, bundled, devices
 from srgan_hub.network import stream as streaming
 from srgan_hub.network.fuse import fuse
 from srgan_hub.pictures.files import PictureError
@@ -140,6 +140,47 @@ def test_out_of_memory_with_one_row_is_an_error(lively, monkeypatch):
     monkeypatch.setattr(torch.nn.functional, "conv2d", full)
     with pytest.raises(RuntimeError, match="can't allocate"):
         Upscaler(lively(), scale=4, band=8).upscale(torch.rand(3, 20, 4))
+
+
+def test_a_band_is_copied_while_the_next_one_is_computed(monkeypatch):
+    """What a CUDA device would do, in the order in which it is told to."""
+    told = []
+
+    class Copied:
+        def __init__(self, number):
+            self.number = number
+
+        def synchronize(self):
+            told.append(f"wait for {self.number}")
+
+    def bands():
+        for number in range(3):
+            told.append(f"compute {number}")
+            yield torch.tensor(number)
+
+    def start_copy(band):
+        told.append(f"copy {int(band)}")
+        return band, Copied(int(band))
+
+    monkeypatch.setattr(devices, "_start_copy", start_copy)
+    assert [int(band) for band in devices.to_host(bands(), torch.device("cuda"))] == [0, 1, 2]
+    assert told == [
+        *("compute 0", "copy 0", "compute 1", "copy 1", "wait for 0"),
+        *("compute 2", "copy 2", "wait for 1", "wait for 2"),
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize(("precision", "levels"), [("fp32", 1), ("bf16", 30), ("fp16", 8)])
+def test_cuda_agrees_with_the_cpu(model, cat, precision, levels):
+    expected = model.upscale(cat, device="cpu", precision="fp32").astype(int)
+    result = model.upscale(cat, device="cuda", precision=precision, band=7)
+    assert np.abs(result - expected).max() <= levels
+    lr = torch.from_numpy(cat / np.float32(255)).permute(2, 0, 1)
+    sr = model.upscale(lr, device="cuda", band=7)
+    assert sr.device.type == "cpu" and model.upscale(lr.cuda(), device="cuda").device.type == "cuda"
+    torch.testing.assert_close(sr, model.upscale(lr, device="cpu"), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])

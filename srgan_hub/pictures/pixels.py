@@ -40,6 +40,8 @@ class Pixels:
         )
         alpha = array[:, :, -1] if self.channels in (2, 4) else None
         self.alpha = None if alpha is None or alpha.min() == self.levels else _local_range(alpha, self.levels)
+        # How many pictures the network sees.
+        self.inputs = 1 if self.alpha is None else 2
         # A view of (1, C, H, W): the network's rows are converted band by band.
         self.lr = torch.from_numpy(np.require(array, requirements=["C", "W"])).permute(2, 0, 1)[None]
 
@@ -52,8 +54,11 @@ class Pixels:
         alpha = x[:, -1:]
         return torch.cat([colours * alpha, alpha.expand(-1, 3, -1, -1)])
 
-    def save(self, sr: Tensor, top: int) -> np.ndarray:
-        """Convert the network's output (1 or 2, 3, rows, W) in [0, 1], from row ``top`` on, to the picture's kind."""
+    def save(self, sr: Tensor, top: int) -> Tensor:
+        """Convert the network's output (1 or 2, 3, rows, W) in [0, 1], from row ``top`` on, to levels (rows, W, C).
+
+        They stay on the device, as few bytes as they need; see ``to_array``.
+        """
         colours = sr[:1].mean(1, keepdim=True) if self.gray else sr[:1]
         alpha = torch.ones_like(colours[:, :1])
         if self.alpha is not None:
@@ -65,11 +70,13 @@ class Pixels:
         if self.channels in (2, 4):
             colours = torch.cat([colours, alpha], dim=1)
         # Through int32, since torch rounds to uint8 but has few operations on uint16.
-        levels = (
-            (colours[0].permute(1, 2, 0) * self.levels).round().to(torch.uint8 if self.levels == 255 else torch.int32)
-        )
-        array = levels.cpu().numpy().astype(self.dtype, copy=False)
-        return array[:, :, 0] if self.flat else array
+        levels = (colours[0].permute(1, 2, 0) * self.levels).round()
+        return levels.to(torch.uint8 if self.levels == 255 else torch.int32)
+
+    def to_array(self, levels: Tensor) -> np.ndarray:
+        """Give levels (..., C) from ``save``, on the CPU by now, as an array of the picture's kind."""
+        array = levels.numpy().astype(self.dtype, copy=False)
+        return array[..., 0] if self.flat else array
 
     def _repeat(self, limit: Tensor, top: int, height: int, device: torch.device) -> Tensor:
         first = top // self.scale

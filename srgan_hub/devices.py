@@ -1,0 +1,72 @@
+"""What depends on the device: which one there is, what it is fast in, and how results leave it."""
+
+import contextlib
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def find_device(device: str | torch.device) -> torch.device:
+    """Give a device that can be used; "auto" takes cuda, then mps, then cpu.
+
+    Raises:
+        ValueError: it cannot be used here; the message says why.
+    """
+    if device != "auto":
+        try:
+            return torch.empty(0, device=device).device
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(f"device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def fast_dtype(device: torch.device) -> torch.dtype:
+    """Give bfloat16 where the device computes in it natively; emulation is slower than float32."""
+    if device.type == "cuda":
+        native = torch.cuda.get_device_capability(device) >= (8, 0)
+    else:
+        capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+        native = device.type == "cpu" and any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16"))
+    return torch.bfloat16 if native else torch.float32
+
+
+@contextlib.contextmanager
+def exact_float32() -> Iterator[None]:
+    """Forbid TensorFloat-32, the default of CUDA convolutions, which has ten bits where float32 has 23."""
+    cudnn = torch.backends.cudnn
+    with cudnn.flags(cudnn.enabled, cudnn.benchmark, cudnn.benchmark_limit, cudnn.deterministic, allow_tf32=False):
+        yield
+
+
+def to_host(bands: Iterator[Tensor], device: torch.device) -> Iterator[Tensor]:
+    """Bring bands to the CPU. While the network computes the next band on a CUDA device, one is on its way."""
+    if device.type != "cuda":
+        yield from (band.cpu() for band in bands)
+        return
+    on_their_way: deque[tuple[Tensor, Any]] = deque()
+    for band in bands:
+        on_their_way.append(_start_copy(band))
+        if len(on_their_way) == 2:
+            yield _finish_copy(*on_their_way.popleft())
+    yield _finish_copy(*on_their_way.popleft())
+
+
+def _start_copy(band: Tensor) -> tuple[Tensor, torch.cuda.Event]:
+    # Only a copy to pinned memory, on a stream of its own, runs beside the network's kernels.
+    host = torch.empty_like(band, device="cpu", pin_memory=True)
+    beside = torch.cuda.Stream(band.device)
+    beside.wait_stream(torch.cuda.current_stream(band.device))
+    with torch.cuda.stream(beside):
+        host.copy_(band, non_blocking=True)
+    band.record_stream(beside)  # its memory is not to be used again before it is copied
+    return host, beside.record_event()
+
+
+def _finish_copy(host: Tensor, copied: torch.cuda.Event) -> Tensor:
+    copied.synchronize()
+    return host

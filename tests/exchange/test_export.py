@@ -1,0 +1,107 @@
+import sys
+
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+from srgan_hub import SRGAN
+from srgan_hub.exchange.export import export
+
+
+def run(file, lr: torch.Tensor) -> torch.Tensor:
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    return torch.from_numpy(session.run(["sr"], {"lr": lr.numpy()})[0])
+
+
+def lively_model(lively, **options) -> SRGAN:
+    model = SRGAN(channels=4, num_blocks=2, **options)
+    model.generator = lively(**options)
+    return model
+
+
+SIZES = [(1, 3, 1, 1), (2, 3, 7, 5), (1, 3, 12, 30)]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_bundled_weights_compute_the_same(size, tmp_path):
+    model = SRGAN.from_pretrained("srgan-x4")
+    lr = torch.rand(size, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = model(lr)
+    torch.testing.assert_close(run(export(model, tmp_path / "a.onnx"), lr), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize("upsampler", ["pixelshuffle", "nearest"])
+@pytest.mark.parametrize("ends", [{}, {"trunk_end": "prelu", "output": "clamp"}])
+def test_every_architecture_computes_the_same_at_any_size(scale, upsampler, ends, lively, tmp_path):
+    model = lively_model(lively, scale=scale, upsampler=upsampler, **ends)
+    file = export(model.train(), tmp_path / "a.onnx")  # batch norm in evaluation mode all the same
+    model.eval()
+    for size in SIZES:
+        lr = torch.rand(size, generator=torch.Generator().manual_seed(0))
+        with torch.inference_mode():
+            torch.testing.assert_close(run(file, lr), model(lr), atol=1e-5, rtol=0)
+
+
+def test_metadata_and_shapes(lively, tmp_path):
+    file = export(lively_model(lively, scale=3), tmp_path / "a.onnx", name="org/mine", license="cc-by-4.0")
+    found = onnx.load(file)
+    facts = {entry.key: entry.value for entry in found.metadata_props}
+    assert facts == {
+        **{"scale": "3", "range": "[0, 1]", "colours": "RGB"},
+        **{"name": "org/mine", "license": "cc-by-4.0"},
+    }
+    assert [entry.version for entry in found.opset_import] == [17]
+    session = onnxruntime.InferenceSession(file)
+    assert session.get_inputs()[0].shape == ["batch", 3, "height", "width"]
+    assert session.get_outputs()[0].shape == ["batch", 3, "height_x3", "width_x3"]
+    operators = {node.op_type for node in found.graph.node}
+    assert "BatchNormalization" not in operators and "DepthToSpace" in operators
+    last_conv = next(node for node in reversed(found.graph.node) if node.op_type == "Conv")
+    kernel = next(entry.ints for entry in last_conv.attribute if entry.name == "kernel_shape")
+    assert list(kernel) == [5, 5]  # nine rows at full size are five before the shuffle by three
+
+
+def test_unknown_facts_are_left_out(lively, tmp_path):
+    facts = onnx.load(export(lively_model(lively), tmp_path / "a.onnx")).metadata_props
+    assert {entry.key for entry in facts} == {"scale", "range", "colours"}
+
+
+def test_missing_package_is_said(lively, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(ValueError, match=r'pip install "srgan-hub\[onnx\]"'):
+        export(lively_model(lively), tmp_path / "a.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_is_whole_or_as_it_was(lively, tmp_path, monkeypatch):
+    target = tmp_path / "a.onnx"
+    target.write_bytes(b"mine")
+
+    def full(path, data):
+        with path.open("wb") as file:
+            file.write(data[:100])
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(type(target), "write_bytes", full)
+    with pytest.raises(OSError, match="No space"):
+        export(lively_model(lively), target)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.onnx"] and target.read_bytes() == b"mine"
+
+
+def test_unknown_layers_raise(tmp_path):
+    model = SRGAN(channels=4, num_blocks=1)
+    model.generator = nn.Sequential(nn.MaxPool2d(2))
+    with pytest.raises(TypeError, match="cannot export MaxPool2d"):
+        export(model, tmp_path / "a.onnx")
+
+
+def test_the_model_stays_as_it_was(lively, tmp_path):
+    model = lively_model(lively)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    export(model, tmp_path / "a.onnx")
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert all(weight.requires_grad for weight in model.parameters())

@@ -1,0 +1,130 @@
+"""Folders of pictures: small ones together, order and errors as if each came alone."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from srgan_hub.pictures import files
+from srgan_hub.pictures.files import PictureError
+from srgan_hub.pictures.pixels import Pixels
+from srgan_hub.pipeline import upscale_files
+from srgan_hub.upscaler import Upscaler
+
+
+@pytest.fixture
+def upscaler(lively) -> Upscaler:
+    return Upscaler(lively(), scale=4, memory=4 * 6 * 5, device="cpu", precision="fp32")  # four pictures of 6x5
+
+
+@pytest.fixture
+def log(monkeypatch) -> list[list[tuple[int, ...]]]:
+    """The shapes of the LR pictures that go into the network, push by push."""
+    shapes = []
+    stream = Upscaler._stream
+    monkeypatch.setattr(
+        Upscaler, "_stream", lambda self, lr, *args: shapes.append(tuple(lr.shape)) or stream(self, lr, *args)
+    )
+    return shapes
+
+
+def make(folder: Path, sizes: list[tuple[int, ...]]) -> list[Path]:
+    random = np.random.default_rng(0)
+    paths = [folder / f"{i:02d}.png" for i in range(len(sizes))]
+    for path, size in zip(paths, sizes, strict=True):
+        Image.fromarray(random.integers(0, 256, size, dtype=np.uint8)).save(path)
+    return paths
+
+
+def test_small_pictures_of_one_size_go_together(upscaler, log, tmp_path):
+    colour, gray, wide = (6, 5, 3), (6, 5), (6, 10, 3)
+    paths = make(tmp_path, [colour] * 6 + [gray] + [wide] * 3 + [colour])
+    results = list(upscale_files(upscaler, paths, f"{tmp_path}/out"))
+    assert log == [(4, 3, 6, 5), (2, 3, 6, 5), (1, 1, 6, 5), (2, 3, 6, 10), (1, 3, 6, 10), (1, 3, 6, 5)]
+    assert [source for source, _, _ in results] == paths and not any(problem for *_, problem in results)
+    for source, target, _ in results:
+        with Image.open(target) as result:
+            expected = np.asarray(upscaler.upscale(source)).astype(int)
+            assert np.asarray(result).shape == expected.shape and np.abs(np.asarray(result) - expected).max() <= 1
+
+
+def test_a_batch_mixes_transparent_opaque_and_gray_pictures(upscaler):
+    """Each keeps what it is; transparent ones take twice the memory, so that the band is half as high."""
+    random = np.random.default_rng(0)
+    clear, opaque, gray = random.integers(0, 256, (3, 6, 5, 4), dtype=np.uint8)
+    opaque[..., 3] = 255
+    gray[..., :3] = gray[..., :1]
+    for array, result in zip((clear, opaque, gray), upscaler.upscale_batch([clear, opaque, gray]), strict=True):
+        assert np.abs(result.astype(int) - upscaler.upscale(array)).max() <= 1
+        assert (result[..., 3] == 255).all() == (array is opaque)
+        assert (result[..., 0] == result[..., 1]).all() == (array is gray)
+
+
+def test_memory_holds_for_batches(upscaler, monkeypatch):
+    pushed = []
+    load = Pixels.load
+    monkeypatch.setattr(Pixels, "load", lambda self, rows: pushed.append(load(self, rows)) or pushed[-1])
+    clear = np.full((6, 5, 4), 100, np.uint8)
+    upscaler.upscale_batch([clear] * 4)  # each with its alpha: eight of 3 rows of 5
+    assert [tuple(rows.shape) for rows in pushed] == [(2, 3, 3, 5)] * 8
+
+
+def test_errors_stay_with_their_files(upscaler, log, tmp_path):
+    paths = make(tmp_path, [(6, 5, 3)] * 5)
+    paths[1].write_bytes(paths[1].read_bytes()[:-30])
+    (tmp_path / "03_x4.png").write_text("mine")
+    results = list(upscale_files(upscaler, [*paths, paths[0]]))
+    assert [source for source, _, _ in results] == [*paths, paths[0]]
+    assert [bool(problem) for *_, problem in results] == [False, True, False, True, False, True]
+    assert "broken" in str(results[1][2]) and "exists already" in str(results[3][2])
+    assert (tmp_path / "03_x4.png").read_text() == "mine"
+
+
+def test_one_of_a_batch_that_cannot_be_written(upscaler, log, tmp_path, monkeypatch):
+    write = files.write
+
+    def full(image, path):
+        if path.name == "01_x4.png":
+            raise PictureError(f"{path} cannot be written: No space left on device")
+        write(image, path)
+
+    monkeypatch.setattr(files, "write", full)
+    results = list(upscale_files(upscaler, make(tmp_path, [(6, 5, 3)] * 3)))
+    assert log == [(3, 3, 6, 5)]
+    assert ["No space" in str(problem) for *_, problem in results] == [False, True, False]
+    assert [target.exists() for _, target, _ in results] == [True, False, True]
+
+
+def test_progress_of_each(upscaler, tmp_path):
+    calls = []
+    paths = make(tmp_path, [(6, 5, 3)] * 2 + [(60, 6, 3)])
+    list(upscale_files(upscaler, paths, progress=lambda path: lambda *rows: calls.append((path, *rows))))
+    assert calls[:2] == [(paths[0], 6, 6), (paths[1], 6, 6)]
+    large = calls[2:]
+    assert len(large) > 2 and {(path, total) for path, _, total in large} == {(paths[2], 60)}
+    assert [done for _, done, _ in large] == sorted(done for _, done, _ in large) and large[-1][1] == 60
+
+
+def test_large_pictures_are_read_one_at_a_time_and_cancelled_between(upscaler, log, tmp_path, monkeypatch):
+    read, opened = files.read, []
+    monkeypatch.setattr(files, "read", lambda path, **options: opened.append(path) or read(path, **options))
+    paths = make(tmp_path, [(30, 5, 3)] * 3)
+    results = upscale_files(upscaler, paths)
+    next(results)
+    assert opened == paths[:1] and len(log) == 1
+    results.close()
+    assert sorted(path.name for path in tmp_path.glob("*x4*")) == ["00_x4.png"]
+
+
+def test_pictures_of_several_sizes_are_no_batch(upscaler):
+    with pytest.raises(ValueError, match=r"one shape and type, got .*\(2, 3\).*\(3, 2\)"):
+        upscaler.upscale_batch([np.zeros((2, 3), np.uint8), np.zeros((3, 2), np.uint8)])
+
+
+def test_batch_size(lively):
+    network = lively()
+    assert Upscaler(network, scale=4, memory=1000, device="cpu").batch_size(10, 25) == 4
+    assert Upscaler(network, scale=4, memory=1000, device="cpu").batch_size(100, 25) == 1
+    assert Upscaler(network, scale=4, band=40, device="cpu").batch_size(10, 25) == 4
+    assert Upscaler(network, scale=4, band=5, device="cpu").batch_size(10, 25) == 1

@@ -105,6 +105,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     push.add_argument("--overwrite-card", action="store_true", help="replace the card even if it was edited on the Hub")
     push.set_defaults(run=run_push)
 
+    export = commands.add_parser("export", help="write a model as ONNX", description="Write a model as ONNX.")
+    export.add_argument("model", help="bundled name, folder or Hub id")
+    export.add_argument("target", type=Path, metavar="OUT.onnx", help="the file")
+    export.set_defaults(run=run_export)
+
     info = commands.add_parser("info", help="say what is known of a model", description="Say what is known of a model.")
     info.add_argument("model", help="bundled name, folder or Hub id")
     info.add_argument("--revision", help="branch, tag or commit on the Hub")
@@ -224,6 +229,16 @@ def run_push(arguments: argparse.Namespace) -> int:
         overwrite_card=arguments.overwrite_card,
     )
     print(url)
+    return 0
+
+
+def run_export(arguments: argparse.Namespace) -> int:
+    from .exchange.export import export
+    from .model import SRGAN
+    from .provenance import info
+
+    licence = info(arguments.model).licence or None
+    print(export(SRGAN.from_pretrained(arguments.model), arguments.target, name=arguments.model, license=licence))
     return 0
 
 

@@ -240,3 +240,14 @@ def test_push_says_what_is_wrong(folder, capsys):
     assert "cannot publish missing" in capsys.readouterr().err
     assert main(["push", "model", "nonsense"]) == 2
     assert "expected a Hub id such as org/name" in capsys.readouterr().err
+
+
+def test_export_writes_the_file_or_says_why_not(folder, capsys):
+    assert main(["export", "model", "model.onnx"]) == 0
+    assert capsys.readouterr().out == "model.onnx\n"
+    import onnx
+
+    facts = {entry.key: entry.value for entry in onnx.load("model.onnx").metadata_props}
+    assert facts["scale"] == "4" and facts["license"] == "apache-2.0" and facts["name"] == "model"
+    assert main(["export", "model", "no/such/folder.onnx"]) == 2
+    assert "no/such" in capsys.readouterr().err

@@ -597,17 +597,3 @@ def test_the_default_tracker_works_without_tensorboard(run, monkeypatch, caplog,
     monkeypatch.setattr(train_accelerate.importlib.util, "find_spec", lambda name: None)
     assert run("--steps", 1, "--tracker", "auto") == 0
     assert "srgan-hub[tracker]" in caplog.text and lines(tmp_path / "out")
-
-
-# --- Proof that it trains
-
-
-@pytest.mark.slow
-def test_from_scratch_a_small_network_beats_bicubic(run, benchmark_data, tmp_path):
-    photos = benchmark_data / "photos"
-    argv = "--channels 24 --num-blocks 4 --steps 600 --batch-size 8 --learning-rate 1e-3 --ema 0.99 --content-loss l1"
-    argv += " --schedule cosine --tracker none"
-    assert run(*argv.split(), "--val-data", photos / "valid", data=photos / "train", tiny=False) == 0
-    scores = lines(tmp_path / "out")[-1]
-    print(scores)
-    assert scores["val_psnr_y"] > scores["val_bicubic_psnr_y"] + 0.2

@@ -25,8 +25,8 @@ from torchvision.models import vgg19
 
 import train_accelerate
 from srgan_hub import SRGAN
-from srgan_hub.network.discriminator import Discriminator
 from srgan_hub.devices import fast_dtype
+from srgan_hub.network.discriminator import Discriminator
 
 PRECISION = "bf16" if fast_dtype(torch.device("cpu")) == torch.bfloat16 else "no"
 

@@ -1,0 +1,154 @@
+"""One contender of ``inference.py`` in a process of its own: prepare, warm up, run once, report as JSON."""
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from srgan_hub import SRGAN, bundled
+
+MODEL = "srgan-x4"
+# Larger pictures are not run twice: what happens only once is nothing beside them.
+LARGE = 2**20
+# Heights and widths, channels in and out, and the side of the kernel of convolutions as in this network.
+CONVOLUTIONS = [(64, 64, 64, 3), (128, 64, 64, 3), (256, 64, 64, 3), (64, 64, 256, 3), (128, 64, 256, 3)]
+
+Run = Callable[[], np.ndarray]
+
+
+def make_picture(height: int, width: int) -> np.ndarray:
+    """Enlarge or shrink a photograph to (height, width, 3), uint8."""
+    with Image.open(bundled(MODEL).parent.parent / "examples" / "astronaut.png") as image:
+        return np.asarray(image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC))
+
+
+def to_lr(picture: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(picture / np.float32(255)).permute(2, 0, 1)[None].contiguous()
+
+
+def pytorch(picture: np.ndarray, precision: str, onnx_file: str) -> Run:
+    """The plain network, as other projects run it."""
+    model, lr = SRGAN.from_pretrained(MODEL), to_lr(picture)
+
+    def run() -> np.ndarray:
+        with torch.inference_mode():
+            return model(lr).numpy()
+
+    return run
+
+
+def onnxruntime(picture: np.ndarray, precision: str, onnx_file: str) -> Run:
+    """Our export."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = ort.InferenceSession(onnx_file, options, providers=["CPUExecutionProvider"])
+    inputs = {"lr": to_lr(picture).numpy()}
+    return lambda: session.run(["sr"], inputs)[0]
+
+
+def openvino(picture: np.ndarray, precision: str, onnx_file: str) -> Run:
+    """Our export, compiled for this one size, which suits it best."""
+    import openvino as ov
+
+    return _compiled(ov.Core().read_model(onnx_file), picture, precision)
+
+
+def openvino_plain(picture: np.ndarray, precision: str, onnx_file: str) -> Run:
+    """The plain network by OpenVINO's own converter."""
+    import openvino as ov
+
+    example = torch.rand(1, 3, 32, 32)
+    return _compiled(ov.convert_model(SRGAN.from_pretrained(MODEL), example_input=example), picture, precision)
+
+
+def _compiled(model: object, picture: np.ndarray, precision: str) -> Run:
+    import openvino as ov
+
+    lr = to_lr(picture).numpy()
+    model.reshape(list(lr.shape))  # type: ignore[attr-defined]
+    options = {
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    request = ov.compile_model(model, "CPU", options).create_infer_request()
+    return lambda: request.infer([lr], share_inputs=True, share_outputs=True)[0]
+
+
+def srgan_hub(picture: np.ndarray, precision: str, onnx_file: str) -> Run:
+    """Ours, from levels to levels, fusing included."""
+    model = SRGAN.from_pretrained(MODEL)
+    return lambda: model.upscale(picture, precision=precision, device="cpu").transpose(2, 0, 1)[None] / np.float32(255)
+
+
+CONTENDERS = {call.__name__: call for call in (pytorch, onnxruntime, openvino_plain, openvino, srgan_hub)}
+
+
+def time_contender(name: str, precision: str, height: int, width: int, onnx_file: str) -> dict[str, float]:
+    run = CONTENDERS[name](make_picture(height, width), precision, onnx_file)
+    if height * width <= LARGE:
+        run()
+    start = time.perf_counter()
+    sr = run()
+    seconds = time.perf_counter() - start
+    # A thumbnail tells whether all have computed the same.
+    thumbnail = sr[0, :, :: sr.shape[2] // 8, :: sr.shape[3] // 8].astype(float)
+    return {"seconds": seconds, "peak_mb": peak_mb(), "thumbnail": thumbnail.round(4).tolist()}
+
+
+def best_rate(precision: str) -> dict[str, float]:
+    """Give the best rate of any of the convolutions in GFLOP/s, the share of this machine that can be had."""
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    best = 0.0
+    for side, inputs, outputs, kernel in CONVOLUTIONS:
+        conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2).to(dtype, memory_format=torch.channels_last)
+        x = torch.rand(1, inputs, side, side, dtype=dtype).contiguous(memory_format=torch.channels_last)
+        with torch.inference_mode():
+            conv(x)
+            for _ in range(10):
+                start = time.perf_counter()
+                conv(x)
+                flop = 2 * conv.weight.numel() * side**2
+                best = max(best, flop / (time.perf_counter() - start) / 1e9)
+    return {"gflops": best}
+
+
+def network_share(precision: str, height: int, width: int) -> dict[str, float]:
+    """Give the memory that streaming takes beyond what is there before, the result not kept, in MB."""
+    upscaler = SRGAN.from_pretrained(MODEL).upscaler(precision=precision, device="cpu")
+    picture = make_picture(height, width)
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    before = pages * resource.getpagesize() / 1e6
+    for _ in upscaler.stream(picture):
+        pass
+    return {"share_mb": peak_mb() - before}
+
+
+def peak_mb() -> float:
+    """The most memory that this process has had resident (Linux counts in kB)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+
+
+def main() -> None:
+    name, precision, height, width, threads, onnx_file = sys.argv[1:]
+    torch.set_num_threads(int(threads))
+    if name == "best_rate":
+        result = best_rate(precision)
+    elif name == "network_share":
+        result = network_share(precision, int(height), int(width))
+    else:
+        result = time_contender(name, precision, int(height), int(width), onnx_file)
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,263 @@
+"""How fast and how lean is upscaling on a processor, beside the programs that others use?
+
+    python tests/benchmarks/inference.py [--size H W] [--only NAME ...] [--runs N] [--json]   times beside the others
+    python tests/benchmarks/inference.py --streaming [--size H W]      bands and batches beside the whole picture
+    python tests/benchmarks/inference.py --memory [--size H W]         peak memory of the command line
+    python tests/benchmarks/inference.py --startup                     imports, and a small picture on the command line
+
+Every number is a median of runs that take turns, each contender in a process of its own. Needs the extra [bench].
+"""
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from contenders import CONTENDERS, MODEL, make_picture
+from PIL import Image
+from torch import nn
+
+from srgan_hub import SRGAN, bundled
+from srgan_hub.devices import fast_dtype
+from srgan_hub.exchange.export import export
+from srgan_hub.names import WEIGHTS
+
+FOLDER = Path(__file__).parent
+RATIOS = FOLDER / "ratios.json"
+OURS = "srgan_hub"
+# Those that compute in bfloat16 too, where the processor does.
+IN_HALF = ("openvino_plain", "openvino", OURS)
+TITLES = {
+    "pytorch": "PyTorch, the plain network",
+    "onnxruntime": "ONNX Runtime, our export",
+    "openvino_plain": "OpenVINO, the plain network",
+    "openvino": "OpenVINO, our export",
+    OURS: "srgan-hub",
+}
+
+Report = dict[str, Any]
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", nargs=2, type=int, metavar=("H", "W"), help="of the LR picture")
+    parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=[*CONTENDERS], help="contenders")
+    parser.add_argument("--runs", type=int, default=5, help="runs of each (default: 5)")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="default: PyTorch's choice")
+    parser.add_argument("--json", action="store_true", help="print JSON in place of Markdown")
+    parser.add_argument("--write-ratios", action="store_true", help=f"keep the ratios in {RATIOS.name}")
+    mode = parser.add_mutually_exclusive_group()
+    for name, text in (
+        ("streaming", "bands and batches beside the whole picture (default size: 512 512)"),
+        ("memory", "peak memory (default size: 3000 4000)"),
+        ("startup", "time until there is a result"),
+    ):
+        mode.add_argument(f"--{name}", dest="mode", action="store_const", const=name, help=text)
+    arguments = parser.parse_args(argv)
+    torch.set_num_threads(arguments.threads)
+    measure, sizes = {
+        "streaming": (streaming, (512, 512)),
+        "memory": (memory, (3000, 4000)),
+        "startup": (startup, (64, 64)),
+        None: (compare, (256, 256)),
+    }[arguments.mode]
+    report = {"machine": machine(arguments.threads), "runs": arguments.runs}
+    report |= measure(*(arguments.size or sizes), arguments)
+    if arguments.write_ratios and arguments.mode is None:
+        kept = {key: report[key] for key in ("size", "ratios", "machine")}
+        RATIOS.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps(report, indent=2) if arguments.json else to_markdown(report))
+
+
+def compare(height: int, width: int, arguments: argparse.Namespace) -> Report:
+    """Time every contender, and the best rate of convolutions."""
+    half = fast_dtype(torch.device("cpu")) == torch.bfloat16
+    names = [(name, "fp32") for name in arguments.only]
+    names += [(name, "bf16") for name in arguments.only if half and name in IN_HALF]
+    rates = [("best_rate", precision) for precision in ("fp32", "bf16")[: 1 + half]]
+    found = defaultdict(list)
+    with tempfile.TemporaryDirectory() as folder:
+        model = SRGAN.from_pretrained(MODEL)
+        onnx_file = folder + "/model.onnx"
+        if {"onnxruntime", "openvino"} & {*arguments.only}:
+            export(model, Path(onnx_file))
+        for _ in range(arguments.runs):
+            for name, precision in [*rates, *names]:
+                found[name, precision].append(run(name, precision, height, width, arguments.threads, onnx_file))
+    reference = np.array(found[names[0]][0]["thumbnail"])
+    for key in names:
+        difference = np.abs(np.array(found[key][0]["thumbnail"]) - reference).max()
+        if difference > (0.003 if key[1] == "fp32" else 0.1):
+            raise SystemExit(f"{key} computes something else: a difference of {difference:.3f}")
+    seconds = {key: statistics.median(each["seconds"] for each in found[key]) for key in names}
+    best = {precision: max(each["gflops"] for each in found["best_rate", precision]) for _, precision in rates}
+    gflop = count_flop(model.generator, height * width) / 1e9
+    rows = [
+        {
+            "contender": TITLES[name],
+            "precision": precision,
+            "seconds": round(time, 3),
+            **{f"{p} ours is faster": round(time / seconds[OURS, p], 2) for p in best if (OURS, p) in seconds},
+            "GFLOP/s": round(gflop / time, 1),
+            "of the best rate": f"{gflop / time / best[precision]:.0%}",
+            "peak MB": round(max(each["peak_mb"] for each in found[name, precision])),
+        }
+        for (name, precision), time in seconds.items()
+    ]
+    ratios = {
+        precision: {f"{name} {p}": round(time / seconds[OURS, precision], 3) for (name, p), time in seconds.items()}
+        for precision in best
+        if (OURS, precision) in seconds
+    }
+    notes = [f"{gflop:.0f} GFLOP by the plain network; best rate of a convolution here: {best} GFLOP/s"]
+    notes += [] if half else ["bfloat16 is not measured: this processor has neither avx512_bf16 nor amx_bf16"]
+    return {"size": [height, width], "rows": rows, "ratios": ratios, "notes": notes}
+
+
+def streaming(height: int, width: int, arguments: argparse.Namespace) -> Report:
+    """Time the whole picture, bands of several heights, and as many pixels in pictures of 64x64."""
+    model = SRGAN.from_pretrained(MODEL)
+    picture = make_picture(height, width)
+    budgets = [height * width, *(2**power for power in range(12, 17))]
+    upscalers = {f"bands of {budget} pixels": model.upscaler(memory=budget, device="cpu") for budget in budgets}
+    default = model.upscaler(device="cpu")
+    small = [picture[y : y + 64, x : x + 64] for y in range(0, height - 63, 64) for x in range(0, width - 63, 64)]
+    size = default.batch_size(64, 64)
+
+    def whole(upscaler: Any) -> Callable[[], object]:
+        return lambda: upscaler.upscale(picture)
+
+    calls: dict[str, Callable[[], object]] = {name: whole(upscaler) for name, upscaler in upscalers.items()}
+    calls["bands of the default height"] = whole(default)
+    calls[f"{len(small)} pictures of 64x64, {size} at once"] = lambda: [
+        default.upscale_batch(small[i : i + size]) for i in range(0, len(small), size)
+    ]
+    calls[f"{len(small)} pictures of 64x64, one by one"] = lambda: [default.upscale(each) for each in small]
+    default.upscale(picture)
+    times = take_turns(calls, arguments.runs)
+    first = next(iter(times.values()))
+    rows = [
+        {"what": name, "seconds": round(time, 3), "of the whole picture": round(time / first, 3)}
+        for name, time in times.items()
+    ]
+    return {"size": [height, width], "rows": rows, "notes": [f"the default budget is {default.memory} pixels"]}
+
+
+def memory(height: int, width: int, arguments: argparse.Namespace) -> Report:
+    """Measure the peak of the command line, and what the network takes of it at two heights."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = f"{folder}/picture.png"
+        Image.fromarray(make_picture(height, width)).save(source, compress_level=1)
+        command = [sys.executable, "-m", "srgan_hub", "upscale", source, "--threads", str(arguments.threads)]
+        start = time.perf_counter()
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - start
+    if status:
+        raise SystemExit(f"{command} failed with status {status}")
+    # Linux counts in kB.
+    rows = [{"what": "command line, to PNG", "peak MB": round(usage.ru_maxrss * 1024 / 1e6), "s": round(seconds, 1)}]
+    for rows_of_lr in (64, 256):
+        share = run("network_share", "fp32", rows_of_lr, width, arguments.threads, "")["share_mb"]
+        rows.append({"what": f"the network's share, {rows_of_lr} x {width}", "peak MB": round(share), "s": ""})
+    return {"size": [height, width], "rows": rows, "notes": []}
+
+
+def startup(height: int, width: int, arguments: argparse.Namespace) -> Report:
+    """Time imports, and the command line with a small picture."""
+    weights = bundled(MODEL) / WEIGHTS
+    codes = {
+        "import torch": "import torch",
+        "import srgan_hub": "import srgan_hub",
+        "import torch, load the weights": f"import torch, safetensors.torch as s; s.load_file({str(weights)!r})",
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        source = f"{folder}/picture.png"
+        Image.fromarray(make_picture(height, width)).save(source)
+        commands = {name: ["-c", code] for name, code in codes.items()}
+        commands[f"upscale {height}x{width}"] = ["-m", "srgan_hub", "upscale", source, "--overwrite"]
+        calls = {
+            name: lambda c=command: subprocess.run([sys.executable, *c], check=True, capture_output=True)  # type: ignore[misc]
+            for name, command in commands.items()
+        }
+        for call in calls.values():
+            call()
+        times = take_turns(calls, arguments.runs)
+    rows = [{"what": name, "seconds": round(time, 2)} for name, time in times.items()]
+    torch_alone, ours, loaded, upscaled = times.values()
+    notes = [
+        f"srgan_hub takes {ours - torch_alone:.2f} s beside torch",
+        f"the command line takes {upscaled / loaded:.2f} times as long as importing torch and loading the weights",
+    ]
+    return {"size": [height, width], "rows": rows, "notes": notes}
+
+
+def run(name: str, precision: str, height: int, width: int, threads: int, onnx_file: str) -> dict[str, Any]:
+    """Run a contender in a process of its own."""
+    command = [sys.executable, str(FOLDER / "contenders.py"), name, precision, str(height), str(width), str(threads)]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    done = subprocess.run([*command, onnx_file], capture_output=True, text=True, env=environment)
+    if done.returncode:
+        raise SystemExit(f"{name} {precision} failed:\n{done.stderr}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def take_turns(calls: dict[str, Callable[[], object]], runs: int) -> dict[str, float]:
+    """Give the median seconds of each call."""
+    times = defaultdict(list)
+    for _ in range(runs):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(each) for name, each in times.items()}
+
+
+def count_flop(network: nn.Module, pixels: int) -> int:
+    """Count the convolutions' multiplications and additions, for so many LR pixels."""
+    flop = 0
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d):
+            flop += 2 * layer.weight.numel() * pixels
+        elif isinstance(layer, nn.PixelShuffle):
+            pixels *= layer.upscale_factor**2
+    return flop
+
+
+def machine(threads: int) -> str:
+    """Name the processor and the versions."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    versions = []
+    for package in ("torch", "onnxruntime", "openvino"):
+        try:
+            versions.append(f"{package} {importlib.metadata.version(package)}")
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return f"{model} ({torch.backends.cpu.get_cpu_capability()}), {threads} threads; {', '.join(versions)}"
+
+
+def to_markdown(report: Report) -> str:
+    height, width = report["size"]
+    columns = list(report["rows"][0])
+    table = [columns, ["---"] * len(columns), *([str(row[column]) for column in columns] for row in report["rows"])]
+    lines = ["| " + " | ".join(cells) + " |" for cells in table]
+    head = f"{height}x{width} LR, median of {report['runs']}. {report['machine']}."
+    return "\n".join([head, "", *lines, "", *(f"* {note}" for note in report["notes"])])
+
+
+if __name__ == "__main__":
+    main()

@@ -21,7 +21,7 @@ from .pictures.pixels import Pixels
 logger = logging.getLogger(__name__)
 
 # How many LR pixels go through the network at once. A GPU needs more, or it waits for its own launches.
-CPU_BUDGET = 32_768
+CPU_BUDGET = 8_192
 GPU_BUDGET = 262_144
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -6,20 +6,23 @@ Two rewrites, both exact up to rounding:
 * The last convolution has three output channels at full size, which starves convolution kernels. After
   ``PixelShuffle(r)`` or a nearest ``Upsample(r)`` it becomes a convolution to ``3 r * r`` channels at ``1 / r`` of the
   size, followed by ``PixelShuffle(r)``: each output phase gets its own kernel. An activation in between moves in front
-  of the shuffle, with its slopes repeated.
+  of the shuffle, with its slopes repeated. Output channels that fill the processor's vectors are computed and dropped.
 """
 
 import copy
 from collections import OrderedDict
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from .layers import keeps_size, repeat_factor
+from .layers import FirstChannels, keeps_size, repeat_factor
 
 # Convolutions with at most this many output channels are rewritten to run before the upsampling.
 FEW_CHANNELS = 4
+# Convolution kernels compute so many output channels at a time, and are slower where they have to mask some.
+VECTOR = 16
 
 
 def fuse(network: nn.Sequential) -> nn.Sequential:
@@ -59,7 +62,9 @@ def _move_tail(layers: Layers) -> Layers:
         moved_act = _before_shuffle(act, factor) if shuffled else act
         if factor and conv.groups == 1 and conv.out_channels <= FEW_CHANNELS and type(act) in (nn.PReLU, nn.LeakyReLU):
             moved_conv = _polyphase(conv, factor, shuffled=shuffled)
-            moved = [(act_name, moved_act), (conv_name, moved_conv), (up_name, nn.PixelShuffle(factor))]
+            used = FirstChannels(conv.out_channels * factor**2)
+            moved = [(act_name, moved_act), (conv_name, moved_conv), (f"{conv_name}_used", used)]
+            moved.append((up_name, nn.PixelShuffle(factor)))
             return layers[:i] + moved + layers[i + 3 :]
     return layers
 
@@ -75,6 +80,8 @@ def _before_shuffle(act: nn.Module, factor: int) -> nn.Module:
 
 def _polyphase(conv: nn.Conv2d, factor: int, *, shuffled: bool) -> nn.Conv2d:
     """Build the convolution on the coarse grid whose pixel-shuffled output is ``conv`` on the fine one.
+
+    It has more output channels, all zero, if that makes a multiple of ``VECTOR``.
 
     ``shuffled``: the fine input is a pixel shuffle of the coarse one, otherwise each coarse pixel repeated.
 
@@ -96,14 +103,17 @@ def _polyphase(conv: nn.Conv2d, factor: int, *, shuffled: bool) -> nn.Conv2d:
                     x, in_x = divmod(px + dx - width // 2, factor)
                     phase = in_y * factor + in_x if shuffled else 0
                     weight[:, py, px, :, phase, rows + y, cols + x] += fine[:, :, dy, dx]
+    outputs = conv.out_channels * factor**2
+    unused = -outputs % VECTOR
     coarse = nn.Conv2d(
         conv.in_channels * phases,
-        conv.out_channels * factor**2,
+        outputs + unused,
         (2 * rows + 1, 2 * cols + 1),
         padding=(rows, cols),
         bias=conv.bias is not None,
     )
-    coarse.weight = nn.Parameter(weight.flatten(3, 4).flatten(0, 2).to(conv.weight))
+    used = weight.flatten(3, 4).flatten(0, 2).to(conv.weight)
+    coarse.weight = nn.Parameter(F.pad(used, (0, 0, 0, 0, 0, 0, 0, unused)))
     if conv.bias is not None:
-        coarse.bias = nn.Parameter(conv.bias.detach().repeat_interleave(factor**2))
+        coarse.bias = nn.Parameter(F.pad(conv.bias.detach().repeat_interleave(factor**2), (0, unused)))
     return coarse

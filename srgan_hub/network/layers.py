@@ -1,4 +1,4 @@
-"""The one building block that torch.nn lacks, and what fusing and streaming both ask about torch's own."""
+"""The building blocks that torch.nn lacks, and what fusing and streaming both ask about torch's own."""
 
 from torch import Tensor, nn
 
@@ -8,6 +8,17 @@ class Residual(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         return x + super().forward(x)
+
+
+class FirstChannels(nn.Module):
+    """The first ``count`` channels of the input."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.count = count
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, : self.count]
 
 
 def keeps_size(layer: nn.Module) -> bool:

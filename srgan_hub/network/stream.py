@@ -10,6 +10,7 @@ the few rows that the next band needs, so nothing is computed twice and there is
 """
 
 import logging
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,12 +18,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import Residual, keeps_size, repeat_factor
+from .layers import FirstChannels, Residual, keeps_size, repeat_factor
 
 logger = logging.getLogger(__name__)
 
 # Layers that look at one row at a time, beside nearest upsampling.
-ROW_BY_ROW = (nn.PReLU, nn.LeakyReLU, nn.Sigmoid, nn.Hardtanh, nn.PixelShuffle)
+ROW_BY_ROW = (nn.PReLU, nn.LeakyReLU, nn.Sigmoid, nn.Hardtanh, nn.PixelShuffle, FirstChannels)
 
 # What a layer keeps between two bands. It belongs to the call that streams, never to the layer.
 State = Any
@@ -66,7 +67,8 @@ def stream(
     Args:
         network: a fused generator.
         lr: (N, C, H, W). It may lie elsewhere and be of another type than the network takes, if ``load`` converts it.
-        band: rows of ``lr`` in a push, at most: the picture is divided evenly.
+        band: rows of ``lr`` in a push, at most: the picture is divided evenly. Where the network has enlarged them,
+            about as many pixels go on at once.
         load: turns rows of ``lr`` into the network's input, (N, 3, rows, W) in [0, 1].
 
     Raises:
@@ -85,7 +87,9 @@ def stream(
         with torch.inference_mode():
             try:
                 seen = lr[:, :, top:bottom]
-                state, rows = push(network, state, load(seen) if load else seen, last=bottom == height)
+                seen = load(seen) if load else seen
+                most = len(seen) * band * seen.shape[3]
+                state, rows = _push_sequence(network, state, seen, bottom == height, most)
             except (RuntimeError, MemoryError) as error:
                 if band == 1 or not _is_out_of_memory(error):
                     raise
@@ -117,14 +121,24 @@ def receptive_radius(network: nn.Sequential, radius: int = 0) -> int:
 
 
 def _push_sequence(
-    layers: nn.Sequential, states: State, rows: Tensor | None, last: bool
+    layers: nn.Sequential, states: State, rows: Tensor | None, last: bool, most: float = math.inf
 ) -> tuple[State, Tensor | None]:
-    states = states or [None] * len(layers)
-    after = []
-    for layer, state in zip(layers, states, strict=True):
-        state, rows = push(layer, state, rows, last=last)
-        after.append(state)
-    return after, rows
+    """Push rows through layers, in pieces of about ``most`` pixels.
+
+    There are more where the network has enlarged the picture, and where the rows that waited come out at its end.
+    """
+    states = [*states] if states else [None] * len(layers)
+    for i, layer in enumerate(layers):
+        count = 0 if rows is None else min(rows.shape[2], round(rows[:, 0].numel() / most))
+        if rows is not None and count > 1:
+            done = []
+            for piece in (pieces := rows.tensor_split(count, dim=2)):
+                ends = last and piece is pieces[-1]
+                states[i:], ready = _push_sequence(layers[i:], states[i:], piece, ends, most)
+                done += [] if ready is None else [ready]
+            return states, torch.cat(done, dim=2) if done else None
+        states[i], rows = push(layer, states[i], rows, last=last)
+    return states, rows
 
 
 def _push_conv(conv: nn.Conv2d, kept: State, rows: Tensor | None, last: bool) -> tuple[State, Tensor | None]:
@@ -152,11 +166,16 @@ def _zero_rows(like: Tensor, count: int) -> Tensor:
 
 
 def _push_residual(block: Residual, state: State, rows: Tensor | None, last: bool) -> tuple[State, Tensor | None]:
-    inner, waiting = state or (None, None)
-    parts = [part for part in (waiting, rows) if part is not None]
-    waiting = torch.cat(parts, dim=2) if len(parts) == 2 else (parts or [None])[0]
+    inner, waiting = state or (None, [])
     inner, ready = _push_sequence(block, inner, rows, last)
+    waiting = waiting if rows is None else [*waiting, rows]
     if ready is None:
         return (inner, waiting), None
-    count = ready.shape[2]
-    return (inner, waiting[:, :, count:].clone()), waiting[:, :, :count] + ready
+    top, left = 0, []
+    for part in waiting:
+        count = min(part.shape[2], ready.shape[2] - top)
+        ready[:, :, top : top + count] += part[:, :, :count]
+        top += count
+        if count < part.shape[2]:
+            left.append(part[:, :, count:].clone() if count else part)
+    return (inner, left), ready

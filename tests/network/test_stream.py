@@ -71,6 +71,23 @@ def test_each_row_is_computed_once(lively, monkeypatch):
     assert sum(rows) == at_lr + at_double
 
 
+def test_the_band_bounds_the_pixels_at_double_size_too(lively, monkeypatch):
+    """Also at the end of the picture, when all rows that waited in the network come out."""
+    network = fuse(lively(num_blocks=9))
+    pixels = []
+    convolve = nn.functional.conv2d
+
+    def spy(x, *args, **kwargs):
+        result = convolve(x, *args, **kwargs)
+        if result.shape[3] == 16:
+            pixels.append(result.shape[2] * 16)
+        return result
+
+    monkeypatch.setattr(nn.functional, "conv2d", spy)
+    list(stream(network, torch.rand(1, 3, 48, 8), band=8))
+    assert len(pixels) > 20 and max(pixels) <= 1.5 * 8 * 8 + 2 * 16  # what the last convolution's padding adds
+
+
 def kept_bytes(state):
     if isinstance(state, torch.Tensor):
         return state.untyped_storage().nbytes()  # what a view keeps alive counts whole

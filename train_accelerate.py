@@ -24,6 +24,7 @@ import sys
 import threading
 import time
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -44,6 +45,7 @@ from srgan_hub import SRGAN, metrics
 from srgan_hub.card import inherit, make_eval_results
 from srgan_hub.names import resolve
 from srgan_hub.network.discriminator import Discriminator, build_patch_discriminator
+from srgan_hub.network.fuse import PolyphaseTail
 from srgan_hub.pictures import files
 from srgan_hub.pictures.resize import bicubic
 from srgan_hub.publish import PublishError, push
@@ -365,7 +367,7 @@ def build_run(args: argparse.Namespace, accelerator: Accelerator, model: SRGAN |
     generator.train()
     if args.freeze_bn:
         freeze_batch_norm(generator)
-    networks: dict[str, nn.Module] = {"generator": generator}
+    networks: dict[str, nn.Module] = {"generator": PolyphaseTail(OrderedDict(generator.named_children()))}
     rates = {"generator": args.learning_rate, "discriminator": args.discriminator_learning_rate}
     if args.stage == "gan":
         discriminator = build_discriminator(args).train()

@@ -11,10 +11,11 @@ Two rewrites, both exact up to rounding:
 
 import copy
 from collections import OrderedDict
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from .layers import FirstChannels, keeps_size, repeat_factor
@@ -37,7 +38,7 @@ def fuse(network: nn.Sequential) -> nn.Sequential:
     return copy.deepcopy(fused).eval().requires_grad_(False)
 
 
-Layers = list[tuple[str, nn.Module]]
+Layers = list[tuple[str, Any]]
 
 
 def _fold_batch_norm(layers: Layers) -> Layers:
@@ -53,67 +54,94 @@ def _fold_batch_norm(layers: Layers) -> Layers:
 
 
 def _move_tail(layers: Layers) -> Layers:
-    for i in range(len(layers) - 2):
-        (up_name, up), (act_name, act), (conv_name, conv) = layers[i : i + 3]
-        if not isinstance(conv, nn.Conv2d) or not keeps_size(conv):
-            continue
-        shuffled = type(up) is nn.PixelShuffle
-        factor = up.upscale_factor if isinstance(up, nn.PixelShuffle) else repeat_factor(up)
-        moved_act = _before_shuffle(act, factor) if shuffled else act
-        if factor and conv.groups == 1 and conv.out_channels <= FEW_CHANNELS and type(act) in (nn.PReLU, nn.LeakyReLU):
-            moved_conv = _polyphase(conv, factor, shuffled=shuffled)
-            used = FirstChannels(conv.out_channels * factor**2)
-            moved = [(act_name, moved_act), (conv_name, moved_conv), (f"{conv_name}_used", used)]
-            moved.append((up_name, nn.PixelShuffle(factor)))
-            return layers[:i] + moved + layers[i + 3 :]
-    return layers
+    at = _find_tail([layer for _, layer in layers])
+    if at is None:
+        return layers
+    (up_name, up), (act_name, act), (conv_name, conv) = layers[at : at + 3]
+    factor = _factor(up)
+    if isinstance(act, nn.PReLU):
+        slopes = _slopes(act, up)
+        act = nn.PReLU(len(slopes))
+        act.weight = nn.Parameter(slopes.detach())
+    weight, bias = _polyphase(conv, up)
+    outputs, inputs, height, width = weight.shape
+    size, padding = (height, width), (height // 2, width // 2)
+    coarse = nn.Conv2d(inputs, outputs, size, padding=padding, bias=bias is not None)
+    coarse.weight = nn.Parameter(weight.detach())
+    if bias is not None:
+        coarse.bias = nn.Parameter(bias.detach())
+    moved: Layers = [(act_name, act), (conv_name, coarse)]
+    moved.append((f"{conv_name}_used", FirstChannels(conv.out_channels * factor**2)))
+    moved.append((up_name, nn.PixelShuffle(factor)))
+    return layers[:at] + moved + layers[at + 3 :]
 
 
-def _before_shuffle(act: nn.Module, factor: int) -> nn.Module:
-    """Build the activation that does before a pixel shuffle what ``act`` does after it."""
-    if not isinstance(act, nn.PReLU) or act.num_parameters == 1:
-        return act
-    moved = nn.PReLU(act.num_parameters * factor**2)
-    moved.weight = nn.Parameter(act.weight.detach().repeat_interleave(factor**2))
-    return moved
+class PolyphaseTail(nn.Sequential):
+    """For training: the same layers, of which the last convolution is computed as ``fuse`` computes it.
 
-
-def _polyphase(conv: nn.Conv2d, factor: int, *, shuffled: bool) -> nn.Conv2d:
-    """Build the convolution on the coarse grid whose pixel-shuffled output is ``conv`` on the fine one.
-
-    It has more output channels, all zero, if that makes a multiple of ``VECTOR``.
-
-    ``shuffled``: the fine input is a pixel shuffle of the coarse one, otherwise each coarse pixel repeated.
-
-    The output at fine row ``factor * Y + p`` reads fine rows ``factor * Y + p + d``. Dividing ``p + d`` by ``factor``
-    gives the coarse row as quotient and the input's phase as remainder. Columns likewise.
+    The parameters and their names stay, and their gradients are the same up to rounding.
     """
+
+    def forward(self, x: Tensor) -> Tensor:
+        layers = [*self]
+        at = _find_tail(layers)
+        if at is None:
+            return super().forward(x)
+        for layer in layers[:at]:
+            x = layer(x)
+        up, act, conv = layers[at : at + 3]
+        x = F.prelu(x, _slopes(act, up)) if isinstance(act, nn.PReLU) else act(x)
+        weight, bias = _polyphase(conv, up)
+        x = F.conv2d(x, weight, bias, padding=(weight.shape[2] // 2, weight.shape[3] // 2))
+        x = F.pixel_shuffle(x[:, : conv.out_channels * _factor(up) ** 2], _factor(up))
+        for layer in layers[at + 3 :]:
+            x = layer(x)
+        return x
+
+
+def _factor(up: nn.Module) -> int:
+    return up.upscale_factor if type(up) is nn.PixelShuffle else repeat_factor(up)
+
+
+def _find_tail(layers: list[nn.Module]) -> int | None:
+    """Find an upsampling with an activation and a convolution to few channels behind it."""
+    for i in range(len(layers) - 2):
+        up, act, conv = layers[i : i + 3]
+        few = (
+            isinstance(conv, nn.Conv2d) and keeps_size(conv) and conv.groups == 1 and conv.out_channels <= FEW_CHANNELS
+        )
+        if few and _factor(up) and type(act) in (nn.PReLU, nn.LeakyReLU):
+            return i
+    return None
+
+
+def _slopes(act: nn.PReLU, up: nn.Module) -> Tensor:
+    """Give the slopes that do before the upsampling what those of ``act`` do after it."""
+    if type(up) is not nn.PixelShuffle or act.num_parameters == 1:
+        return act.weight
+    return act.weight.repeat_interleave(up.upscale_factor**2)
+
+
+def _polyphase(conv: nn.Conv2d, up: nn.Module) -> tuple[Tensor, Tensor | None]:
+    """Give weight and bias of the convolution before the upsampling whose pixel-shuffled output is that of ``conv``.
+
+    There are more output channels, all zero, if that makes a multiple of ``VECTOR``.
+
+    The output at fine row ``factor * Y + p`` reads fine rows around it. So its kernel is that of ``conv``, placed ``p``
+    rows lower in a window of whole coarse rows; columns likewise. Unshuffled, the window's pixels become channels.
+    """
+    factor = _factor(up)
     height, width = conv.kernel_size
     rows, cols = ((k // 2 + factor - 1) // factor for k in (height, width))
-    phases = factor**2 if shuffled else 1
-    weight = torch.zeros(
-        conv.out_channels, factor, factor, conv.in_channels, phases, 2 * rows + 1, 2 * cols + 1, dtype=torch.float64
-    )
-    fine = conv.weight.detach().double()
-    for py in range(factor):
-        for px in range(factor):
-            for dy in range(height):
-                for dx in range(width):
-                    y, in_y = divmod(py + dy - height // 2, factor)
-                    x, in_x = divmod(px + dx - width // 2, factor)
-                    phase = in_y * factor + in_x if shuffled else 0
-                    weight[:, py, px, :, phase, rows + y, cols + x] += fine[:, :, dy, dx]
-    outputs = conv.out_channels * factor**2
-    unused = -outputs % VECTOR
-    coarse = nn.Conv2d(
-        conv.in_channels * phases,
-        outputs + unused,
-        (2 * rows + 1, 2 * cols + 1),
-        padding=(rows, cols),
-        bias=conv.bias is not None,
-    )
-    used = weight.flatten(3, 4).flatten(0, 2).to(conv.weight)
-    coarse.weight = nn.Parameter(F.pad(used, (0, 0, 0, 0, 0, 0, 0, unused)))
-    if conv.bias is not None:
-        coarse.bias = nn.Parameter(F.pad(conv.bias.detach().repeat_interleave(factor**2), (0, unused)))
-    return coarse
+    kernels = []
+    for y in range(factor):
+        for x in range(factor):
+            top, left = rows * factor + y - height // 2, cols * factor + x - width // 2
+            bottom, right = (2 * rows + 1) * factor - top - height, (2 * cols + 1) * factor - left - width
+            kernels.append(F.pixel_unshuffle(F.pad(conv.weight, (left, right, top, bottom)), factor))
+    weight = torch.stack(kernels, dim=1).flatten(0, 1)
+    if type(up) is not nn.PixelShuffle:  # all pixels that were one
+        weight = weight.unflatten(1, (conv.in_channels, factor**2)).sum(2)
+    unused = -len(weight) % VECTOR
+    bias = None if conv.bias is None else F.pad(conv.bias.repeat_interleave(factor**2), (0, unused))
+    return F.pad(weight, (0, 0, 0, 0, 0, 0, 0, unused)), bias

@@ -1,10 +1,11 @@
 import copy
+from collections import OrderedDict
 
 import pytest
 import torch
 from torch import nn
 
-from srgan_hub.network.fuse import fuse
+from srgan_hub.network.fuse import PolyphaseTail, fuse
 from srgan_hub.network.layers import Residual
 
 
@@ -83,3 +84,25 @@ def test_residual_stays_residual():
     x = torch.randn(1, 2, 4, 4)
     assert [type(layer) for layer in fuse(network)[0]] == [nn.Conv2d]
     torch.testing.assert_close(fuse(network)(x), network(x), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("options", [{}, {"scale": 3}, {"upsampler": "nearest"}, {"scale": 2, "channels": 5}])
+def test_training_tail_has_the_same_names_outputs_and_gradients(options, lively):
+    network = lively(**options).double().train()
+    other = PolyphaseTail(OrderedDict(copy.deepcopy(network).named_children()))
+    assert list(other.state_dict()) == list(network.state_dict())
+    lr = torch.rand(2, 3, 7, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    results = []
+    for each in (network, other):
+        sr = each(lr)
+        (sr * torch.linspace(-1, 1, sr.numel()).view_as(sr)).sum().backward()
+        results.append([sr.detach(), *(parameter.grad for parameter in each.parameters())])
+    for expected, got in zip(*results, strict=True):
+        assert expected.abs().max() > 0
+        torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_training_tail_of_a_network_that_cannot_be_moved():
+    network = nn.Sequential(nn.Conv2d(3, 12, 3, padding=1), nn.PixelShuffle(2))
+    x = torch.rand(1, 3, 4, 4)
+    assert torch.equal(PolyphaseTail(OrderedDict(network.named_children()))(x), network(x))

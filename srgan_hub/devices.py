@@ -35,6 +35,16 @@ def fast_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
+def keep_freed_memory() -> None:
+    """Make glibc keep the memory of freed tensors for the next ones.
+
+    By default it hands large blocks back to the system and gets them again, page by page and zeroed, for every band of
+    rows. The size up to which it keeps them grows with the largest block that was freed, to 32 MiB. This one is never
+    touched, so it costs nothing; other allocators do not mind.
+    """
+    torch.empty(2**25 - 2**16, dtype=torch.uint8)
+
+
 @contextlib.contextmanager
 def exact_float32() -> Iterator[None]:
     """Forbid TensorFloat-32, the default of CUDA convolutions, which has ten bits where float32 has 23."""

@@ -12,9 +12,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from .devices import exact_float32, fast_dtype, find_device, to_host
+from .devices import exact_float32, fast_dtype, find_device, keep_freed_memory, to_host
 from .network.fuse import fuse
 from .network.stream import receptive_radius, stream
+from .network.winograd import use_winograd
 from .pictures import files
 from .pictures.pixels import Pixels
 
@@ -64,10 +65,12 @@ class Upscaler:
         self.device = find_device(device)
         self.band = band
         self.memory = memory or (CPU_BUDGET if self.device.type == "cpu" else GPU_BUDGET)
+        if self.device.type == "cpu":
+            keep_freed_memory()
         fused = fuse(generator).to(self.device).to(memory_format=torch.channels_last)
         # The last layer runs in float32, behind the check that half precision has not overflowed.
-        self._to_range = fused[-1]
-        self._networks = {torch.float32: fused[:-1]}
+        self._fused, self._to_range = fused[:-1], fused[-1]
+        self._networks: dict[torch.dtype, nn.Sequential] = {}
         self._radius = receptive_radius(fused)
 
     def upscale(self, picture: Any, *, progress: Progress | None = None) -> Any:
@@ -214,7 +217,12 @@ class Upscaler:
 
     def _network(self, dtype: torch.dtype) -> nn.Sequential:
         if dtype not in self._networks:
-            self._networks[dtype] = copy.deepcopy(self._networks[torch.float32]).to(dtype)
+            if dtype != torch.float32:
+                self._networks[dtype] = copy.deepcopy(self._fused).to(dtype)
+            elif self.device.type == "cpu":
+                self._networks[dtype] = use_winograd(self._fused)
+            else:
+                self._networks[dtype] = self._fused
         return self._networks[dtype]
 
 

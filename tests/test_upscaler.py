@@ -8,6 +8,7 @@ from PIL import Image
 from srgan_hub import SRGAN, bundled, devices
 from srgan_hub.network import stream as streaming
 from srgan_hub.network.fuse import fuse
+from srgan_hub.network.winograd import WinogradConv2d
 from srgan_hub.pictures.files import PictureError
 from srgan_hub.upscaler import Upscaler
 
@@ -262,3 +263,12 @@ def test_a_broken_file_is_a_picture_error(model, tmp_path):
     (tmp_path / "a.png").write_text("no")
     with pytest.raises(PictureError, match="not a picture"):
         model.upscale(tmp_path / "a.png")
+
+
+def test_winograd_is_for_float32_alone():
+    upscaler = SRGAN(channels=48, num_blocks=1).upscaler(device="cpu")
+    counts = [
+        sum(isinstance(layer, WinogradConv2d) for layer in upscaler._network(dtype).modules())
+        for dtype in (torch.float32, torch.bfloat16)
+    ]
+    assert counts == [5, 0]

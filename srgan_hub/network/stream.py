@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .layers import FirstChannels, Residual, keeps_size, repeat_factor
+from .winograd import WinogradConv2d
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ def push(layer: nn.Module, state: State, rows: Tensor | None, *, last: bool) -> 
         return _push_residual(layer, state, rows, last)
     if type(layer) is nn.Sequential:
         return _push_sequence(layer, state, rows, last)
-    if isinstance(layer, nn.Conv2d) and keeps_size(layer):
+    if isinstance(layer, WinogradConv2d) or (isinstance(layer, nn.Conv2d) and keeps_size(layer)):
         return _push_conv(layer, state, rows, last)
     if type(layer) in ROW_BY_ROW or repeat_factor(layer):
         return None, None if rows is None else layer(rows)
@@ -111,7 +112,7 @@ def receptive_radius(network: nn.Sequential, radius: int = 0) -> int:
     for layer in reversed(network):
         if isinstance(layer, nn.Sequential):
             radius = receptive_radius(layer, radius)
-        elif isinstance(layer, nn.Conv2d):
+        elif isinstance(layer, (nn.Conv2d, WinogradConv2d)):
             radius += layer.kernel_size[0] // 2
         elif isinstance(layer, nn.PixelShuffle):
             radius = -(-radius // layer.upscale_factor)
@@ -141,21 +142,30 @@ def _push_sequence(
     return states, rows
 
 
-def _push_conv(conv: nn.Conv2d, kept: State, rows: Tensor | None, last: bool) -> tuple[State, Tensor | None]:
+def _push_conv(
+    conv: nn.Conv2d | WinogradConv2d, kept: State, rows: Tensor | None, last: bool
+) -> tuple[State, Tensor | None]:
     if rows is None and not last:
         return kept, None
-    reach, side = conv.kernel_size[0] // 2, conv.kernel_size[1] // 2
+    reach = conv.kernel_size[0] // 2
     parts = [part for part in (kept, rows) if part is not None]
     if kept is None:
         parts.insert(0, _zero_rows(parts[0], reach))
     if last:
         parts.append(_zero_rows(parts[0], reach))
-    seen = torch.cat(parts, dim=2)
     ready = None
-    if seen.shape[2] > 2 * reach:
-        ready = F.conv2d(seen, conv.weight, conv.bias, padding=(0, side), groups=conv.groups)
+    if sum(part.shape[2] for part in parts) > 2 * reach:
+        ready = conv.convolve(parts) if isinstance(conv, WinogradConv2d) else _convolve(conv, parts)
+    if last:
+        return None, ready
+    seen = parts[-1] if parts[-1].shape[2] >= 2 * reach else torch.cat(parts, dim=2)
     # A clone, since a view would keep the whole band in memory.
     return seen[:, :, max(0, seen.shape[2] - 2 * reach) :].clone(), ready
+
+
+def _convolve(conv: nn.Conv2d, parts: list[Tensor]) -> Tensor:
+    side = conv.kernel_size[1] // 2
+    return F.conv2d(torch.cat(parts, dim=2), conv.weight, conv.bias, padding=(0, side), groups=conv.groups)
 
 
 def _zero_rows(like: Tensor, count: int) -> Tensor:

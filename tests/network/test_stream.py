@@ -13,6 +13,7 @@ from srgan_hub.network.fuse import fuse
 from srgan_hub.network.generator import OUTPUTS, TRUNK_ENDS
 from srgan_hub.network.layers import Residual
 from srgan_hub.network.stream import push, receptive_radius, stream
+from srgan_hub.network.winograd import use_winograd
 
 
 def streamed(network, lr, band):
@@ -28,6 +29,8 @@ def test_streamed_equals_whole(lively, data):
     size = draw(st.integers(1, 3)), 3, draw(st.integers(1, 40)), draw(st.integers(1, 12))
     ends = {"trunk_end": draw(st.sampled_from(TRUNK_ENDS)), "output": draw(st.sampled_from(OUTPUTS))}
     network = fuse(lively(scale=scale, upsampler=upsampler, channels=channels, num_blocks=num_blocks, **ends))
+    if draw(st.booleans()):
+        network = use_winograd(network, min_channels=1)
     lr = torch.rand(size, generator=torch.Generator().manual_seed(draw(st.integers(0, 9))))
     if draw(st.booleans()):
         network, lr = network.to(memory_format=torch.channels_last), lr.to(memory_format=torch.channels_last)
@@ -38,8 +41,10 @@ def test_streamed_equals_whole(lively, data):
 
 @pytest.mark.parametrize("name", ["srgan-x4", "srresnet-x4"])
 @pytest.mark.parametrize("band", [1, 7, 40])
-def test_bundled_weights_give_the_same_picture_to_the_bit(name, band):
+@pytest.mark.parametrize("winograd", [False, True])
+def test_bundled_weights_give_the_same_picture_to_the_bit(name, band, winograd):
     network = fuse(SRGAN.from_pretrained(name).generator).to(memory_format=torch.channels_last)
+    network = use_winograd(network) if winograd else network
     with Image.open(bundled(name).parent.parent / "examples" / "cat.png") as cat:
         array = np.asarray(cat.crop((20, 30, 180, 80)))
     lr = torch.from_numpy(array / np.float32(255)).permute(2, 0, 1)[None]  # channels last already

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from .layers import FirstChannels, keeps_size, repeat_factor
 
@@ -31,11 +31,15 @@ def fuse(network: nn.Sequential) -> nn.Sequential:
 
     Batch norm is taken in evaluation mode. The network itself is left as it is; nothing is shared with the result.
     """
-    layers = [
+    layers: Layers = [
         (name, fuse(layer) if isinstance(layer, nn.Sequential) else layer) for name, layer in network.named_children()
     ]
-    fused = type(network)(OrderedDict(_move_tail(_fold_batch_norm(layers))))
-    return copy.deepcopy(fused).eval().requires_grad_(False)
+    theirs = set(network.children())
+    fused = OrderedDict(
+        (name, copy.deepcopy(layer) if layer in theirs else layer)
+        for name, layer in _move_tail(_fold_batch_norm(layers))
+    )
+    return type(network)(fused).eval().requires_grad_(False)
 
 
 Layers = list[tuple[str, Any]]
@@ -46,8 +50,12 @@ def _fold_batch_norm(layers: Layers) -> Layers:
     for name, layer in layers:
         conv_name, conv = folded[-1] if folded else ("", None)
         if isinstance(layer, nn.BatchNorm2d) and isinstance(conv, nn.Conv2d):
-            # torch folds only what is in evaluation mode, and the network may be in training.
-            folded[-1] = conv_name, fuse_conv_bn_eval(copy.deepcopy(conv).eval(), copy.deepcopy(layer).eval())
+            assert layer.running_mean is not None and layer.running_var is not None
+            both = copy.deepcopy(conv)
+            both.weight, both.bias = fuse_conv_bn_weights(
+                conv.weight, conv.bias, layer.running_mean, layer.running_var, layer.eps, layer.weight, layer.bias
+            )
+            folded[-1] = conv_name, both
         else:
             folded.append((name, layer))
     return folded

@@ -9,6 +9,7 @@ The transforms are products with matrices of 6 x 8 numbers, whatever the picture
 sum. It repays from 48 channels on; in half precision the errors would be too large.
 """
 
+import functools
 from collections import OrderedDict
 from collections.abc import Sequence
 
@@ -117,6 +118,7 @@ def _gather(parts: Sequence[Tensor], rows: int, tiles: int) -> Tensor:
     return columns
 
 
+@functools.cache
 def toom_cook() -> tuple[Tensor, Tensor, Tensor]:
     """Give the matrices of Toom and Cook's algorithm in float64.
 

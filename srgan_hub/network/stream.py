@@ -11,7 +11,7 @@ the few rows that the next band needs, so nothing is computed twice and there is
 
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -30,31 +30,69 @@ ROW_BY_ROW = (nn.PReLU, nn.LeakyReLU, nn.Sigmoid, nn.Hardtanh, nn.PixelShuffle, 
 State = Any
 
 
-def push(layer: nn.Module, state: State, rows: Tensor | None, *, last: bool) -> tuple[State, Tensor | None]:
+class Budget:
+    """How many pixels go through a layer at once, which is less after memory has run out."""
+
+    def __init__(self, pixels: float = math.inf) -> None:
+        self.pixels = pixels
+
+    def rows(self, picture: Tensor) -> int:
+        """Give the rows of a picture (N, C, H, W) that go at once: at least one."""
+        return int(max(1, min(picture.shape[2], self.pixels / picture[:, 0, 0].numel())))
+
+    def divide(self, rows: Tensor | None) -> Sequence[Tensor | None]:
+        """Cut rows into even pieces of about so many pixels."""
+        if rows is None:
+            return [None]
+        return rows.tensor_split(max(1, min(rows.shape[2], round(rows[:, 0].numel() / self.pixels))), dim=2)
+
+    def lower(self, rows: Tensor | None, error: Exception) -> None:
+        """Take half of these rows from now on, if memory ran out with them; else raise the error again."""
+        if rows is None or rows.shape[2] == 1 or not _is_out_of_memory(error):
+            raise error
+        half = -(-rows.shape[2] // 2)
+        self.pixels = half * rows[:, 0, 0].numel()
+        logger.warning("out of memory: going on with pieces of %d pixels", self.pixels)
+
+
+def push(
+    layer: nn.Module, state: State, rows: Tensor | None, *, last: bool, budget: Budget | None = None
+) -> tuple[State, list[Tensor]]:
     """Push the next rows of a picture through a layer, or through a whole network.
 
     Args:
         layer: a fused generator, or one of its layers.
-        state: what the previous push returned; None before the first one. It is never changed in place: a push that
-            failed can be repeated with the same state.
-        rows: (N, C, rows, W), or None where an earlier layer has nothing ready yet.
+        state: what the previous push returned, which this one may write over; None before the first one.
+        rows: (N, C, rows, W), or None where the picture ends and no rows are left.
         last: whether the picture ends with these rows.
+        budget: how much goes through a layer of a network at once (default: all).
 
     Returns:
-        The new state, and the output rows that are complete by now, or None.
+        The new state, and the output rows that are complete by now, in pieces from top to bottom.
 
     Raises:
         TypeError: the layer is of a kind that cannot be streamed.
     """
+    if state is None:
+        _check(layer)
+    budget = budget or Budget()
     if type(layer) is Residual:
-        return _push_residual(layer, state, rows, last)
+        return _push_residual(layer, state, rows, last, budget)
     if type(layer) is nn.Sequential:
-        return _push_sequence(layer, state, rows, last)
-    if isinstance(layer, WinogradConv2d) or (isinstance(layer, nn.Conv2d) and keeps_size(layer)):
+        state = state or [None] * len(layer)
+        return state, _push_through(layer, state, 0, rows, last, budget)
+    if isinstance(layer, (nn.Conv2d, WinogradConv2d)):
         return _push_conv(layer, state, rows, last)
-    if type(layer) in ROW_BY_ROW or repeat_factor(layer):
-        return None, None if rows is None else layer(rows)
-    raise TypeError(f"cannot stream {layer}: only the fused generator's layers are known to work row by row")
+    return None, [] if rows is None else [layer(rows)]
+
+
+def _check(layer: nn.Module) -> None:
+    """Raise TypeError unless the layer, and each within it, is of a kind that can be streamed."""
+    if type(layer) in (nn.Sequential, Residual):
+        for inner in layer.children():
+            _check(inner)
+    elif not (type(layer) in (*ROW_BY_ROW, WinogradConv2d) or keeps_size(layer) or repeat_factor(layer)):
+        raise TypeError(f"cannot stream {layer}: only the fused generator's layers are known to work row by row")
 
 
 def stream(
@@ -63,7 +101,7 @@ def stream(
     """Yield the network's output for a picture as bands of rows, from top to bottom.
 
     Put together they are the output for the whole picture. The bands differ in height, since the network looks ahead.
-    Where memory runs out, the push is repeated with bands of half the height; what was yielded before stands.
+    Where memory runs out in a layer, that layer and all that follows takes half as many rows at once.
 
     Args:
         network: a fused generator.
@@ -78,7 +116,7 @@ def stream(
     """
     if band < 1:
         raise ValueError(f"band must be at least one row, got {band}")
-    state: State = None
+    budget, state = Budget(), None
     top, height = 0, lr.shape[2]
     # No small remainder at the end: for few pixels PyTorch may take other kernels, which round the last bit otherwise.
     band = -(-height // -(-height // band))
@@ -86,21 +124,14 @@ def stream(
         bottom = min(top + band, height)
         # Entered anew for each band: around the yield it would hold the caller in inference mode.
         with torch.inference_mode():
-            try:
-                seen = lr[:, :, top:bottom]
-                seen = load(seen) if load else seen
-                most = len(seen) * band * seen.shape[3]
-                state, rows = _push_sequence(network, state, seen, bottom == height, most)
-            except (RuntimeError, MemoryError) as error:
-                if band == 1 or not _is_out_of_memory(error):
-                    raise
-                band = -(-band // 2)
-                logger.warning("out of memory: going on with bands of %d rows", band)
-                rows = None
-                continue
+            seen = lr[:, :, top:bottom]
+            seen = load(seen) if load else seen
+            if state is None:
+                budget.pixels = len(seen) * band * seen.shape[3]
+            state, ready = push(network, state, seen, last=bottom == height, budget=budget)
+            band = min(band, budget.rows(seen))
         top = bottom
-        if rows is not None:
-            yield rows
+        yield from ready
 
 
 def _is_out_of_memory(error: Exception) -> bool:
@@ -121,46 +152,55 @@ def receptive_radius(network: nn.Sequential, radius: int = 0) -> int:
     return radius
 
 
-def _push_sequence(
-    layers: nn.Sequential, states: State, rows: Tensor | None, last: bool, most: float = math.inf
-) -> tuple[State, Tensor | None]:
-    """Push rows through layers, in pieces of about ``most`` pixels.
+def _push_through(
+    layers: nn.Sequential, states: list[State], start: int, rows: Tensor | None, last: bool, budget: Budget
+) -> list[Tensor]:
+    """Push rows through the layers from ``start`` on, in pieces that fit the budget.
 
-    There are more where the network has enlarged the picture, and where the rows that waited come out at its end.
+    There are more pixels than in the band where the network has enlarged the picture, and where the rows that waited
+    come out at its end.
     """
-    states = [*states] if states else [None] * len(layers)
-    for i, layer in enumerate(layers):
-        count = 0 if rows is None else min(rows.shape[2], round(rows[:, 0].numel() / most))
-        if rows is not None and count > 1:
-            done = []
-            for piece in (pieces := rows.tensor_split(count, dim=2)):
-                ends = last and piece is pieces[-1]
-                states[i:], ready = _push_sequence(layers[i:], states[i:], piece, ends, most)
-                done += [] if ready is None else [ready]
-            return states, torch.cat(done, dim=2) if done else None
-        states[i], rows = push(layer, states[i], rows, last=last)
-    return states, rows
+    if start == len(layers):
+        return [] if rows is None else [rows]
+    layer, done = layers[start], []
+    pieces = [*budget.divide(rows)]
+    while pieces:
+        piece = pieces.pop(0)
+        ends = last and not pieces
+        try:
+            states[start], ready = push(layer, states[start], piece, last=ends, budget=budget)
+        except (RuntimeError, MemoryError) as error:
+            if isinstance(layer, nn.Sequential):  # its own layers have done what could be done
+                raise
+            budget.lower(piece, error)
+            pieces = [*budget.divide(piece), *pieces]
+            continue
+        for number, each in enumerate(ready, 1):
+            done += _push_through(layers, states, start + 1, each, ends and number == len(ready), budget)
+        if ends and not ready:
+            done += _push_through(layers, states, start + 1, None, True, budget)
+    return done
 
 
 def _push_conv(
     conv: nn.Conv2d | WinogradConv2d, kept: State, rows: Tensor | None, last: bool
-) -> tuple[State, Tensor | None]:
-    if rows is None and not last:
-        return kept, None
+) -> tuple[State, list[Tensor]]:
     reach = conv.kernel_size[0] // 2
     parts = [part for part in (kept, rows) if part is not None]
     if kept is None:
         parts.insert(0, _zero_rows(parts[0], reach))
     if last:
         parts.append(_zero_rows(parts[0], reach))
-    ready = None
+    ready = []
     if sum(part.shape[2] for part in parts) > 2 * reach:
-        ready = conv.convolve(parts) if isinstance(conv, WinogradConv2d) else _convolve(conv, parts)
+        ready = [conv.convolve(parts) if isinstance(conv, WinogradConv2d) else _convolve(conv, parts)]
     if last:
         return None, ready
     seen = parts[-1] if parts[-1].shape[2] >= 2 * reach else torch.cat(parts, dim=2)
-    # A clone, since a view would keep the whole band in memory.
-    return seen[:, :, max(0, seen.shape[2] - 2 * reach) :].clone(), ready
+    seen = seen[:, :, max(0, seen.shape[2] - 2 * reach) :]
+    # Copied, since a view would keep the whole band in memory; and into the same place each time, since blocks that
+    # live long among others that come and go would scatter over the heap.
+    return seen.clone() if kept is None or kept.shape != seen.shape else kept.copy_(seen), ready
 
 
 def _convolve(conv: nn.Conv2d, parts: list[Tensor]) -> Tensor:
@@ -175,17 +215,19 @@ def _zero_rows(like: Tensor, count: int) -> Tensor:
     return like.new_zeros(n, c, count, w)
 
 
-def _push_residual(block: Residual, state: State, rows: Tensor | None, last: bool) -> tuple[State, Tensor | None]:
-    inner, waiting = state or (None, [])
-    inner, ready = _push_sequence(block, inner, rows, last)
+def _push_residual(
+    block: Residual, state: State, rows: Tensor | None, last: bool, budget: Budget
+) -> tuple[State, list[Tensor]]:
+    states, waiting = state or ([None] * len(block), [])
     waiting = waiting if rows is None else [*waiting, rows]
-    if ready is None:
-        return (inner, waiting), None
-    top, left = 0, []
-    for part in waiting:
-        count = min(part.shape[2], ready.shape[2] - top)
-        ready[:, :, top : top + count] += part[:, :, :count]
-        top += count
-        if count < part.shape[2]:
-            left.append(part[:, :, count:].clone() if count else part)
-    return (inner, left), ready
+    ready = _push_through(block, states, 0, rows, last, budget)
+    for piece in ready:
+        top = 0
+        while top < piece.shape[2]:
+            part = waiting.pop(0)
+            count = min(part.shape[2], piece.shape[2] - top)
+            piece[:, :, top : top + count] += part[:, :, :count]
+            top += count
+            if count < part.shape[2]:  # a clone, since a view would keep all of them in memory
+                waiting.insert(0, part[:, :, count:].clone())
+    return (states, waiting), ready

@@ -163,7 +163,7 @@ def test_failed_push_leaves_the_state_as_it_was(lively):
     with pytest.raises(RuntimeError):
         push(network, state, torch.rand(1, 3, 6, 99), last=True)
     _, second = push(network, state, lr[:, :, 14:], last=True)
-    torch.testing.assert_close(torch.cat([first, second], 2), network(lr), atol=1e-5, rtol=0)
+    torch.testing.assert_close(torch.cat([*first, *second], 2), network(lr), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])

@@ -1,6 +1,7 @@
 """What depends on the device: which one there is, what it is fast in, and how results leave it."""
 
 import contextlib
+import ctypes
 from collections import deque
 from collections.abc import Iterator
 from typing import Any
@@ -43,6 +44,12 @@ def keep_freed_memory() -> None:
     touched, so it costs nothing; other allocators do not mind.
     """
     torch.empty(2**25 - 2**16, dtype=torch.uint8)
+
+
+def give_back_memory() -> None:
+    """Hand the memory of freed tensors back to the system, before something else needs as much. Only glibc can."""
+    with contextlib.suppress(OSError, TypeError, AttributeError):  # what ctypes raises on other systems
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 @contextlib.contextmanager

@@ -26,6 +26,9 @@ logger = logging.getLogger(__name__)
 # Layers that look at one row at a time, beside nearest upsampling.
 ROW_BY_ROW = (nn.PReLU, nn.LeakyReLU, nn.Sigmoid, nn.Hardtanh, nn.PixelShuffle, FirstChannels)
 
+# Numbers of the rows that are joined for a convolution, at most: 16 MiB of float32, well within what glibc keeps.
+JOINED = 2**22
+
 # What a layer keeps between two bands. It belongs to the call that streams, never to the layer.
 State = Any
 
@@ -196,16 +199,39 @@ def _push_conv(
         ready = [conv.convolve(parts) if isinstance(conv, WinogradConv2d) else _convolve(conv, parts)]
     if last:
         return None, ready
-    seen = parts[-1] if parts[-1].shape[2] >= 2 * reach else torch.cat(parts, dim=2)
-    seen = seen[:, :, max(0, seen.shape[2] - 2 * reach) :]
-    # Copied, since a view would keep the whole band in memory; and into the same place each time, since blocks that
-    # live long among others that come and go would scatter over the heap.
-    return seen.clone() if kept is None or kept.shape != seen.shape else kept.copy_(seen), ready
+    return _keep(kept, parts, 2 * reach), ready
+
+
+def _keep(kept: Tensor | None, parts: list[Tensor], count: int) -> Tensor:
+    """Give the last ``count`` rows of all parts, of which ``kept`` is the first: copied, not a view of whole bands.
+
+    Once there are so many, they stay in one place: what lives long among blocks that come and go scatters the heap.
+    """
+    rows = parts[-1][:, :, -count:]
+    new = rows.shape[2]
+    if kept is None or kept.shape[2] < count:
+        return torch.cat(parts, dim=2)[:, :, -count:].clone()
+    for row in range(count - new):
+        kept[:, :, row] = kept[:, :, row + new]
+    kept[:, :, count - new :] = rows
+    return kept
 
 
 def _convolve(conv: nn.Conv2d, parts: list[Tensor]) -> Tensor:
+    """Convolve rows that stand one below another, without padding above and below.
+
+    A wide picture goes in pieces side by side, which overlap by what the kernel sees: joining the rows takes memory.
+    """
+    n, channels, _, width = parts[0].shape
     side = conv.kernel_size[1] // 2
-    return F.conv2d(torch.cat(parts, dim=2), conv.weight, conv.bias, padding=(0, side), groups=conv.groups)
+    columns = max(side + 1, JOINED // (n * channels * sum(part.shape[2] for part in parts)))
+    done = []
+    for left in range(0, width, columns):
+        first, right = max(0, left - side), min(left + columns, width)
+        seen = torch.cat([part[..., first : right + side] for part in parts], dim=2)
+        result = F.conv2d(seen, conv.weight, conv.bias, padding=(0, side), groups=conv.groups)
+        done.append(result[..., left - first :][..., : right - left])
+    return done[0] if len(done) == 1 else torch.cat(done, dim=3)
 
 
 def _zero_rows(like: Tensor, count: int) -> Tensor:

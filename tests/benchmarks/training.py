@@ -2,33 +2,52 @@
 
     python tests/benchmarks/training.py [ROUNDS]
 
-One step of each in turn, ROUNDS times; the medians and their ratios are printed. VGG19 gets random weights, which cost
-as much as trained ones. bfloat16 is used where the processor has it in hardware. Results depend on the machine: only
-the ratios of one run say something.
+Each in a process of its own, in turn, ROUNDS times; the medians and their ratios are printed. VGG19 gets random
+weights, which cost as much as trained ones. bfloat16 is used where the processor has it in hardware. Results depend on
+the machine: only the ratios of one run say something.
 """
 
+import json
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+
+# First, as whoever runs it does: it has a say in how torch allocates memory.
+if "ours" in " ".join(sys.argv):
+    import train_accelerate
 import torch
 import torch.nn.functional as F
-from accelerate.state import AcceleratorState
 from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 from torchvision.models import vgg19
 
-import train_accelerate
 from srgan_hub import SRGAN
 from srgan_hub.devices import fast_dtype
 from srgan_hub.network.discriminator import Discriminator
 
 PRECISION = "bf16" if fast_dtype(torch.device("cpu")) == torch.bfloat16 else "no"
+STEPS = 3
+RECIPE = [
+    *("--stage", "gan", "--init-from", "srresnet-x4", "--batch-size", "8", "--freeze-bn"),
+    *("--content-loss", "lite=0.1 l1=0.2", "--lr-consistency", "1", "--lattice-weight", "2"),
+    *("--adversarial-weight", "0.01", "--discriminator", "patch", "--beta2", "0.99"),
+]
+# What is timed, and what each is compared with.
+STEPS_OF = {
+    "plain pretrain, batch 16": None,
+    "ours, pretrain, batch 16": "plain pretrain, batch 16",
+    "plain GAN with VGG54, batch 16": None,
+    "ours, GAN with VGG54, batch 16": "plain GAN with VGG54, batch 16",
+    "ours, laptop recipe, batch 8": "plain GAN with VGG54, batch 16",
+}
 
 
 def random_vgg() -> nn.Sequential:
@@ -77,13 +96,11 @@ def plain_gan(batch: int = 16) -> Callable[[], None]:
     return step
 
 
-def ours(folder: Path, name: str, *argv: str) -> tuple[Callable[[], None], list[float]]:
+def ours(folder: Path, *argv: str) -> tuple[Callable[[], None], list[float]]:
     """A step of train_accelerate.py, with its data, average and metrics; and the list of its waits for data."""
-    AcceleratorState._reset_state(reset_partial_state=True)
-    args = train_accelerate.parse_args(
-        ["--train-data", str(folder / "pictures"), "--output-dir", str(folder / name), "--tracker", "none", *argv]
-    )
-    args.command = name
+    data = ["--train-data", str(folder / "pictures"), "--output-dir", str(folder / "out"), "--tracker", "none"]
+    args = train_accelerate.parse_args([*data, "--mixed-precision", PRECISION, *argv])
+    args.command = ""
     model = SRGAN.from_pretrained(args.init_from) if args.init_from else None
     train_accelerate.complete_args(args, model.config if model else None)
     run = train_accelerate.start(args, model)
@@ -91,49 +108,52 @@ def ours(folder: Path, name: str, *argv: str) -> tuple[Callable[[], None], list[
     return lambda: waits.append(train_accelerate.train_step(run, batches)["wait"]), waits
 
 
-def main(rounds: int = 5) -> None:
+def time_steps(name: str) -> dict[str, float]:
+    """Give the median seconds of a step in this process, after one that warms up, and the wait for data within it."""
+    waits: list[float] = [0.0]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         (folder / "pictures").mkdir()
         for i in range(8):
             levels = np.random.default_rng(i).integers(0, 256, (300, 400, 3), dtype=np.uint8)
             Image.fromarray(levels).save(folder / "pictures" / f"{i}.png")
-        save_file(
-            {f"features.{name}": value for name, value in random_vgg().state_dict().items()},
-            folder / "vgg.safetensors",
-        )
-        vgg = ["--vgg-weights", str(folder / "vgg.safetensors")]
-        recipe = ["--stage", "gan", "--init-from", "srresnet-x4", "--batch-size", "8", "--freeze-bn"]
-        recipe += ["--content-loss", "lite=0.1 l1=0.2", "--lr-consistency", "1", "--lattice-weight", "2"]
-        recipe += ["--adversarial-weight", "0.01", "--discriminator", "patch", "--beta2", "0.99"]
-        precision = ["--mixed-precision", PRECISION]
-        ours_pretrain, _ = ours(folder, "pretrain", *precision)
-        ours_gan, _ = ours(folder, "gan", "--stage", "gan", *vgg, *precision)
-        ours_recipe, waits = ours(folder, "recipe", *recipe, *precision)
-        steps = {
-            "plain pretrain, batch 16": plain_pretrain(),
-            "ours": ours_pretrain,
-            "plain GAN with VGG54, batch 16": plain_gan(),
-            "ours, the same": ours_gan,
-            "ours, laptop recipe, batch 8": ours_recipe,
-        }
-        seconds: dict[str, list[float]] = {name: [] for name in steps}
-        for number in range(rounds + 1):
-            for name, step in steps.items():
-                begin = time.perf_counter()
-                step()
-                if number:  # the first one warms up
-                    seconds[name].append(time.perf_counter() - begin)
-        medians = {name: statistics.median(values) for name, values in seconds.items()}
-        print(f"{torch.get_num_threads()} threads, --mixed-precision {PRECISION}, median of {rounds}")
-        baselines = dict(zip(steps, [None, *list(steps)[:1], None, *[list(steps)[2]] * 2], strict=True))
-        for name, median in medians.items():
-            baseline = baselines[name]
-            ratio = f"{medians[baseline] / median:6.2f} times as fast" if baseline else ""
-            print(f"{name:32} {median:7.3f} s {ratio}")
-        share = statistics.median(waits[1:]) / medians["ours, laptop recipe, batch 8"]
-        print(f"waiting for data and degrading it, of a laptop-recipe step: {100 * share:.2f} %")
+        vgg = {f"features.{key}": value for key, value in random_vgg().state_dict().items()}
+        save_file(vgg, folder / "vgg.safetensors")
+        if name.startswith("plain"):
+            step = plain_gan() if "GAN" in name else plain_pretrain()
+        elif "recipe" in name:
+            step, waits = ours(folder, *RECIPE)
+        elif "GAN" in name:
+            step, waits = ours(folder, "--stage", "gan", "--vgg-weights", str(folder / "vgg.safetensors"))
+        else:
+            step, waits = ours(folder)
+        seconds = []
+        for _ in range(STEPS + 1):
+            begin = time.perf_counter()
+            step()
+            seconds.append(time.perf_counter() - begin)
+    return {"seconds": statistics.median(seconds[1:]), "wait": statistics.median(waits)}
+
+
+def main(rounds: int = 3) -> None:
+    found = defaultdict(list)
+    for _ in range(rounds):
+        for name in STEPS_OF:
+            command = [sys.executable, __file__, "--time", name]
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+            found[name].append(json.loads(done.stdout.splitlines()[-1]))
+    seconds = {name: statistics.median(each["seconds"] for each in times) for name, times in found.items()}
+    print(f"{torch.get_num_threads()} threads, --mixed-precision {PRECISION}, median of {rounds}")
+    for name, baseline in STEPS_OF.items():
+        ratio = f"{seconds[baseline] / seconds[name]:6.2f} times as fast" if baseline else ""
+        print(f"{name:32} {seconds[name]:7.3f} s {ratio}")
+    wait = statistics.median(each["wait"] for each in found["ours, laptop recipe, batch 8"])
+    share = wait / seconds["ours, laptop recipe, batch 8"]
+    print(f"waiting for data and degrading it, of a laptop-recipe step: {100 * share:.2f} %")
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    if sys.argv[1:2] == ["--time"]:
+        print(json.dumps(time_steps(sys.argv[2])))
+    else:
+        main(*map(int, sys.argv[1:]))

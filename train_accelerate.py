@@ -68,7 +68,7 @@ MODEL_OPTIONS = ("scale", "channels", "num_blocks", "upsampler", "trunk_end", "o
 ADVERSARIAL_STEPS_AT_FULL_RATE = 100_000  # the paper's schedule: then a tenth
 SHIFTS = 8  # --random-shift: 0 to 7 pixels
 WON_LOSS, WON_STEPS = 0.01, 50  # when the discriminator has won
-GRID_PICTURES, GRID_SIZE = 4, 192
+GRID_PICTURES, GRID_SIZE, GRID_NAME = 4, 192, "lr | bicubic | sr | hr"
 BEST_CROP = 192  # the middle of a validation picture that the content loss judges
 # Arguments that a resumed run may change, since the weights do not depend on them. --steps is looked at by itself, and
 # pictures and VGG weights are compared by what they hold.
@@ -627,9 +627,13 @@ def save_grid(run: Run, rows: list[Tensor]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     Image.fromarray(levels).save(folder / f"step-{run.step}.png")
     for tracker in run.accelerator.trackers:
-        if hasattr(tracker, "log_images"):
+        if tracker.name == "trackio":  # Accelerate passes on its numbers alone
+            from trackio import Image as TrackioImage
+
+            tracker.log({GRID_NAME: TrackioImage(levels)}, step=run.step)
+        elif hasattr(tracker, "log_images"):
             layout = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
-            tracker.log_images({"lr | bicubic | sr | hr": levels[None]}, step=run.step, **layout)
+            tracker.log_images({GRID_NAME: levels[None]}, step=run.step, **layout)
 
 
 def _middle(picture: Tensor, size: int) -> Tensor:

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 from collections import namedtuple
@@ -591,6 +592,20 @@ def test_tensorboard_shows_scores_and_pictures(run, valid, tmp_path):
     picture = shown.Images("lr | bicubic | sr | hr")[-1]
     saved = Image.open(tmp_path / "out" / "pictures" / "step-2.png")
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(picture.encoded_image_string))), np.asarray(saved))
+
+
+def test_trackio_shows_scores_and_pictures(pictures, valid, tmp_path):
+    words = [*TINY, "--train-data", pictures, "--val-data", valid, "--output-dir", tmp_path / "out", "--steps", 2]
+    command = [sys.executable, ROOT / "train_accelerate.py", *words, "--tracker", "trackio"]
+    environment = os.environ | {"TRACKIO_DIR": str(tmp_path / "trackio"), "HF_HUB_OFFLINE": "1"}
+    subprocess.run([str(word) for word in command], check=True, env=environment, timeout=120)
+    (shown,) = (tmp_path / "trackio" / "media").rglob("*.png")
+    with Image.open(shown) as picture, Image.open(tmp_path / "out" / "pictures" / "step-2.png") as saved:
+        assert np.array_equal(np.asarray(picture.convert("RGB")), np.asarray(saved))
+    with contextlib.closing(sqlite3.connect(tmp_path / "trackio" / "srgan.db")) as database:
+        logged = [json.loads(row[0]) for row in database.execute("select metrics from metrics")]
+    scores = [values["val_psnr_y"] for values in logged if "val_psnr_y" in values]
+    assert math.isclose(scores[-1], lines(tmp_path / "out")[-1]["val_psnr_y"], rel_tol=1e-5)
 
 
 def test_the_default_tracker_works_without_tensorboard(run, monkeypatch, caplog, tmp_path):

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +29,16 @@ def test_snippets_run_as_pasted(tmp_path):
         assert result.size == (904, 600)
     shapes = re.findall(r"\((\d+), 904, 3\)", run.stdout)
     assert sum(map(int, shapes)) == 600
+
+
+def test_the_exported_model_runs_in_another_program(tmp_path):
+    export, use = re.search(r'&& (python -m srgan_hub export .*)\n(python -c ".*")\n', README).groups()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    for line in (export, use):
+        command = [sys.executable, *shlex.split(line)[1:]]
+        run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert run.returncode == 0, run.stderr
+    assert run.stdout.strip() == "(1, 3, 120, 160)"
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\((?!https?:)([^)#]+)\)", README))))

@@ -17,7 +17,7 @@ from srgan_hub import SRGAN, bundled
 
 MODEL = "srgan-x4"
 # Larger pictures are not run twice: what happens only once is nothing beside them.
-LARGE = 2**20
+LARGE = 2**19
 # Heights and widths, channels in and out, and the side of the kernel of convolutions as in this network.
 CONVOLUTIONS = [(64, 64, 64, 3), (128, 64, 64, 3), (256, 64, 64, 3), (64, 64, 256, 3), (128, 64, 256, 3)]
 

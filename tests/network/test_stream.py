@@ -156,7 +156,7 @@ def test_caller_is_not_left_in_inference_mode(lively):
     assert torch.is_grad_enabled()
 
 
-def test_failed_push_leaves_the_state_as_it_was(lively):
+def test_a_push_that_fails_in_its_first_layer_can_be_repeated(lively):
     network = fuse(lively())
     lr = torch.rand(1, 3, 20, 4)
     state, first = push(network, None, lr[:, :, :14], last=False)

@@ -87,7 +87,7 @@ class WinogradConv2d(nn.Module):
         columns = _gather(parts, rows, tiles)
         inputs = torch.mm(self.to_inputs, columns.flatten(1)).view(PRODUCTS, n, rows, tiles, c)
         # A tile's six outputs depend on eight inputs: the first and the last belong to its neighbours.
-        inputs[0, :, :, 1:].sub_(columns[-1, :, :, :-1])
+        inputs[0, :, :, 1:].add_(columns[-1, :, :, :-1])
         inputs[-1, :, :, :-1].add_(columns[0, :, :, 1:])
         inputs = inputs.view(PRODUCTS * n, rows * tiles, c)
         end = (rows - TAPS + 1) * tiles
@@ -119,19 +119,24 @@ def _gather(parts: Sequence[Tensor], rows: int, tiles: int) -> Tensor:
 
 
 @functools.cache
-def toom_cook() -> tuple[Tensor, Tensor, Tensor]:
-    """Give the matrices of Toom and Cook's algorithm in float64.
+def toom_cook(points: tuple[float, ...] = POINTS) -> tuple[Tensor, Tensor, Tensor]:
+    """Give the matrices of Toom and Cook's algorithm in float64, for these points and infinity.
 
-    They lead to outputs (6, 8), to weights (8, 3) and to inputs (8, 8): the six sums of ``kernel[k] * inputs[i + k]``
-    are ``to_outputs @ ((to_weights @ kernel) * (to_inputs @ inputs))``.
+    With m points they lead to outputs (m - 1, m + 1), to weights (m + 1, 3) and to inputs (m + 1, m + 1): the sums of
+    ``kernel[k] * inputs[i + k]`` are ``to_outputs @ ((to_weights @ kernel) * (to_inputs @ inputs))``. The first input
+    is in the first product alone and the last one in the last product alone, as they are.
     """
-    to_outputs, to_weights = np.zeros((TILE, PRODUCTS)), np.zeros((PRODUCTS, TAPS))
-    to_inputs = np.zeros((PRODUCTS, PRODUCTS))
-    for i, point in enumerate(POINTS):
-        others = [other for other in POINTS if other != point]
-        to_outputs[:, i] = point ** np.arange(TILE)
+    products = len(points) + 1
+    to_outputs, to_weights = np.zeros((products - TAPS + 1, products)), np.zeros((products, TAPS))
+    to_inputs = np.zeros((products, products))
+    for i, point in enumerate(points):
+        others = [other for other in points if other != point]
+        to_outputs[:, i] = point ** np.arange(len(to_outputs))
         to_weights[i] = point ** np.arange(TAPS) / np.prod(point - np.array(others))
         to_inputs[i, :-1] = polyfromroots(others)
     to_outputs[-1, -1] = to_weights[-1, -1] = 1  # at infinity
-    to_inputs[-1] = polyfromroots(POINTS)
+    to_inputs[-1] = polyfromroots(points)
+    first = to_inputs[0, 0]
+    to_inputs[0] /= first
+    to_weights[0] *= first
     return torch.from_numpy(to_outputs), torch.from_numpy(to_weights), torch.from_numpy(to_inputs)

@@ -129,7 +129,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--clip-grad", type=_weight, default=0.0, metavar="NORM", help="largest norm of a gradient; 0 leaves it alone")
     add("--ema", type=_decay, default=0.999, help="decay of the weights' average, which is what is exported")
     add("--workers", type=int, help="processes that read crops (0 on a processor, 2 on a GPU)")
-    add("--threads", type=_positive, help="threads of the processor (torch's default); results depend on them")
+    add("--threads", type=_positive, help="threads of the processor per process (all cores); results depend on them")
     add("--mixed-precision", choices=("no", "bf16", "fp16"), default="no", help="fp16 for GPUs without bf16 only")
     add("--seed", type=int, default=0, help="of weights and samples")
     add("--tracker", choices=("auto", "tensorboard", "trackio", "wandb", "none"), default="auto",
@@ -912,8 +912,6 @@ def describe_plan(args: argparse.Namespace, state: PartialState) -> str:
 def start(args: argparse.Namespace, model: SRGAN | None) -> Run:
     """Set everything up, or raise ValueError or OSError with a sentence that says what does not fit."""
     trackers = choose_trackers(args)
-    if args.threads:
-        torch.set_num_threads(args.threads)
     accelerator = Accelerator(
         gradient_accumulation_steps=args.accumulate,
         mixed_precision=args.mixed_precision,
@@ -925,6 +923,7 @@ def start(args: argparse.Namespace, model: SRGAN | None) -> Run:
             InitProcessGroupKwargs(timeout=timedelta(hours=2)),  # a validation may be long
         ],
     )
+    torch.set_num_threads(choose_threads(args, accelerator.device))
     args.output_dir.mkdir(parents=True, exist_ok=True)
     if accelerator.device.type == "cuda":
         torch.backends.cudnn.benchmark = True
@@ -936,6 +935,15 @@ def start(args: argparse.Namespace, model: SRGAN | None) -> Run:
         settings = {key: value for key, value in recorded(args).items() if isinstance(value, (int, float, str))}
         accelerator.init_trackers("srgan", config=settings)
     return run
+
+
+def choose_threads(args: argparse.Namespace, device: torch.device) -> int:
+    """How many threads compute in this process. ``accelerate launch`` leaves one to each if it is told nothing."""
+    told_nothing = "ACCELERATE_MIXED_PRECISION" in os.environ and os.environ.get("OMP_NUM_THREADS") == "1"
+    if args.threads or device.type != "cpu" or not told_nothing:
+        return args.threads or torch.get_num_threads()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
 
 
 def choose_trackers(args: argparse.Namespace) -> str | None:

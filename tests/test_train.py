@@ -319,6 +319,30 @@ def test_a_small_network_from_scratch_beats_bicubic(tmp_path):
     assert last["step"] == 600 and last["val_psnr_y"] > last["val_bicubic_psnr_y"] > 29
 
 
+@pytest.mark.parametrize(
+    ("argv", "environment", "expected"),
+    [
+        ([], {"OMP_NUM_THREADS": "1", "ACCELERATE_MIXED_PRECISION": "no"}, 6),  # what accelerate launch sets
+        ([], {"OMP_NUM_THREADS": "1", "ACCELERATE_MIXED_PRECISION": "no", "LOCAL_WORLD_SIZE": "2"}, 3),
+        ([], {"OMP_NUM_THREADS": "1", "ACCELERATE_MIXED_PRECISION": "no", "LOCAL_WORLD_SIZE": "8"}, 1),
+        (["--threads", "2"], {"OMP_NUM_THREADS": "1", "ACCELERATE_MIXED_PRECISION": "no"}, 2),
+        ([], {"OMP_NUM_THREADS": "5", "ACCELERATE_MIXED_PRECISION": "no"}, 5),
+        ([], {"OMP_NUM_THREADS": "1"}, 5),
+    ],
+)
+def test_all_cores_are_used_unless_it_is_told_otherwise(argv, environment, expected, monkeypatch):
+    for name in ("OMP_NUM_THREADS", "ACCELERATE_MIXED_PRECISION", "LOCAL_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(6)), raising=False)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 5)
+    args = train_accelerate.parse_args(["--train-data", "x", "--output-dir", "y", *argv])
+    assert train_accelerate.choose_threads(args, torch.device("cpu")) == expected
+    if not argv:
+        assert train_accelerate.choose_threads(args, torch.device("cuda")) == 5
+
+
 # --- Checkpoints, signals, health
 
 

@@ -938,9 +938,9 @@ def start(args: argparse.Namespace, model: SRGAN | None) -> Run:
 
 
 def choose_threads(args: argparse.Namespace, device: torch.device) -> int:
-    """How many threads compute in this process. ``accelerate launch`` leaves one to each if it is told nothing."""
-    told_nothing = "ACCELERATE_MIXED_PRECISION" in os.environ and os.environ.get("OMP_NUM_THREADS") == "1"
-    if args.threads or device.type != "cpu" or not told_nothing:
+    """How many threads compute in this process. Accelerate's and torch's launchers leave one to each by default."""
+    launched = {"ACCELERATE_MIXED_PRECISION", "LOCAL_WORLD_SIZE"} & os.environ.keys()
+    if args.threads or device.type != "cpu" or not launched or os.environ.get("OMP_NUM_THREADS") != "1":
         return args.threads or torch.get_num_threads()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))

@@ -325,6 +325,7 @@ def test_a_small_network_from_scratch_beats_bicubic(tmp_path):
         ([], {"OMP_NUM_THREADS": "1", "ACCELERATE_MIXED_PRECISION": "no"}, 6),  # what accelerate launch sets
         ([], {"OMP_NUM_THREADS": "1", "ACCELERATE_MIXED_PRECISION": "no", "LOCAL_WORLD_SIZE": "2"}, 3),
         ([], {"OMP_NUM_THREADS": "1", "ACCELERATE_MIXED_PRECISION": "no", "LOCAL_WORLD_SIZE": "8"}, 1),
+        ([], {"OMP_NUM_THREADS": "1", "LOCAL_WORLD_SIZE": "2"}, 3),  # and torchrun
         (["--threads", "2"], {"OMP_NUM_THREADS": "1", "ACCELERATE_MIXED_PRECISION": "no"}, 2),
         ([], {"OMP_NUM_THREADS": "5", "ACCELERATE_MIXED_PRECISION": "no"}, 5),
         ([], {"OMP_NUM_THREADS": "1"}, 5),

@@ -93,7 +93,8 @@ class _Convolution(torch.autograd.Function):
 
 def _empty(like: Tensor, channels: int) -> Tensor:
     n, _, height, width = like.shape
-    return like.new_empty(n, channels, height, width).contiguous(memory_format=torch.channels_last)
+    shape = n, channels, height, width
+    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
 
 
 def _lift_inputs(x: Tensor) -> Tensor:

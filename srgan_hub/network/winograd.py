@@ -40,13 +40,14 @@ def use_winograd(network: nn.Sequential, *, min_channels: int = MIN_CHANNELS) ->
     for name, layer in network.named_children():
         if isinstance(layer, nn.Sequential):
             layer = use_winograd(layer, min_channels=min_channels)
-        elif isinstance(layer, nn.Conv2d) and _fits(layer, min_channels):
+        elif isinstance(layer, nn.Conv2d) and fits(layer, min_channels):
             layer = WinogradConv2d(layer)
         layers[name] = layer
     return type(network)(layers)
 
 
-def _fits(conv: nn.Conv2d, min_channels: int) -> bool:
+def fits(conv: nn.Conv2d, min_channels: int = MIN_CHANNELS) -> bool:
+    """Whether it repays for a convolution."""
     many = min(conv.in_channels, conv.out_channels) >= min_channels
     return many and keeps_size(conv) and conv.kernel_size == (TAPS, TAPS) and conv.groups == 1
 

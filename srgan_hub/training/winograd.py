@@ -14,8 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..network.layers import keeps_size
-from ..network.winograd import MIN_CHANNELS, TAPS, toom_cook
+from ..network.winograd import TAPS, fits, toom_cook
 
 # Where the polynomials are evaluated, beside infinity. Of the points that floats hold exactly, these round best.
 POINTS = (0.0, 0.75, -0.75, 1.5, -1.5)
@@ -30,15 +29,10 @@ AT_ONCE = 2**21
 def use_winograd(network: nn.Module) -> None:
     """Let the 3x3 convolutions of a network compute so, forwards and backwards. Parameters and their names stay."""
     for name, layer in network.named_children():
-        if isinstance(layer, nn.Conv2d) and _fits(layer):
+        if isinstance(layer, nn.Conv2d) and fits(layer):
             setattr(network, name, WinogradConv2d(layer))
         else:
             use_winograd(layer)
-
-
-def _fits(conv: nn.Conv2d) -> bool:
-    many = min(conv.in_channels, conv.out_channels) >= MIN_CHANNELS
-    return many and keeps_size(conv) and conv.kernel_size == (TAPS, TAPS) and conv.groups == 1
 
 
 class WinogradConv2d(nn.Module):

@@ -114,7 +114,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--content-loss", metavar="TERMS",
         help="mse, l1, vgg22, vgg54, lite with weights: 'vgg54=1 mse=0.1' (mse for pretrain, vgg54 for gan)")
     add("--vgg-weights", metavar="FILE", help="VGG19 as .safetensors or .pth, instead of torchvision's download")
-    add("--lr-consistency", type=_weight, default=0.0, metavar="W", help="L1 of the downscaled output to the input")
+    add("--lr-consistency", type=_weight, default=0.0, metavar="W", help="L1 of output to truth, both downscaled")
     add("--artifact-weight", type=_weight, default=0.0, metavar="W", help="L1 where the output has artifacts (LDL)")
     add("--lattice-weight", type=_weight, default=0.0, metavar="W", help="against patterns of the scale's period")
     add("--adversarial-weight", type=_weight, default=1e-3, metavar="W", help="of -log D(G(lr)), for gan")
@@ -505,7 +505,7 @@ def generator_step(run: Run, lr: Tensor, hr: Tensor, sr: Tensor, seen: tuple[sli
         discriminator.requires_grad_(True)
         loss = loss + args.adversarial_weight * values["g_adversarial"]
     if args.lr_consistency:
-        values["g_lr_consistency"] = losses.consistency_loss(sr, lr)
+        values["g_lr_consistency"] = losses.consistency_loss(sr, hr, args.scale)
         loss = loss + args.lr_consistency * values["g_lr_consistency"]
     if args.artifact_weight:
         with torch.no_grad(), run.accelerator.autocast():

@@ -17,6 +17,14 @@ from .draws import DEGRADATION, draws
 # Every value is a whole number of levels, divided by 255. How samples are grouped in batches changes nothing.
 Degradation = Callable[[Tensor, Sequence[int], int], Tensor]
 
+# What programs shrink pictures with; BOX is the mean over an area.
+KERNELS = (
+    Image.Resampling.BICUBIC,
+    Image.Resampling.BOX,
+    Image.Resampling.BILINEAR,
+    Image.Resampling.LANCZOS,
+)
+
 
 def make_degradation(name: str, *, scale: int, **options: object) -> Degradation:
     """Make a degradation.
@@ -82,16 +90,16 @@ class Gaussian:
 
 @dataclass(frozen=True)
 class Camera:
-    """For real photographs: blur, bicubic, mild noise, JPEG, each once. A share of the samples is bicubic alone.
+    """For real photographs: blur, one of four kernels of downscaling, mild noise, and JPEG once or twice.
 
-    The noise and the JPEG are made on the CPU, by Pillow.
+    A share of the samples is left clean: bicubic alone. What follows the blur is done on the CPU, by Pillow.
 
     Args:
         scale: Ratio of the sides.
         sigma: Range of the Gaussian blur's standard deviation in HR pixels, drawn for rows and for columns; by default
             0.05 to 0.5 times the scale.
         noise: Range of the white noise's standard deviation in levels.
-        quality: Range of JPEG's quality, both ends included. Chroma is halved (4:2:0) in every other sample.
+        quality: Range of JPEG's quality, both ends included. Each time chroma is halved (4:2:0) or not, by chance.
         clean: Share of the samples that are left clean.
     """
 
@@ -118,18 +126,23 @@ class Camera:
 
     def _photograph(self, hr: Tensor, random: np.random.Generator) -> Tensor:
         low, high = self.sigma or (0.05 * self.scale, 0.5 * self.scale)
-        sigmas = random.uniform(low, high, 2).tolist()
-        deviation = random.uniform(*self.noise)
-        quality = int(random.integers(self.quality[0], self.quality[1], endpoint=True))
-        subsampling = int(random.integers(2)) * 2  # Pillow's 0 is 4:4:4, its 2 is 4:2:0
-        blurred = _filter(hr, 1, sigmas).clamp(0, 255) / 255
-        levels = downscale(blurred[None], self.scale)[0].mul(255).permute(1, 2, 0).cpu().numpy()
-        levels = levels + deviation * random.standard_normal(levels.shape)
-        file = io.BytesIO()
-        Image.fromarray(np.clip(np.floor(levels + 0.5), 0, 255).astype(np.uint8)).save(
-            file, "jpeg", quality=quality, subsampling=subsampling
+        blurred = _filter(hr, 1, random.uniform(low, high, 2).tolist())
+        kernel = KERNELS[random.integers(len(KERNELS))]
+        small = _to_image(blurred.permute(1, 2, 0).cpu().numpy()).resize(
+            (hr.shape[2] // self.scale, hr.shape[1] // self.scale), kernel
         )
-        return torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1) / 255
+        noise = random.uniform(*self.noise) * random.standard_normal((small.height, small.width, 3))
+        picture = _to_image(np.asarray(small) + noise)
+        for _ in range(random.integers(1, 2, endpoint=True)):
+            file = io.BytesIO()
+            quality = int(random.integers(*self.quality, endpoint=True))
+            picture.save(file, "jpeg", quality=quality, subsampling=("4:4:4", "4:2:0")[random.integers(2)])
+            picture = Image.open(file)
+        return torch.from_numpy(np.array(picture)).permute(2, 0, 1) / 255
+
+
+def _to_image(levels: np.ndarray) -> Image.Image:
+    return Image.fromarray(np.clip(np.floor(levels + 0.5), 0, 255).astype(np.uint8))
 
 
 def _filter(picture: Tensor, step: int, sigmas: Sequence[float]) -> Tensor:

@@ -90,9 +90,12 @@ def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     return real + fake
 
 
-def consistency_loss(sr: Tensor, lr: Tensor) -> Tensor:
-    """L1 between the output, downscaled with our bicubic, and the input. The scale is the ratio of the sides."""
-    return F.l1_loss(downscale(sr.float(), sr.shape[-1] // lr.shape[-1]), lr.float())
+def consistency_loss(sr: Tensor, hr: Tensor, scale: int) -> Tensor:
+    """L1 between output and truth, both downscaled with our bicubic.
+
+    Not the input: a degraded one holds noise and JPEG blocks, which the network must not reproduce.
+    """
+    return F.l1_loss(downscale(sr.float(), scale), downscale(hr.float(), scale))
 
 
 def artifact_loss(sr: Tensor, hr: Tensor, ema_sr: Tensor) -> Tensor:

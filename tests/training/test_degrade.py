@@ -1,6 +1,7 @@
 import io
 import math
 import pickle
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -121,19 +122,33 @@ def camera(**options):
     return Camera(**({"scale": 4, "clean": 0.0, "sigma": (0.1, 0.1), "noise": (0, 0), "quality": (95, 95)} | options))
 
 
-def test_camera_applies_jpeg_of_the_quality():
-    hr = batch(4, size=64)
-    for quality in (40, 95):
-        lr = camera(quality=(quality, quality))(hr, range(4), 2)
-        for picture, source in zip(lr, hr, strict=True):
-            exact = downscale(source[None].double() / 255, 4)[0].mul(255).add(0.5).floor().clamp(0, 255)
-            image = Image.fromarray(exact.byte().permute(1, 2, 0).contiguous().numpy())
-            outcomes = []
-            for subsampling in (0, 2):
-                file = io.BytesIO()
-                image.save(file, "jpeg", quality=quality, subsampling=subsampling)
-                outcomes.append(torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1).double())
-            assert any(torch.equal(levels(picture), outcome) for outcome in outcomes)
+def through_jpeg(image, quality, subsampling):
+    file = io.BytesIO()
+    image.save(file, "jpeg", quality=quality, subsampling=subsampling)
+    return Image.open(file)
+
+
+@pytest.mark.parametrize("quality", [40, 95])
+def test_camera_draws_kernel_and_one_or_two_jpegs(quality):
+    hr, count = batch(1, size=64), 120
+    lr = levels(camera(quality=(quality, quality))(hr.expand(count, -1, -1, -1), range(count), 2))
+    source = Image.fromarray(hr[0].permute(1, 2, 0).contiguous().numpy())
+    outcomes, seen = {}, Counter()
+    for kernel in ("BICUBIC", "BOX", "BILINEAR", "LANCZOS"):
+        small = source.resize((16, 16), getattr(Image.Resampling, kernel))
+        # The same JPEG again may change nothing: what one pass can give counts as one.
+        for first, second in [(0, None), (2, None), (0, 2), (2, 0), (0, 0), (2, 2)]:
+            once = through_jpeg(small, quality, first)
+            image = once if second is None else through_jpeg(once, quality, second)
+            outcomes.setdefault(np.asarray(image).tobytes(), (kernel, second is None))
+    for picture in lr:
+        seen[outcomes[picture.permute(1, 2, 0).byte().contiguous().numpy().tobytes()]] += 1  # each is one of these
+    assert len(seen) == 8 and min(seen.values()) >= 3
+
+
+def test_camera_draws_the_quality():
+    lr = levels(camera(quality=(40, 95))(batch(1, size=64).expand(60, -1, -1, -1), range(60), 2))
+    assert len({picture.numpy().tobytes() for picture in lr}) > 50  # kernels and subsampling alone make 24
 
 
 def test_camera_noise_has_the_deviation():

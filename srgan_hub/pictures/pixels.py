@@ -1,7 +1,8 @@
 """An integer picture as the network sees it: bands of NCHW tensors in [0, 1], and back.
 
-Gray is shown to the network as three equal channels and comes back gray. Transparent pictures are premultiplied, so
-that hidden colours do not bleed into edges, and alpha goes through the network beside the colours.
+Gray is shown to the network as three equal channels and comes back gray. Where a picture is fully transparent, the
+network sees the colours around it instead of what the file hides there: an edge to black, as premultiplying makes one,
+would be sharpened into a rim. Alpha goes through the network beside the colours and cuts them out again.
 """
 
 import numpy as np
@@ -39,7 +40,10 @@ class Pixels:
             np.array_equal(colours[:, :, 0], colours[:, :, 1]) and np.array_equal(colours[:, :, 0], colours[:, :, 2])
         )
         alpha = array[:, :, -1] if self.channels in (2, 4) else None
-        self.alpha = None if alpha is None or alpha.min() == self.levels else _local_range(alpha, self.levels)
+        self.alpha = None
+        if alpha is not None and alpha.min() < self.levels:
+            self.alpha = _local_range(alpha, self.levels)
+            array = np.dstack([_fill_hidden(colours, alpha), alpha])
         # How many pictures the network sees.
         self.inputs = 1 if self.alpha is None else 2
         # A view of (1, C, H, W): the network's rows are converted band by band.
@@ -52,7 +56,7 @@ class Pixels:
         if self.alpha is None:
             return colours
         alpha = x[:, -1:]
-        return torch.cat([colours * alpha, alpha.expand(-1, 3, -1, -1)])
+        return torch.cat([colours, alpha.expand(-1, 3, -1, -1)])
 
     def save(self, sr: Tensor, top: int) -> Tensor:
         """Convert the network's output (1 or 2, 3, rows, W) in [0, 1], from row ``top`` on, to levels (rows, W, C).
@@ -64,7 +68,7 @@ class Pixels:
         if self.alpha is not None:
             lowest, highest = (self._repeat(limit, top, sr.shape[2], sr.device) for limit in self.alpha)
             alpha = sr[1:].mean(1, keepdim=True).clamp(lowest, highest)
-            colours = torch.where(alpha > 0, colours / alpha.clamp(min=1e-6), 0).clamp(0, 1)
+            colours = torch.where(alpha > 0, colours, 0)
         if self.channels >= 3:
             colours = colours.expand(-1, 3, -1, -1)
         if self.channels in (2, 4):
@@ -89,3 +93,28 @@ def _local_range(alpha: np.ndarray, levels: int) -> tuple[Tensor, Tensor]:
     """Give the smallest and largest alpha around each pixel: opaque stays opaque and empty stays empty."""
     x = torch.from_numpy(alpha.astype(np.float32) / levels)[None, None]
     return -F.max_pool2d(-x, 3, 1, 1), F.max_pool2d(x, 3, 1, 1)
+
+
+def _fill_hidden(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Replace colours (H, W, C) where ``alpha`` (H, W) is 0 by the mean of visible ones around."""
+    hidden = alpha == 0
+    if not hidden.any():
+        return colours
+    weights = torch.from_numpy(alpha.astype(np.float32))[None, None]
+    weighted = torch.from_numpy(colours.astype(np.float32)).permute(2, 0, 1)[None] * weights
+    around = _spread(weighted, weights)[0].permute(1, 2, 0).round().numpy()
+    return np.where(hidden[:, :, None], around.astype(colours.dtype), colours)
+
+
+def _spread(weighted: Tensor, weights: Tensor) -> Tensor:
+    """Return mean colours by weight, NCHW; where no weight is, those of the smallest block that has any.
+
+    This is the pyramid of Gortler et al. 1996, "The Lumigraph", section 3.4: halve until all is covered, then fill.
+    """
+    means = weighted / weights.clamp(min=1)
+    empty = weights == 0
+    if not empty.any() or max(weights.shape[2:]) == 1:
+        return means
+    smaller = [F.avg_pool2d(each, 2, ceil_mode=True) * 4 for each in (weighted, weights)]
+    larger = F.interpolate(_spread(*smaller), scale_factor=2, mode="bilinear")
+    return torch.where(empty, larger[:, :, : weights.shape[2], : weights.shape[3]], means)

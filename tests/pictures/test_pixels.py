@@ -3,7 +3,10 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from srgan_hub import SRGAN, bundled
+from srgan_hub.names import bundled_names
 from srgan_hub.pictures.pixels import Pixels
 
 
@@ -46,12 +49,53 @@ def test_gray_stays_gray_whatever_the_network_does():
 
 def test_hidden_colours_do_not_reach_the_network():
     array = np.zeros((2, 4, 4), np.uint8)
-    array[:, 2:, :] = 255  # white, opaque
+    array[:, 2:] = (10, 200, 30, 255)
     array[:, :2, :3] = (255, 0, 0)  # red, but fully transparent
     shown = Pixels(array, 2).load(Pixels(array, 2).lr)
     assert shown.shape == (2, 3, 2, 4)
-    assert shown[0, :, :, :2].max() == 0
+    assert torch.equal(shown[0] * 255, torch.tensor([10.0, 200, 30])[:, None, None].expand(3, 2, 4))
     assert torch.equal(shown[1, 0], torch.tensor([[0.0, 0, 1, 1]] * 2))
+
+
+def test_hidden_pixels_get_the_colours_around_them():
+    """A half whose rows differ: what is hidden beside each row takes after it, far away after all of them."""
+    array = np.zeros((64, 128, 2), np.uint8)
+    array[:, :64, 0] = np.arange(64)[:, None]
+    array[:, :64, 1] = 255
+    array[5, 5] = (77, 1)  # nearly transparent is visible all the same
+    shown = Pixels(array, 2).load(Pixels(array, 2).lr)[0, 0].mul(255).round().numpy()
+    assert np.array_equal(shown[:, :64], array[:, :64, 0])
+    beside = np.abs(shown[:, 64] - np.arange(64))
+    assert beside.max() <= 12  # the mean of all would be off by 32
+    assert shown[:, 64:].min() >= 0 and shown[:, 64:].max() <= 63 and np.ptp(shown[:, 127]) < np.ptp(shown[:, 64])
+
+
+def test_a_picture_that_is_wholly_hidden_stays_so():
+    array = np.full((3, 5, 4), 9, np.uint8)
+    array[..., 3] = 0
+    assert not nearest(Pixels(array, 2), [6]).any()
+
+
+@pytest.mark.parametrize("name", bundled_names())
+@pytest.mark.parametrize("picture", ["astronaut.png", "coffee.jpg", "disc"])
+def test_edges_of_transparency_are_as_clean_as_an_opaque_picture(name, picture):
+    """A hard-edged circle, composed on three grounds, beside the same from the opaque picture."""
+    y, x = np.mgrid[:96, :96]
+    if picture == "disc":
+        opaque = np.dstack([60 + y, 200 - x, np.full_like(x, 120)]).astype(np.uint8)
+    else:
+        opaque = np.asarray(Image.open(bundled(name).parent.parent / "examples" / picture).convert("RGB"))[:96, :96]
+    inside = np.hypot(y - 48, x - 48) < 40
+    clear = np.dstack([opaque * inside[:, :, None], 255 * inside]).astype(np.uint8)
+    model = SRGAN.from_pretrained(name)
+    got, expected = (model.upscale(array, precision="fp32").astype(float) for array in (clear, opaque))
+    alpha = got[..., 3:] / 255
+    distance = np.hypot(*(np.mgrid[:384, :384] - 191.5)) - 160
+    edge = np.abs(distance) < 6
+    assert 0.3 < alpha[edge].mean() < 0.7
+    for ground in ((0, 0, 0), (255, 255, 255), (255, 0, 0)):
+        composed = [colours[..., :3] * alpha + np.array(ground) * (1 - alpha) for colours in (got, expected)]
+        assert np.abs(composed[0] - composed[1])[edge].mean() < 3
 
 
 def test_opaque_stays_opaque_and_empty_stays_empty():

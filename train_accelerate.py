@@ -70,6 +70,7 @@ ADVERSARIAL_STEPS_AT_FULL_RATE = 100_000  # the paper's schedule: then a tenth
 SHIFTS = 8  # --random-shift: 0 to 7 pixels
 WON_LOSS, WON_STEPS = 0.01, 50  # when the discriminator has won
 GRID_PICTURES, GRID_SIZE, GRID_NAME = 4, 192, "lr | bicubic | sr | hr"
+EXPORTED = ("final", "last", "best")  # the models in a run's folder
 BEST_CROP = 192  # the middle of a validation picture that the content loss judges
 # Arguments that a resumed run may change, since the weights do not depend on them. --steps is looked at by itself, and
 # pictures and VGG weights are compared by what they hold.
@@ -813,14 +814,17 @@ def card_fields(run: Run, name: str) -> dict[str, Any]:
     pictures = "DIV2K's training pictures, a data set for academic research" if args.train_data == "div2k" else (
         f"{len(run.crops.pictures)} pictures of {Path(args.train_data).name}"
     )  # fmt: skip
-    fields: dict[str, Any] = inherit(resolve(args.init_from), args.init_from) if args.init_from else {}
+    fields: dict[str, Any] = {}
+    if args.init_from:
+        base = args.init_from
+        fields = inherit(resolve(base), shown_name(Path(base)) if Path(base).is_dir() else base)
     fields |= {"license": args.license} if args.license else {}
     folder = args.output_dir.resolve().name
     fields |= {
         "name": args.push_to_hub or (folder if name == "final" else f"{folder}/{name}"),
         "data": f"{pictures}{f' ({args.data_license})' if args.data_license else ''}. "
         f"LR made by the degradation `{args.degradation}`.",
-        "command": args.command,
+        "command": shown_command(args),
         "training": f"{run.step} of {args.steps} steps on {run.accelerator.num_processes} process(es), torch "
         f"{torch.__version__}. The weights are the run's exponential moving average.",
     }
@@ -843,6 +847,24 @@ def card_fields(run: Run, name: str) -> dict[str, Any]:
         luma = {"psnr": scores["psnr_y"], "ssim": scores["ssim_y"]}
         fields["eval_results"] = make_eval_results(where, luma, f"Y, {protocol}")
     return fields
+
+
+def shown_command(args: argparse.Namespace) -> str:
+    """Return the command with folders and files by their last names: the rest of a path is the trainer's own."""
+    paths = (args.train_data, args.val_data, args.init_from, args.vgg_weights, args.output_dir, args.resume)
+    mine = {Path(path) for path in paths if path and (Path(path).exists() or Path(path).is_absolute())}
+
+    def shorten(word: str) -> str:
+        option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+        return f"{option}{equals}{shown_name(Path(value))}" if value and Path(value) in mine else word
+
+    return shlex.join(map(shorten, shlex.split(args.command)))
+
+
+def shown_name(path: Path) -> str:
+    """Return a folder's last name; of a model that a run wrote, the run's too."""
+    path = path.resolve()
+    return f"{path.parent.name}/{path.name}" if path.name in EXPORTED else path.name
 
 
 def publish(run: Run, name: str) -> None:

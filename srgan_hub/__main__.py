@@ -85,6 +85,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         "--downsampling", choices=("matlab", "pillow"), default="matlab", help="how inputs are made (default: matlab)"
     )
     evaluate.add_argument("--jpeg", type=int, metavar="QUALITY", help="save the inputs as JPEG first")
+    evaluate.add_argument(
+        "--degradation", choices=("gaussian", "camera"), help="make the inputs as training does, with a fixed seed"
+    )
     evaluate.add_argument("--shave", type=int, metavar="PIXELS", help="border left out of PSNR, SSIM (default: scale)")
     evaluate.add_argument("--metrics", nargs="+", metavar="NAME", help="which scores (default: all that are at hand)")
     evaluate.add_argument("--json", type=Path, metavar="FILE", help="write everything, per picture too")
@@ -200,6 +203,7 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
             lr=arguments.lr,
             downsampling=arguments.downsampling,
             jpeg=arguments.jpeg,
+            degradation=arguments.degradation,
             shave=arguments.shave,
             metrics=arguments.metrics,
             pictures=arguments.pictures,

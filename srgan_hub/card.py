@@ -122,13 +122,10 @@ def inherit(folder: Path, name: str) -> dict[str, Any]:
 
     Args:
         folder: the base model's folder.
-        name: what the base model is called; of a path only the last part enters the card.
+        name: what the card calls the base model.
     """
     card = read_card(folder)
-    arguments: dict[str, Any] = {
-        "base_model": Path(name).resolve().name if Path(name).is_dir() else name,
-        "origin": read_section(card, "Origin"),
-    }
+    arguments: dict[str, Any] = {"base_model": name, "origin": read_section(card, "Origin")}
     license = read_value(card, "license")
     return {**arguments, "license": license} if license else arguments
 

@@ -1,5 +1,6 @@
 """The Hub-compatible model: ``SRGAN.from_pretrained("org/srgan-x4").upscale("picture.png")``."""
 
+import copy
 import inspect
 import json
 from pathlib import Path
@@ -22,7 +23,7 @@ from .card import (
     read_value,
     state_weights,
 )
-from .names import CONFIG, WEIGHTS, ModelError, resolve
+from .names import CONFIG, FAITHFUL, WEIGHTS, ModelError, resolve
 from .network.generator import build_generator
 from .upscaler import Progress, Upscaler
 
@@ -76,13 +77,51 @@ class SRGAN(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY_NAME, pipeline
         """
         return self.generator(lr)
 
-    def upscaler(self, **options: Any) -> Upscaler:
-        """Prepare for many pictures. The options are those of ``Upscaler``: precision, device, memory, band."""
-        return Upscaler(self.generator, scale=self.scale, **options)
+    def upscaler(self, *, detail: float | None = None, **options: Any) -> Upscaler:
+        """Prepare for many pictures.
+
+        Args:
+            detail: mix this model with the bundled "srresnet-x4-photo", which it should have been fine-tuned from:
+                0 is faithful, 1 is this model. None is this model too.
+            options: of ``Upscaler``: precision, device, memory, band.
+
+        Raises:
+            ValueError: an option is out of its range, or the architectures differ.
+        """
+        model = self if detail is None else SRGAN.interpolate(SRGAN.from_pretrained(FAITHFUL), self, detail)
+        return Upscaler(model.generator, scale=self.scale, **options)
 
     def upscale(self, picture: Any, *, progress: Progress | None = None, **options: Any) -> Any:
-        """Enlarge one picture; see ``Upscaler.upscale`` for the kinds, and ``Upscaler`` for the options."""
+        """Enlarge one picture; see ``Upscaler.upscale`` for the kinds, and ``upscaler`` for the options."""
         return self.upscaler(**options).upscale(picture, progress=progress)
+
+    @staticmethod
+    def interpolate(a: "SRGAN", b: "SRGAN", amount: float) -> "SRGAN":
+        """Mix two models of one architecture, of which one was fine-tuned from the other, weight by weight.
+
+        Args:
+            a, b: the models; they stay as they are.
+            amount: from 0, which is ``a``, to 1, which is ``b``.
+
+        Returns:
+            A model of its own, in evaluation mode, on the device of ``a``.
+
+        Raises:
+            ValueError: the architectures differ, or the amount is not from 0 to 1.
+        """
+        if not 0 <= amount <= 1:
+            raise ValueError(f"expected an amount (detail) from 0 to 1, got {amount}")
+        if a.config != b.config:
+            differ = [name for name in a.config if a.config[name] != b.config[name]]
+            raise ValueError(
+                "expected two models of one architecture, got "
+                + " and ".join(", ".join(f"{name} {model.config[name]}" for name in differ) for model in (a, b))
+            )
+        mixed, other = copy.deepcopy(a), b.state_dict()
+        for name, tensor in mixed.state_dict().items():
+            if tensor.is_floating_point():
+                tensor.copy_(tensor.lerp(other[name].to(tensor.device), amount))
+        return mixed.eval()
 
     @classmethod
     def from_pretrained(  # type: ignore[override]

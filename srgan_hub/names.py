@@ -8,6 +8,9 @@ from typing import Any
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
+# The photo pair, mixed by ``SRGAN.upscaler(detail=...)``: the faithful end of the dial, and the model that is taken
+# where none is named.
+FAITHFUL, DEFAULT = "srresnet-x4-photo", "srgan-x4-photo"
 _BUNDLED = Path(__file__).parent / "weights"
 
 
@@ -24,10 +27,12 @@ def bundled(name: str) -> Path:
     """Give the folder of a model that comes with the package: config.json, model.safetensors and its card.
 
     Raises:
-        ModelError: there is none of that name.
+        ModelError: there is none of that name, or its card is missing, which states licence and origin.
     """
     if name not in bundled_names():
         raise ModelError(f"there is no bundled model {name!r}; there are: {', '.join(bundled_names())}")
+    if not (_BUNDLED / name / "README.md").is_file():
+        raise ModelError(f"{_BUNDLED / name} lacks README.md, its card with licence and origin; install srgan-hub anew")
     return _BUNDLED / name
 
 

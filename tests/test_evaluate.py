@@ -21,6 +21,7 @@ from srgan_hub.evaluate.sheet import CELL, CROP, GAP, LABEL, ContactSheet, find_
 from srgan_hub.metrics import to_y
 from srgan_hub.names import ModelError
 from srgan_hub.pictures.resize import bicubic, downscale
+from srgan_hub.training.degrade import make_degradation
 
 CPU = torch.device("cpu")
 FAST = ("psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb", "lr_consistency", "top_octave", "lattice_db")
@@ -108,6 +109,23 @@ def test_lr_is_made_as_stated(data):
         lr(downsampling="lanczos")
     with pytest.raises(ValueError, match="quality from 1 to 100, got 0"):
         lr(jpeg=0)
+
+
+@pytest.mark.parametrize("name", ["camera", "gaussian"])
+def test_lr_is_made_as_in_training(data, name):
+    pairs = Pairs(data, lr=None, scale=4, downsampling="matlab", jpeg=None, degradation=name)
+    degrade = make_degradation(name, scale=4)
+    for index, (pair, path) in enumerate(zip(pairs, sorted(data.iterdir()), strict=True)):
+        hr = torch.from_numpy(truth(data, path.stem).copy()).permute(2, 0, 1)[None]
+        assert np.array_equal(pair.lr, to_levels(degrade(hr, [index], 0)))
+    report = evaluate([], data=data, metrics=["psnr_y"], degradation=name)
+    assert report.protocol.lr.startswith(f"training's degradation {name}, seed 0")
+    assert ("half of the pictures clean" in report.protocol.lr) == (name == "camera")
+    for options in ({"jpeg": 75}, {"downsampling": "pillow"}, {"lr": data}):
+        with pytest.raises(ValueError, match=f"degradation {name} makes the LR by itself"):
+            evaluate([], data=data, degradation=name, **options)
+    with pytest.raises(ValueError, match="degradation must be one of"):
+        evaluate([], data=data, degradation="lanczos")
 
 
 def test_lr_files_are_found_by_name_and_checked(data, tmp_path):

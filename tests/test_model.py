@@ -1,9 +1,11 @@
 import copy
 import json
 
+import numpy as np
 import pytest
 import torch
 from huggingface_hub import ModelCard
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from srgan_hub import SRGAN, bundled
@@ -118,9 +120,14 @@ def test_a_list_of_many_missing_tensors_is_cut_short(folder):
 
 
 def test_names_that_lead_nowhere():
-    with pytest.raises(ModelError, match=r"no model 'srgan-x5'.*bundled \(srgan-x4, srresnet-x4\)"):
+    with pytest.raises(
+        ModelError, match=r"no model 'srgan-x5'.*bundled \(srgan-x4, srgan-x4-photo, srresnet-x4, srresnet-x4-photo\)"
+    ):
         SRGAN.from_pretrained("srgan-x5")
-    with pytest.raises(ModelError, match="there is no bundled model 'x'; there are: srgan-x4, srresnet-x4"):
+    with pytest.raises(
+        ModelError,
+        match="there is no bundled model 'x'; there are: srgan-x4, srgan-x4-photo, srresnet-x4, srresnet-x4-photo",
+    ):
         bundled("x")
 
 
@@ -138,3 +145,45 @@ def test_a_copy_is_independent(folder):
     other.generator.head_conv.weight.data.zero_()
     assert model.generator.head_conv.weight.abs().sum() > 0
     assert other.config == model.config
+
+
+def test_interpolate_is_linear_in_every_weight_and_exact_at_both_ends(lively):
+    a, b = (SRGAN(channels=4, num_blocks=2) for _ in range(2))
+    a.generator.load_state_dict(lively(0).state_dict())
+    b.generator.load_state_dict(lively(1).state_dict())
+    before = {name: tensor.clone() for name, tensor in a.state_dict().items()}
+    for amount in (0, 0.25, 1):
+        mixed = SRGAN.interpolate(a, b, amount)
+        assert not mixed.training and mixed.config == a.config
+        for name, tensor in mixed.state_dict().items():
+            first, second = a.state_dict()[name], b.state_dict()[name]
+            if amount in (0, 1):
+                assert torch.equal(tensor, (first, second)[amount])
+            else:
+                torch.testing.assert_close(tensor, (0.75 * first + 0.25 * second).to(tensor.dtype))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in a.state_dict().items())
+
+
+def test_interpolate_refuses_what_does_not_mix():
+    a, b = SRGAN(channels=4, num_blocks=2), SRGAN(channels=6, num_blocks=2)
+    with pytest.raises(ValueError, match="one architecture, got channels 4 and channels 6"):
+        SRGAN.interpolate(a, b, 0.5)
+    for amount in (-0.1, 1.1, float("nan")):
+        with pytest.raises(ValueError, match=f"from 0 to 1, got {amount}"):
+            SRGAN.interpolate(a, a, amount)
+    with pytest.raises(ValueError, match="one architecture"):
+        a.upscale(np.zeros((4, 4, 3), np.uint8), detail=0.5)
+
+
+def test_detail_mixes_with_the_faithful_photo_model():
+    crisp, picture = (
+        SRGAN.from_pretrained("srgan-x4-photo"),
+        np.asarray(Image.open(bundled("srgan-x4").parent.parent / "examples" / "cat.png"))[50:66, 60:76],
+    )
+    faithful = SRGAN.from_pretrained("srresnet-x4-photo")
+    options = {"precision": "fp32", "device": "cpu"}
+    assert np.array_equal(crisp.upscale(picture, detail=0, **options), faithful.upscale(picture, **options))
+    assert np.array_equal(crisp.upscale(picture, detail=1, **options), crisp.upscale(picture, **options))
+    half = SRGAN.interpolate(faithful, crisp, 0.5).upscale(picture, **options)
+    assert np.array_equal(crisp.upscale(picture, detail=0.5, **options), half)
+    assert not np.array_equal(half, crisp.upscale(picture, **options))

@@ -4,6 +4,7 @@ import io
 import json
 import math
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -221,6 +222,26 @@ def test_fine_tuning_starts_from_the_model_and_its_card_says_so(run, start_model
     assert "accelerate launch train_accelerate.py" in card and "--learning-rate 0" in card
     steps = [line["step"] for line in lines(tmp_path / "out") if "val_psnr_y" in line]
     assert steps == [0, 1]
+
+
+def test_cards_tell_no_paths(run, shards, valid, start_model, tmp_path):
+    assert run("--init-from", start_model, "--steps", 1, "--resume", output="first") == 0
+    start = tmp_path / "first" / "final"
+    assert run(f"--init-from={start}", "--steps", 1, "--val-data", f"{valid}/", "--validate-every", 1) == 0
+    card = (tmp_path / "out" / "final" / "README.md").read_text()
+    assert str(tmp_path) not in card and str(shards.parent) not in card and str(valid.parent) not in card
+    command = next(line for line in card.splitlines() if line.startswith("accelerate launch"))
+    words = shlex.split(command)
+    assert words[3:7] == ["--output-dir", "out", "--train-data", "shards"]
+    assert "--init-from=first/final" in words and words[words.index("--val-data") + 1] == "valid"
+    assert "base_model: first/final" in card and "was fine-tuned from `first/final`" in card
+
+
+def test_a_hub_id_in_the_command_stays(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    args = train_accelerate.parse_args(["--train-data", "a/b", "--output-dir", "c", "--init-from", "org/name"])
+    args.command = "accelerate launch train_accelerate.py --init-from org/name --push-to-hub org/other"
+    assert train_accelerate.shown_command(args) == args.command
 
 
 BASE = ["--steps", 2, *GAN, "--adversarial-weight", 0.1]

@@ -1,6 +1,7 @@
 """The bundled weights are the real ones, converted rightly."""
 
 import hashlib
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from srgan_hub import SRGAN, bundled
+from srgan_hub import SRGAN, bundled, names
+from srgan_hub.evaluate import evaluate
 from srgan_hub.metrics import psnr
+from srgan_hub.names import DEFAULT, FAITHFUL, ModelError, bundled_names
 
 ROOT = Path(__file__).parent.parent
 
@@ -21,6 +24,8 @@ ROOT = Path(__file__).parent.parent
         ("srresnet-x4", "Set14", 28.53),
         ("srgan-x4", "Set5", 29.18),
         ("srgan-x4", "Set14", 26.17),
+        ("srresnet-x4-photo", "Set14", 28.37),
+        ("srgan-x4-photo", "Set14", 27.43),
     ],
 )
 def test_psnr_on_the_benchmarks(benchmark_data, model, picture_set, expected):
@@ -43,6 +48,8 @@ def test_psnr_on_the_benchmarks(benchmark_data, model, picture_set, expected):
     [
         ("srresnet-x4", 93.644, ((191, 151, 118), (137, 101, 49), (7, 8, 5))),
         ("srgan-x4", 92.338, ((175, 145, 126), (123, 92, 49), (12, 12, 10))),
+        ("srgan-x4-photo", 93.219, ((190, 150, 123), (132, 96, 45), (7, 8, 5))),
+        ("srresnet-x4-photo", 93.286, ((192, 152, 120), (135, 100, 48), (7, 8, 5))),
     ],
 )
 def test_stored_values_on_an_own_picture(model, mean, pixels):
@@ -53,7 +60,30 @@ def test_stored_values_on_an_own_picture(model, mean, pixels):
         assert np.abs(sr[y, x].astype(int) - value).max() <= 1
 
 
-@pytest.mark.parametrize("model", ["srresnet-x4", "srgan-x4"])
+@pytest.mark.parametrize("model", bundled_names())
 def test_notice_names_the_files_by_hash(model):
     digest = hashlib.sha256((bundled(model) / "model.safetensors").read_bytes()).hexdigest()
     assert f"srgan_hub/weights/{model}/model.safetensors  {digest}" in (ROOT / "NOTICE").read_text()
+
+
+def test_detail_is_a_smooth_dial(benchmark_data, tmp_path):
+    """On Set14, PSNR falls and texture rises, step by step."""
+    pair = [SRGAN.from_pretrained(name) for name in (FAITHFUL, DEFAULT)]
+    folders = [tmp_path / str(amount) for amount in (0, 0.25, 0.5, 0.75, 1)]
+    for folder in folders:
+        SRGAN.interpolate(*pair, float(folder.name)).save_pretrained(folder)
+    lr = benchmark_data / "Set14" / "LRbicx4"
+    report = evaluate(folders, data=benchmark_data / "Set14", lr=lr, metrics=["psnr_y", "top_octave"], device="cpu")
+    psnrs, textures = ([report[f.name].mean(metric) for f in folders] for metric in ("psnr_y", "top_octave"))
+    assert psnrs == sorted(psnrs, reverse=True) and textures == sorted(textures)
+    assert psnrs == pytest.approx([28.37, 28.31, 28.17, 27.89, 27.43], abs=0.02)
+    assert textures == pytest.approx([0.17, 0.21, 0.26, 0.34, 0.48], abs=0.01)
+
+
+def test_a_bundled_model_without_its_card_is_refused(tmp_path, monkeypatch):
+    shutil.copytree(bundled(DEFAULT), tmp_path / DEFAULT)
+    monkeypatch.setattr(names, "_BUNDLED", tmp_path)
+    assert bundled(DEFAULT) == tmp_path / DEFAULT
+    (tmp_path / DEFAULT / "README.md").unlink()
+    with pytest.raises(ModelError, match=r"lacks README.md, its card"):
+        SRGAN.from_pretrained(DEFAULT)

@@ -13,8 +13,12 @@ from torch import Tensor
 
 from ..pictures import files
 from ..pictures.resize import downscale
+from ..training.degrade import make_degradation
 
 DOWNSAMPLINGS = ("matlab", "pillow")
+# Those of training that draw by chance: what a picture gets is a function of this seed and its place in the folder.
+DEGRADATIONS = ("gaussian", "camera")
+SEED = 0
 
 
 @dataclass(frozen=True)
@@ -55,16 +59,31 @@ class Pairs:
         scale: how many times larger the ground truth is.
         downsampling: how they are made: "matlab" is imresize's bicubic, "pillow" is Pillow's.
         jpeg: the quality with which the LR is saved as JPEG and read again, or None.
+        degradation: one of training's, in place of the three options above, or None.
 
     Raises:
         ValueError: an option is out of its range, or the folder holds no pictures.
     """
 
-    def __init__(self, data: Path, *, lr: Path | None, scale: int, downsampling: str, jpeg: int | None) -> None:
+    def __init__(
+        self,
+        data: Path,
+        *,
+        lr: Path | None,
+        scale: int,
+        downsampling: str,
+        jpeg: int | None,
+        degradation: str | None = None,
+    ) -> None:
         if downsampling not in DOWNSAMPLINGS:
             raise ValueError(f"downsampling must be one of {DOWNSAMPLINGS}, got {downsampling!r}")
         if jpeg is not None and not 1 <= jpeg <= 100:
             raise ValueError(f"jpeg must be a quality from 1 to 100, got {jpeg}")
+        if degradation is not None and degradation not in DEGRADATIONS:
+            raise ValueError(f"degradation must be one of {DEGRADATIONS}, got {degradation!r}")
+        if degradation and (lr or jpeg or downsampling != DOWNSAMPLINGS[0]):
+            raise ValueError(f"degradation {degradation} makes the LR by itself; leave out lr, downsampling and jpeg")
+        self.degrade = make_degradation(degradation, scale=scale) if degradation else None
         self.paths = list_pictures(data)
         self.lr, self.scale, self.downsampling, self.jpeg = lr, scale, downsampling, jpeg
         self._hash = hashlib.sha256()
@@ -80,7 +99,7 @@ class Pairs:
     def __iter__(self) -> Iterator[Pair]:
         """Yield the pairs. Raises PictureError or ValueError: a file is missing, broken or of the wrong size."""
         self._hash = hashlib.sha256()
-        for path in self.paths:
+        for index, path in enumerate(self.paths):
             hr = _read(path)
             height, width = (side // self.scale * self.scale for side in hr.shape[:2])
             if not height or not width:
@@ -88,13 +107,15 @@ class Pairs:
                     f"{path} has {hr.shape[1]} x {hr.shape[0]} pixels, too few for a scale of {self.scale}"
                 )
             hr = hr[:height, :width]
-            lr = self._make(hr) if self.lr is None else self._find(path, hr)
+            lr = self._make(hr, index) if self.lr is None else self._find(path, hr)
             lr = lr if self.jpeg is None else _through_jpeg(lr, self.jpeg)
             for part in (path.stem.encode(), str(hr.shape).encode(), lr.tobytes(), hr.tobytes()):
                 self._hash.update(part)
             yield Pair(path.stem, lr, hr)
 
-    def _make(self, hr: np.ndarray) -> np.ndarray:
+    def _make(self, hr: np.ndarray, index: int) -> np.ndarray:
+        if self.degrade:
+            return to_levels(self.degrade(torch.from_numpy(hr.copy()).permute(2, 0, 1)[None], [index], SEED))
         if self.downsampling == "matlab":
             return to_levels(downscale(to_tensor(hr), self.scale, rounded=True))
         size = hr.shape[1] // self.scale, hr.shape[0] // self.scale

@@ -16,7 +16,7 @@ from ..names import WEIGHTS, resolve
 from ..pictures.resize import bicubic
 from ..upscaler import Upscaler
 from ..version import code_version
-from .data import Pair, Pairs, to_levels, to_tensor
+from .data import SEED, Pair, Pairs, to_levels, to_tensor
 from .judges import OF_HR, Score, make_judges
 from .report import BICUBIC, HR, Protocol, Report, Row, Scores
 from .sheet import ContactSheet
@@ -33,6 +33,7 @@ def evaluate(
     scale: int | None = None,
     downsampling: str = "matlab",
     jpeg: int | None = None,
+    degradation: str | None = None,
     shave: int | None = None,
     metrics: Sequence[str] | None = None,
     pictures: Path | None = None,
@@ -51,6 +52,7 @@ def evaluate(
         scale: the models' own by default; 4 if there are none.
         downsampling: how LR is made: "matlab" (imresize's bicubic) or "pillow" (Pillow's).
         jpeg: save the LR as JPEG of this quality first.
+        degradation: make the LR as training does, by "camera" or "gaussian", with a fixed seed.
         shave: border left out of PSNR and SSIM, in pixels; the scale by default.
         metrics: names out of ``judges.TITLES``; all that can be had without a download by default.
         pictures: a folder for contact sheets.
@@ -73,7 +75,7 @@ def evaluate(
             raise ValueError(f"expected models of one scale{f', {scale}' if scale else ''}, got {scales}")
         scale = scale or next(iter(scales.values()), 4)
         shave = scale if shave is None else shave
-        pairs = Pairs(data, lr=lr, scale=scale, downsampling=downsampling, jpeg=jpeg)
+        pairs = Pairs(data, lr=lr, scale=scale, downsampling=downsampling, jpeg=jpeg, degradation=degradation)
         upscalers = {labels[name]: model.upscaler(precision=precision, device=device) for name, model in loaded.items()}
         place = next((u.device for u in upscalers.values()), torch.device("cpu"))
         judges, notes = make_judges(metrics, shave=shave, scale=scale, device=place)
@@ -105,11 +107,18 @@ def evaluate(
             pictures=len(pairs),
             scale=scale,
             shave=shave,
-            lr=f"files in {lr.resolve().name}" if lr else f"bicubic of {downsampling.replace('matlab', 'MATLAB')}",
+            lr=_describe_lr(lr, downsampling, degradation),
             jpeg=f"JPEG {jpeg} (4:2:0)" if jpeg else "",
             data_sha256=pairs.sha256,
         )
         return Report(protocol, rows, tuple(notes), _environment(place, precision))
+
+
+def _describe_lr(lr: Path | None, downsampling: str, degradation: str | None) -> str:
+    if degradation:
+        half_clean = ", which leaves half of the pictures clean" if degradation == "camera" else ""
+        return f"training's degradation {degradation}, seed {SEED}{half_clean}"
+    return f"files in {lr.resolve().name}" if lr else f"bicubic of {downsampling.replace('matlab', 'MATLAB')}"
 
 
 class _Run:

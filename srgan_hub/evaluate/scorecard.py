@@ -69,4 +69,6 @@ def score_cards(
 
 
 def _title(report: Report) -> str:
-    return report.protocol.data + (f", LR saved as {report.protocol.jpeg}" if report.protocol.jpeg else "")
+    protocol = report.protocol
+    how = f"saved as {protocol.jpeg}" if protocol.jpeg else protocol.lr if "degradation" in protocol.lr else ""
+    return protocol.data + (f", LR {how}" if how else "")

@@ -84,10 +84,10 @@ def test_errors_stay_with_their_files(upscaler, log, tmp_path):
 def test_one_of_a_batch_that_cannot_be_written(upscaler, log, tmp_path, monkeypatch):
     write = files.write
 
-    def full(image, path):
+    def full(image, path, **options):
         if path.name == "01_x4.png":
             raise PictureError(f"{path} cannot be written: No space left on device")
-        write(image, path)
+        write(image, path, **options)
 
     monkeypatch.setattr(files, "write", full)
     results = list(upscale_files(upscaler, make(tmp_path, [(6, 5, 3)] * 3)))

@@ -139,7 +139,7 @@ def test_bad_files_are_refused_in_a_sentence(tmp_path, array):
     expected = {
         "text.png": "not a picture",
         "empty.png": "empty",
-        "huge.png": "far too many pixels; the limit is 0.01 million",
+        "huge.png": "20000 x 20000 pixels; the limit is 0.01 million",
         "wide.png": "200 x 100 pixels; the limit is 0.01 million",
         "cut.jpg": "broken or cut short",
         "moving.gif": "2 frames",

@@ -45,6 +45,8 @@ def read_carried(image: Image.Image, name: str) -> tuple[Image.Transpose | None,
         if data:
             exif = Image.Exif()
             exif.load(data)
+            if not exif:
+                raise ValueError("nothing in it can be read")
             exif.pop(ExifTags.Base.Orientation, None)
             encoded = exif.tobytes()  # fails if anything in it is broken
             info["exif"] = data if turn is None else encoded

@@ -94,7 +94,8 @@ def depth(image: ImageFile.ImageFile) -> int:
         return max((12 if flag & 0x20 else 10 if flag & 0x40 else 8 for flag in flags), default=8)
     if image.format == "PPM":
         return 16 if _raw_mode(image) == "I;16B" or (image.tile[0][0] != "raw" and _maximum(image) > 255) else 8
-    if (";16" in _raw_mode(image) and image.format in ("PNG", "SGI")) or image.mode.startswith("I;16"):
+    deep = image.format in ("PNG", "SGI") and re.search(";16|SGI16", str(image.tile))
+    if deep or image.mode.startswith("I;16"):
         return 16
     if image.format == "DDS" and "BC6H" in str(image.tile):
         return 16

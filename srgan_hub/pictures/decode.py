@@ -53,8 +53,12 @@ def explain(path: Path) -> str:
         start = file.read(1024)
         for name, (factory, accept) in Image.OPEN.items():
             try:
-                if not accept or not accept(start[:16]):
-                    continue
+                accepted = accept and accept(start[:16])
+            except BROKEN:  # shorter than what it looks for
+                continue
+            if not accepted:
+                continue
+            try:
                 file.seek(0)
                 image = factory(file, str(path))
             except Image.DecompressionBombError as error:

@@ -297,7 +297,13 @@ def test_unsupported_pictures_are_named(tmp_path, deep):
 
 
 def test_what_is_no_picture(tmp_path):
-    for name, text in [("a.png", "hello"), ("a.h", "#define A 1\n"), ("a.txt", "PS: I like it"), ("a.xml", "<a></a>")]:
+    for name, text in [
+        ("b.png", "no"),
+        ("a.png", "hello"),
+        ("a.h", "#define A 1\n"),
+        ("a.txt", "PS: I like it"),
+        ("a.xml", "<a></a>"),
+    ]:
         (tmp_path / name).write_text(text)
         with pytest.raises(PictureError, match="is not a picture"):
             files.read(tmp_path / name)

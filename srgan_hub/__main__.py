@@ -1,9 +1,11 @@
 """The command line: ``python -m srgan_hub COMMAND``, also installed as ``srgan-hub``."""
 
 import argparse
+import io
 import logging
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -56,10 +58,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     upscale.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
     upscale.add_argument("--band", type=int, metavar="ROWS", help="rows that go through the network at once")
     upscale.add_argument("--threads", type=int, help="processor threads (default: PyTorch's choice)")
-    upscale.add_argument(
-        "--max-pixels", type=int, default=64_000_000, help="refuse larger inputs (default: 64000000 = 8000 x 8000)"
-    )
-    upscale.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
+    upscale.add_argument("--max-pixels", type=int, default=64_000_000, help="largest input (default: 64000000)")
+    existing = upscale.add_mutually_exclusive_group()
+    existing.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
+    existing.add_argument("--skip-existing", action="store_true", help="pass over outputs that exist, as after a stop")
+    upscale.add_argument("--debug", action="store_true", help="show the full traceback of what goes wrong")
     upscale.set_defaults(run=run_upscale)
 
     convert = commands.add_parser(
@@ -142,8 +145,8 @@ def run_upscale(arguments: argparse.Namespace) -> int:
         if arguments.threads < 1:
             raise ValueError(f"--threads must be at least 1, got {arguments.threads}")
         torch.set_num_threads(arguments.threads)
-    # --max-pixels is the limit that counts, and it is checked before anything is decoded.
-    Image.MAX_IMAGE_PIXELS = None
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a file may have a name that it cannot encode
+        sys.stdout.reconfigure(errors="backslashreplace")
     upscaler = SRGAN.from_pretrained(arguments.model).upscaler(
         precision=arguments.precision, device=arguments.device, band=arguments.band
     )
@@ -159,18 +162,27 @@ def run_upscale(arguments: argparse.Namespace) -> int:
 
         return update
 
+    # Pillow checks also what it finds while it decodes, such as a picture within an icon.
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, arguments.max_pixels
     failures = 0
-    results = upscale_files(
-        upscaler,
-        arguments.inputs,
-        arguments.output,
-        overwrite=arguments.overwrite,
-        max_pixels=arguments.max_pixels,
-        progress=show,
-    )
-    for _, target, problem in results:
-        failures += problem is not None
-        print(f"{PROGRAM}: {problem}" if problem else target, file=sys.stderr if problem else sys.stdout, flush=True)
+    try:
+        for _, target, problem in upscale_files(
+            upscaler,
+            arguments.inputs,
+            arguments.output,
+            overwrite=arguments.overwrite,
+            skip_existing=arguments.skip_existing,
+            max_pixels=arguments.max_pixels,
+            progress=show,
+        ):
+            failures += problem is not None
+            print(
+                f"{PROGRAM}: {problem}" if problem else target, file=sys.stderr if problem else sys.stdout, flush=True
+            )
+            if problem and arguments.debug:
+                traceback.print_exception(problem)
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
     if len(arguments.inputs) == 1:
         return 2 if failures else 0
     if failures:

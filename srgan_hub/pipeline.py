@@ -1,14 +1,31 @@
 """Many picture files: each in, the same out, larger."""
 
+import logging
+import os
+import traceback
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from PIL import Image
 
 from .pictures import files
 from .pictures.files import PictureError
+from .pictures.library_warnings import in_one_line
+from .pictures.whole_file import sweep
 from .upscaler import Progress, Upscaler
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class _Existing(NamedTuple):
+    """What happens to outputs that exist: neither means that they are an error."""
+
+    overwrite: bool
+    skip: bool
 
 
 class _Job(NamedTuple):
@@ -39,50 +56,97 @@ def upscale_files(
     output: str | None = None,
     *,
     overwrite: bool = False,
+    skip_existing: bool = False,
     max_pixels: int | None = files.MAX_PIXELS,
     progress: Callable[[Path], Progress] | None = None,
 ) -> Iterator[tuple[Path, Path, PictureError | None]]:
     """Upscale picture files in their order; one that fails does not stop the others.
 
-    Small ones of one size that follow one another go through the network together.
+    Small ones of one size that follow one another go through the network together. What killed runs left half written
+    in the folders of the outputs is deleted first.
 
     Args:
         upscaler: from ``SRGAN.upscaler``.
         inputs: picture files.
         output: as in ``plan_outputs``.
         overwrite: replace outputs that exist.
+        skip_existing: take outputs that exist for done, and log that.
         max_pixels: the largest input, in pixels.
         progress: called with an input, gives its ``Upscaler.upscale`` progress callback.
 
     Yields:
-        Input, output, and what went wrong or None.
+        Input, output, and what went wrong or None. What was no ``PictureError`` to begin with is its ``__cause__``.
     """
     outputs = plan_outputs(inputs, output, scale=upscaler.scale)
     if output is not None and outputs != [Path(output)]:
         Path(output).mkdir(parents=True, exist_ok=True)
-    jobs = _read(inputs, outputs, upscaler.scale, overwrite, max_pixels)
-    for batch in _batches(jobs, upscaler):
-        yield from _upscale_batch(upscaler, batch, progress)
+    for folder in {target.parent for target in outputs}:
+        sweep(folder)
+    existing = _Existing(overwrite, skip_existing)
+    for batch in _batches(_jobs(inputs, outputs, upscaler.scale, existing, max_pixels), upscaler):
+        yield from _upscale_batch(upscaler, batch, existing, progress)
 
 
-def _read(
-    inputs: Sequence[Path], outputs: Sequence[Path], scale: int, overwrite: bool, max_pixels: int | None
+def _jobs(
+    inputs: Sequence[Path], outputs: Sequence[Path], scale: int, existing: _Existing, max_pixels: int | None
 ) -> Iterator[_Job]:
     taken: set[Path] = set()
     for source, target in zip(inputs, outputs, strict=True):
-        try:
-            if target in taken:
-                raise PictureError(f"{source}: another input has its result in {target}; rename one of them")
-            taken.add(target)
-            with files.open_header(source, max_pixels=max_pixels) as header:
-                width, height = header.width * scale, header.height * scale
-                files.check_output(target, width=width, height=height, alpha=header.has_transparency_data)
-            if target.exists() and not overwrite:
-                raise PictureError(f"{target} exists already; say --overwrite to replace it")
-            job = _Job(source, target, files.read(source, max_pixels=max_pixels), None)
-        except PictureError as error:
-            job = _Job(source, target, None, error)
-        yield job
+        image = _attempt(source, _read, source, target, taken, scale, existing, max_pixels)
+        taken.add(target)
+        if isinstance(image, PictureError):
+            yield _Job(source, target, None, image)
+        else:
+            yield _Job(source, target, image, None)
+
+
+def _read(
+    source: Path, target: Path, taken: set[Path], scale: int, existing: _Existing, max_pixels: int | None
+) -> Image.Image | None:
+    """Read a picture, unless its result is there already or cannot be written."""
+    if target in taken:
+        raise PictureError(f"{source}: another input has its result in {target}; rename one of them")
+    if existing.skip and _is_finished(target):
+        return None
+    if os.path.lexists(target) and not existing.overwrite:
+        raise PictureError(f"{target} exists already; say --overwrite to replace it")
+    with in_one_line(source):
+        image = files.read(source, max_pixels=max_pixels)
+    files.check_output(target, width=image.width * scale, height=image.height * scale, alpha="A" in image.mode)
+    return image
+
+
+def _write(result: Image.Image, target: Path, existing: _Existing) -> None:
+    try:
+        with in_one_line(target):
+            files.write(result, target, overwrite=existing.overwrite)
+    except PictureError:
+        # Another run may have been faster.
+        if not (existing.skip and _is_finished(target)):
+            raise
+
+
+def _is_finished(target: Path) -> bool:
+    """Return whether an output is there, and log it. A file without a byte is what a power cut leaves."""
+    finished = target.is_file() and target.stat().st_size > 0
+    if finished:
+        logger.warning("%s exists already; skipped", target)
+    return finished
+
+
+def _attempt(source: Path, action: Callable[..., T], *arguments: object) -> T | PictureError:
+    """Return what an action gives, or what went wrong: whatever one picture raises is that picture's alone."""
+    try:
+        return action(*arguments)
+    except Exception as error:
+        traceback.clear_frames(error.__traceback__)  # they hold the picture and its result
+        if isinstance(error, PictureError):
+            return error
+        kind = "out of memory" if isinstance(error, MemoryError) else type(error).__name__
+        reason = " ".join(str(error).split())
+        problem = PictureError(f"{source} cannot be upscaled: {kind}{': ' if reason else ''}{reason}")
+        problem.__cause__ = error
+        return problem
 
 
 def _batches(jobs: Iterator[_Job], upscaler: Upscaler) -> Iterator[list[_Job]]:
@@ -105,7 +169,10 @@ def _kind(job: _Job) -> tuple[tuple[int, int], str] | None:
 
 
 def _upscale_batch(
-    upscaler: Upscaler, batch: Sequence[_Job], progress: Callable[[Path], Progress] | None
+    upscaler: Upscaler,
+    batch: Sequence[_Job],
+    existing: _Existing,
+    progress: Callable[[Path], Progress] | None,
 ) -> Iterator[tuple[Path, Path, PictureError | None]]:
     images = [job.image for job in batch if job.image]
     if not images:
@@ -113,13 +180,15 @@ def _upscale_batch(
         return
     # One of a batch is done when all are: only a picture that goes alone shows how far it is.
     alone = progress(batch[0].source) if progress and len(batch) == 1 else None
-    results = upscaler.upscale_batch(images, progress=alone)
+    results = _attempt(batch[0].source, partial(upscaler.upscale_batch, images, progress=alone))
+    if isinstance(results, PictureError):
+        if len(batch) == 1:
+            yield batch[0].source, batch[0].target, results
+            return
+        for job in batch:  # whose fault it was shows when each goes alone
+            yield from _upscale_batch(upscaler, [job], existing, progress)
+        return
     for job, result in zip(batch, results, strict=True):
-        problem = None
         if progress and not alone:
             progress(job.source)(images[0].height, images[0].height)
-        try:
-            files.write(result, job.target)
-        except PictureError as error:
-            problem = error
-        yield job.source, job.target, problem
+        yield job.source, job.target, _attempt(job.source, _write, result, job.target, existing)

@@ -152,6 +152,92 @@ def test_huge_header_is_refused_before_decoding(folder, capsys):
     assert "huge.png has 20000 x 20000 pixels; the limit is 64 million pixels" in capsys.readouterr().err
 
 
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a process of its own that can have 8 GB of addresses."""
+    limits = "import resource, sys; resource.setrlimit(resource.RLIMIT_AS, (2**33, 2**33)); "
+    return subprocess.run(
+        [sys.executable, "-c", limits + "from srgan_hub.__main__ import main; sys.exit(main())", "upscale", *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+    )
+
+
+def test_the_size_limit_holds_for_what_an_icon_hides(folder):
+    from pictures.test_files import huge_jpeg_2000, icon
+
+    Path("a.icns").write_bytes(icon(b"ic10", huge_jpeg_2000(510_000)))
+    result = run("a.icns", "c.png", "--model", "model")
+    assert result.returncode == 1 and result.stdout == "c_x4.png\n"
+    assert "srgan-hub: a.icns holds far too many pixels" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_pillows_limit_is_that_of_the_command(folder, monkeypatch):
+    from srgan_hub.pictures import files
+
+    read, limits = files.read, []
+    monkeypatch.setattr(
+        files, "read", lambda path, **options: limits.append(Image.MAX_IMAGE_PIXELS) or read(path, **options)
+    )
+    before = Image.MAX_IMAGE_PIXELS
+    assert upscale("a.png", "--max-pixels", "1000") == 0
+    assert limits == [1000] and before == Image.MAX_IMAGE_PIXELS
+
+
+def test_names_that_the_terminal_cannot_show(folder):
+    odd = [os.fsdecode(b"na\xffme"), "größe", "плохо"]
+    for name in odd:
+        Path(f"{name}.png").write_bytes(Path("a.png").read_bytes())
+    result = run(*(f"{name}.png" for name in odd), "a.png", "--model", "model", PYTHONIOENCODING="ascii")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert len(result.stdout.splitlines()) == 4 and "na\\udcffme_x4.png" in result.stdout
+    assert all(Path(f"{name}_x4.png").exists() for name in odd)
+
+
+def test_a_traceback_is_shown_for_those_who_ask(folder, capsys, monkeypatch):
+    from srgan_hub.pictures import files
+
+    def fail(path, **options):
+        raise RuntimeError("odd")
+
+    monkeypatch.setattr(files, "read", fail)
+    assert upscale("a.png", "b.jpg") == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "srgan-hub: a.png cannot be upscaled: RuntimeError: odd",
+        "srgan-hub: b.jpg cannot be upscaled: RuntimeError: odd",
+        "srgan-hub: 2 of 2 pictures failed",
+    ]
+    assert upscale("a.png", "--debug") == 2
+    err = capsys.readouterr().err
+    assert err.startswith("srgan-hub: a.png cannot be upscaled: RuntimeError: odd\nTraceback") and "in fail" in err
+
+
+def test_a_rerun_after_a_stop(folder, capsys):
+    assert upscale("a.png") == 0
+    assert upscale("a.png", "b.jpg", "c.png") == 1
+    capsys.readouterr()
+    Path("c_x4.png").unlink()
+    assert upscale("a.png", "b.jpg", "c.png", "--skip-existing") == 0
+    out, err = capsys.readouterr()
+    assert out.split() == ["a_x4.png", "b_x4.png", "c_x4.png"]
+    assert err.splitlines() == ["a_x4.png exists already; skipped", "b_x4.png exists already; skipped"]
+    with pytest.raises(SystemExit):
+        upscale("a.png", "--skip-existing", "--overwrite")
+
+
+def test_what_libraries_say_comes_in_one_line(folder, capfd):
+    Image.fromarray(np.arange(300, dtype=np.uint8).reshape(10, 10, 3)).save("a.tif", compression="tiff_adobe_deflate")
+    data = bytearray(Path("a.tif").read_bytes())
+    with Image.open("a.tif") as image:
+        start = image.tag_v2[273][0]
+    data[start + 20 : start + 40] = b"\xff" * 20
+    Path("a.tif").write_bytes(data)
+    assert upscale("a.tif", "c.png") == 1
+    said, *rest = capfd.readouterr().err.splitlines()
+    assert said.startswith("a.tif: ZIPDecode") and len(rest) == 2
+    assert rest[0].startswith("srgan-hub: a.tif is broken or cut short") and "1 of 2" in rest[1]
+
+
 def test_convert_says_what_is_wrong(folder, capsys):
     Path("x.h5").write_text("not HDF5")
     assert main(["convert", "x.h5", "dest"]) == 2
@@ -208,6 +294,8 @@ def test_killed_runs_leave_no_broken_file(folder, moment, how, leftover):
     assert not Path("a_x4.png").exists()
     # Nothing can clean up after SIGKILL, but what it leaves is hidden and does not pass for a picture.
     assert len(list(folder.glob(".*.part"))) == leftover
+    assert upscale("a.png") == 0
+    assert names(folder) == ["a_x4.png"]
 
 
 def test_info_reports_and_verifies(folder, capsys):

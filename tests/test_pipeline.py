@@ -1,5 +1,6 @@
 """Folders of pictures: small ones together, order and errors as if each came alone."""
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -84,16 +85,112 @@ def test_errors_stay_with_their_files(upscaler, log, tmp_path):
 def test_one_of_a_batch_that_cannot_be_written(upscaler, log, tmp_path, monkeypatch):
     write = files.write
 
-    def full(image, path):
+    def full(image, path, **options):
         if path.name == "01_x4.png":
             raise PictureError(f"{path} cannot be written: No space left on device")
-        write(image, path)
+        write(image, path, **options)
 
     monkeypatch.setattr(files, "write", full)
     results = list(upscale_files(upscaler, make(tmp_path, [(6, 5, 3)] * 3)))
     assert log == [(3, 3, 6, 5)]
     assert ["No space" in str(problem) for *_, problem in results] == [False, True, False]
     assert [target.exists() for _, target, _ in results] == [True, False, True]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("odd"), struct.error("odd"), NotImplementedError("odd"), AssertionError("odd"), TypeError("odd"),
+        SyntaxError("odd"), MemoryError(), OSError(36, "odd"), ZeroDivisionError("odd"), RecursionError("two\nlines"),
+    ],
+    ids=repr,
+)  # fmt: skip
+@pytest.mark.parametrize("stage", ["read", "upscale", "write"])
+def test_whatever_one_picture_raises_is_its_own(upscaler, tmp_path, monkeypatch, stage, error):
+    paths = make(tmp_path, [(6, 5, 3)] * 4)
+    mark = np.asarray(Image.open(paths[1]))
+    original = {name: getattr(files, name) for name in ("read", "write")}
+    load = Pixels.load
+
+    def fail_to_load(self, rows):
+        if self.lr.shape[2:] == mark.shape[:2] and np.array_equal(self.lr[0].permute(1, 2, 0), mark):
+            raise error
+        return load(self, rows)
+
+    def fail(*arguments, **options):
+        if any(isinstance(each, Path) and each.name in ("01.png", "01_x4.png") for each in arguments):
+            raise error
+        return original[stage](*arguments, **options)
+
+    if stage == "upscale":
+        monkeypatch.setattr(Pixels, "load", fail_to_load)
+    else:
+        monkeypatch.setattr(files, stage, fail)
+    results = list(upscale_files(upscaler, paths))
+    assert [source for source, _, _ in results] == paths
+    assert [bool(problem) for *_, problem in results] == [False, True, False, False]
+    problem = results[1][2]
+    assert isinstance(problem, PictureError) and problem.__cause__ is error
+    assert str(problem).startswith(str(paths[1])) and "\n" not in str(problem)
+    assert ("out of memory" if isinstance(error, MemoryError) else type(error).__name__) in str(problem)
+    assert sorted(path.name for path in tmp_path.glob("*_x4.png")) == ["00_x4.png", "02_x4.png", "03_x4.png"]
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
+def test_whoever_stops_a_run_stops_it(upscaler, tmp_path, monkeypatch, stop):
+    def read(path, **options):
+        raise stop
+
+    monkeypatch.setattr(files, "read", read)
+    with pytest.raises(stop):
+        list(upscale_files(upscaler, make(tmp_path, [(6, 5, 3)] * 2)))
+
+
+def test_names_that_are_too_long(upscaler, tmp_path):
+    paths = make(tmp_path, [(6, 5, 3)] * 2)
+    long, longer = tmp_path / ("x" * 250 + ".png"), tmp_path / ("y" * 300 + ".png")
+    long.write_bytes(paths[0].read_bytes())  # its result has no room for _x4
+    results = list(upscale_files(upscaler, [paths[0], long, longer, paths[1]]))
+    assert [bool(problem) for *_, problem in results] == [False, True, True, False]
+    assert all("File name too long" in str(results[i][2]) for i in (1, 2))
+
+
+def test_finished_pictures_are_passed_over(upscaler, log, tmp_path, caplog):
+    paths = make(tmp_path, [(6, 5, 3)] * 4)
+    (tmp_path / "01_x4.png").write_bytes(b"finished")
+    (tmp_path / "02_x4.png").write_bytes(b"")
+    (tmp_path / "03_x4.png").symlink_to("nowhere")
+    results = list(upscale_files(upscaler, paths, skip_existing=True))
+    assert [str(problem) if problem else None for *_, problem in results] == [
+        None, None, *(f"{tmp_path}/0{i}_x4.png exists already; say --overwrite to replace it" for i in (2, 3)),
+    ]  # fmt: skip
+    assert [record.message for record in caplog.records] == [f"{tmp_path}/01_x4.png exists already; skipped"]
+    assert (tmp_path / "01_x4.png").read_bytes() == b"finished" and log == [(1, 3, 6, 5)]
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_a_result_that_appears_meanwhile_is_kept(upscaler, tmp_path, monkeypatch, skip):
+    """As when two runs work into one folder."""
+    write = files.write
+
+    def late(image, path, **options):
+        if path.name == "00_x4.png":
+            path.write_bytes(b"theirs")
+        write(image, path, **options)
+
+    monkeypatch.setattr(files, "write", late)
+    results = list(upscale_files(upscaler, make(tmp_path, [(6, 5, 3)] * 2), skip_existing=skip))
+    assert [bool(problem) for *_, problem in results] == [not skip, False]
+    assert (tmp_path / "00_x4.png").read_bytes() == b"theirs"
+    assert sorted(path.name for path in tmp_path.iterdir() if "x4" in path.name) == ["00_x4.png", "01_x4.png"]
+
+
+def test_part_files_of_killed_runs_are_swept(upscaler, tmp_path):
+    paths = make(tmp_path, [(6, 5, 3)])
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".99_x4.png.0123456789abcdef.part").write_bytes(b"half")
+    list(upscale_files(upscaler, paths, f"{tmp_path}/out"))
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["00_x4.png"]
 
 
 def test_progress_of_each(upscaler, tmp_path):

@@ -8,7 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image, ImageCms, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError
+
+from . import decode
+from .carried import read_carried, save_options
+from .whole_file import whole_file
 
 logger = logging.getLogger(__name__)
 
@@ -25,8 +29,6 @@ _FORMATS: dict[str, tuple[str, dict[str, Any], int]] = {
 SUFFIXES = tuple(_FORMATS)
 # 8000 x 8000 in; four times as large, that is a gigapixel out.
 MAX_PIXELS = 64_000_000
-# What is carried from a picture to its larger self.
-_CARRIED = ("icc_profile", "exif", "dpi")
 
 
 class PictureError(ValueError):
@@ -40,19 +42,22 @@ def read(path: Path, *, max_pixels: int | None = MAX_PIXELS) -> Image.Image:
 
     Args:
         path: a file of any kind that Pillow reads.
-        max_pixels: the largest width times height, checked from the header before anything is decoded.
+        max_pixels: the largest width times height, checked before decoding and after it. What lies between, such as
+            the pictures within an icon, is bounded by ``PIL.Image.MAX_IMAGE_PIXELS``.
 
     Raises:
-        PictureError: the file is missing, no picture, broken, animated or too large.
+        PictureError: the file is missing, no picture, broken, of an unsupported kind, animated or too large.
     """
     image = open_header(path, max_pixels=max_pixels)
     try:
-        if any(";16" in str(tile) for tile in image.tile):
-            logger.warning("%s has 16 bits per channel and is read with 8", path)
         with image:
-            image.load()
-            return normalise(image, name=str(path))
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+            loaded = _load(image, str(path))
+            # An icon may hold another picture than its header says.
+            _check_size(loaded, path, max_pixels)
+            return normalise(loaded, name=str(path))
+    except Image.DecompressionBombError as error:
+        raise PictureError(f"{path} holds far too many pixels: {error}") from error
+    except decode.BROKEN as error:
         if isinstance(error, PictureError):
             raise
         raise PictureError(f"{path} is broken or cut short: {error}; try opening and saving it anew") from error
@@ -66,27 +71,27 @@ def open_header(path: Path, *, max_pixels: int | None = MAX_PIXELS) -> ImageFile
         if path.stat().st_size == 0:
             raise PictureError(f"{path} is empty (0 bytes)")
         image = Image.open(path)
+        frames = getattr(image, "n_frames", 1)
     except FileNotFoundError:
         raise PictureError(f"{path} does not exist") from None
-    except Image.DecompressionBombError as error:
-        limit = f"the limit is {max_pixels / 1e6:.3g} million" if max_pixels else "Pillow's limit is lower"
-        raise PictureError(f"{path} has far too many pixels; {limit}") from error
+    except Image.DecompressionBombError:
+        limit = f"the limit is {max_pixels / 1e6:.3g} million pixels" if max_pixels else "Pillow's limit is lower"
+        raise PictureError(f"{path} {decode.explain(path)}; {limit}") from None
     except UnidentifiedImageError:
-        raise PictureError(
-            f"{path} is not a picture that can be read (PNG, JPEG, WebP, BMP, TIFF and others can)"
-        ) from None
-    except (OSError, SyntaxError, ValueError) as error:
+        raise PictureError(f"{path} {decode.explain(path)}") from None
+    except decode.BROKEN as error:
         if isinstance(error, PictureError):
             raise
-        raise PictureError(f"{path} cannot be opened: {error}") from error
-    # Phones store a preview as second frame of an MPO file; it is not an animation.
-    frames = getattr(image, "n_frames", 1)
-    if frames > 1 and image.format != "MPO":
-        raise PictureError(f"{path} holds {frames} frames; animations and multi-page files are not supported")
-    if max_pixels is not None and image.width * image.height > max_pixels:
-        raise PictureError(
-            f"{path} has {image.width} x {image.height} pixels; the limit is {max_pixels / 1e6:.3g} million pixels"
-        )
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise PictureError(f"{path} cannot be opened: {reason}") from error
+    try:
+        # Phones store a preview as second frame of an MPO file; it is not an animation.
+        if frames > 1 and image.format != "MPO":
+            raise PictureError(f"{path} holds {frames} frames; animations and multi-page files are not supported")
+        _check_size(image, path, max_pixels)
+    except PictureError:
+        image.close()
+        raise
     return image
 
 
@@ -96,18 +101,24 @@ def normalise(image: Image.Image, *, name: str = "the picture") -> Image.Image:
     Raises:
         PictureError: the mode has no such equivalent.
     """
-    image = _upright(image)
-    info: dict[Any, Any] = {key: image.info[key] for key in _CARRIED if key in image.info}
+    if isinstance(image, ImageFile.ImageFile) and image.tile:
+        image = _load(image, name)
+    turn, info = read_carried(image, name)
+    image = image if turn is None else image.transpose(turn)
     if image.mode == "CMYK":
         image = _from_cmyk(image)
         info.pop("icc_profile", None)
     elif image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        levels = np.asarray(image)
+        key = image.info.get("transparency")
+        image = Image.fromarray((levels >> 8).astype(np.uint8))
+        if key is not None:
+            image.putalpha(Image.fromarray(np.where(levels == key, 0, 255).astype(np.uint8)))
     elif image.mode in ("1", "L", "P", "PA", "LA", "La", "RGB", "RGBA", "RGBa", "RGBX", "YCbCr", "HSV"):
         gray = image.mode in ("1", "L", "LA", "La") or (image.mode in ("P", "PA") and _gray_palette(image))
         alpha = image.has_transparency_data
-        # Pillow reads transparency out of palettes and colour keys only on the way to RGBA.
-        image = image.convert("RGBA") if alpha else image
+        # Pillow reads transparency out of palettes and colour keys only on the way to RGBA, and La goes only to LA.
+        image = image.convert("LA" if image.mode == "La" else "RGBA") if alpha else image
         image = image.convert(("L" if gray else "RGB") + ("A" if alpha else ""))
     else:
         raise PictureError(f"{name} has pixels of mode {image.mode}; 8-bit gray, colour and palette can be upscaled")
@@ -137,6 +148,12 @@ def check_output(path: Path, *, width: int, height: int, alpha: bool) -> None:
         raise PictureError(f"{path}: cannot write {path.suffix or 'a file without suffix'}; use {', '.join(SUFFIXES)}")
     if not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
         raise PictureError(f"{path} cannot be written: {path.parent} is not a folder that you may write to")
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        pass
+    except OSError as error:  # a name that is too long
+        raise PictureError(f"{path} cannot be written: {error.strerror}") from error
     name, _, limit = _FORMATS[path.suffix.lower()]
     if max(width, height) > limit:
         raise PictureError(f"{path}: {name} holds at most {limit} pixels a side, this is {width} x {height}; use .png")
@@ -144,35 +161,52 @@ def check_output(path: Path, *, width: int, height: int, alpha: bool) -> None:
         raise PictureError(f"{path}: {name} cannot hold transparency; use .png, .webp or .tif")
 
 
-def write(image: Image.Image, path: Path) -> None:
+def write(image: Image.Image, path: Path, *, overwrite: bool = True) -> None:
     """Write an image by its suffix, aside first and then renamed: the file is whole or not there.
 
+    Args:
+        image: from ``to_image`` or ``normalise``.
+        path: where it goes.
+        overwrite: replace a file that is there by then.
+
     Raises:
-        PictureError: the format cannot hold it, or the place cannot be written.
+        PictureError: the format cannot hold it, the place cannot be written, or the file is there.
     """
     check_output(path, width=image.width, height=image.height, alpha="A" in image.mode)
     name, options, _ = _FORMATS[path.suffix.lower()]
-    carried = {key: image.info[key] for key in _CARRIED if image.info.get(key)}
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with aside.open("wb") as file:
-            image.save(file, format=name, **options, **carried)
-        aside.replace(path)
-    except OSError as error:
-        raise PictureError(f"{path} cannot be written: {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):
-            aside.unlink(missing_ok=True)
+        with whole_file(path, overwrite=overwrite) as file:
+            try:
+                image.save(file, format=name, **{**options, **save_options(image.info, name)})
+            except decode.BROKEN as error:
+                if isinstance(error, OSError):  # no fault of the picture
+                    raise
+                logger.warning("%s: EXIF data and resolution left out, which %s cannot hold: %s", path, name, error)
+                file.seek(0)
+                file.truncate()
+                image.save(file, format=name, **options, icc_profile=image.info.get("icc_profile"))
+    except FileExistsError:
+        raise PictureError(f"{path} exists already; say --overwrite to replace it") from None
+    except decode.BROKEN as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise PictureError(f"{path} cannot be written: {reason}") from error
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-        return ImageOps.exif_transpose(image) if orientation != 1 else image
-    except (SyntaxError, ValueError, KeyError, TypeError) as error:
-        logger.warning("broken EXIF data left out: %s", error)
-        image.info.pop("exif", None)
-        return image
+def _load(image: ImageFile.ImageFile, name: str) -> Image.Image:
+    fault = decode.find_fault(image)
+    if fault:
+        raise PictureError(f"{name} {fault}")
+    bits = decode.depth(image)
+    if bits > 8:
+        logger.warning("%s has %d bits per channel and is read with 8", name, bits)
+    return decode.load(image)
+
+
+def _check_size(image: Image.Image, path: Path, max_pixels: int | None) -> None:
+    if max_pixels is not None and image.width * image.height > max_pixels:
+        raise PictureError(
+            f"{path} has {image.width} x {image.height} pixels; the limit is {max_pixels / 1e6:.3g} million pixels"
+        )
 
 
 def _from_cmyk(image: Image.Image) -> Image.Image:

@@ -1,3 +1,4 @@
+import io
 import struct
 import zlib
 
@@ -5,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from srgan_hub.pictures import files
+from srgan_hub.pictures import decode, files
 from srgan_hub.pictures.files import PictureError
 
 
@@ -139,7 +140,7 @@ def test_bad_files_are_refused_in_a_sentence(tmp_path, array):
     expected = {
         "text.png": "not a picture",
         "empty.png": "empty",
-        "huge.png": "far too many pixels; the limit is 0.01 million",
+        "huge.png": "20000 x 20000 pixels; the limit is 0.01 million",
         "wide.png": "200 x 100 pixels; the limit is 0.01 million",
         "cut.jpg": "broken or cut short",
         "moving.gif": "2 frames",
@@ -151,6 +152,44 @@ def test_bad_files_are_refused_in_a_sentence(tmp_path, array):
         with pytest.raises(PictureError, match=message) as error:
             files.read(tmp_path / name, max_pixels=10_000)
         assert str(tmp_path / name) in str(error.value) and "\n" not in str(error.value)
+
+
+def icon(kind: bytes, picture: bytes) -> bytes:
+    """A macOS icon that holds one picture, whatever size its kind promises."""
+    return b"icns" + struct.pack(">I", 16 + len(picture)) + kind + struct.pack(">I", 8 + len(picture)) + picture
+
+
+def huge_jpeg_2000(side: int) -> bytes:
+    """A few hundred bytes that promise a picture of side x side pixels."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (16, 16)).save(buffer, "JPEG2000")
+    data = bytearray(buffer.getvalue())
+    at, header = data.index(b"\xff\x4f\xff\x51"), data.index(b"ihdr")
+    data[header + 4 : header + 12] = struct.pack(">II", side, side)
+    data[at + 8 : at + 16] = data[at + 24 : at + 32] = struct.pack(">II", side, side)
+    return bytes(data)
+
+
+def test_the_limit_holds_for_what_is_decoded(tmp_path, monkeypatch):
+    buffer = io.BytesIO()
+    Image.new("RGB", (140, 140)).save(buffer, "PNG")
+    (tmp_path / "a.icns").write_bytes(icon(b"ic07", buffer.getvalue()))  # which promises 128 x 128
+    header = struct.pack("<HHHBBBBHHII", 0, 1, 1, 16, 16, 0, 0, 1, 32, len(buffer.getvalue()), 22)
+    (tmp_path / "a.ico").write_bytes(header + buffer.getvalue())  # which promises 16 x 16
+    with pytest.raises(PictureError, match=r"has 140 x 140 pixels; the limit is 0\.009 million"):
+        files.read(tmp_path / "a.ico", max_pixels=9_000)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 9_000)
+    for name in ("a.icns", "a.ico"):
+        with pytest.raises(PictureError, match="holds far too many pixels"):
+            files.read(tmp_path / name, max_pixels=128 * 128)
+
+
+def test_the_size_is_checked_again_after_decoding(tmp_path, monkeypatch):
+    Image.new("L", (30, 30)).save(tmp_path / "a.png")
+    monkeypatch.setattr(decode, "load", lambda image: Image.new("L", (60, 60)))
+    assert files.read(tmp_path / "a.png", max_pixels=3_600).size == (60, 60)
+    with pytest.raises(PictureError, match="60 x 60 pixels"):
+        files.read(tmp_path / "a.png", max_pixels=3_599)
 
 
 def test_limits_of_formats(tmp_path):

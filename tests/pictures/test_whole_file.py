@@ -1,0 +1,98 @@
+"""A file is whole or not there, whoever else writes into the folder, and whatever was killed there before."""
+
+import fcntl
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from srgan_hub.pictures.whole_file import sweep, whole_file
+
+ROOT = Path(__file__).parents[2]
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_two_writers_of_one_file_do_not_share_a_part_file(tmp_path):
+    with whole_file(tmp_path / "a", overwrite=True) as first, whole_file(tmp_path / "a", overwrite=True) as second:
+        assert len(names(tmp_path)) == 2 and all(name.startswith(".a.") for name in names(tmp_path))
+        first.write(b"first")
+        second.write(b"second, longer")
+    assert (tmp_path / "a").read_bytes() == b"first" and names(tmp_path) == ["a"]  # the last to end
+
+
+@pytest.mark.parametrize("hard_links", [True, False])
+def test_what_appears_meanwhile_is_kept(tmp_path, monkeypatch, hard_links):
+    def unsupported(self, target):
+        raise PermissionError(1, "Operation not permitted")
+
+    if not hard_links:
+        monkeypatch.setattr(Path, "hardlink_to", unsupported)
+    with pytest.raises(FileExistsError), whole_file(tmp_path / "a", overwrite=False) as file:
+        file.write(b"mine")
+        (tmp_path / "a").write_bytes(b"theirs")
+    assert (tmp_path / "a").read_bytes() == b"theirs" and names(tmp_path) == ["a"]
+    with pytest.raises(FileExistsError), whole_file(tmp_path / "link", overwrite=False) as file:
+        file.write(b"mine")
+        (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    assert names(tmp_path) == ["a", "link"] and (tmp_path / "link").is_symlink()
+    with whole_file(tmp_path / "b", overwrite=False) as file:
+        file.write(b"mine")
+    assert (tmp_path / "b").read_bytes() == b"mine" and names(tmp_path) == ["a", "b", "link"]
+
+
+def test_a_file_has_the_rights_of_any_new_file_and_may_have_a_long_name(tmp_path):
+    longest = tmp_path / ("é" * 125 + ".png")
+    with whole_file(longest, overwrite=False) as file:
+        file.write(b"x")
+    (tmp_path / "usual").write_bytes(b"")
+    assert longest.stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+def test_killed_runs_are_swept_and_running_ones_are_not(tmp_path):
+    script = (
+        "import os, sys; from pathlib import Path; from srgan_hub.pictures.whole_file import whole_file\n"
+        "with whole_file(Path(sys.argv[1]), overwrite=False) as file:\n    file.write(b'half'); os.kill(os.getpid(), 9)"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "killed")]
+    assert subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}).returncode == -9
+    (tmp_path / ".film.mkv.part").write_bytes(b"another program's")
+    (tmp_path / "0123456789abcdef.part").write_bytes(b"another program's")
+    assert len(names(tmp_path)) == 3
+    with whole_file(tmp_path / "running", overwrite=False) as file:
+        sweep(tmp_path)
+        assert len(names(tmp_path)) == 3 and not any("killed" in name for name in names(tmp_path))
+        file.write(b"whole")
+    assert names(tmp_path) == [".film.mkv.part", "0123456789abcdef.part", "running"]
+    sweep(tmp_path / "missing")
+
+
+def test_a_part_file_that_is_swept_before_it_is_locked_is_made_anew(tmp_path, monkeypatch):
+    flock, swept = fcntl.flock, []
+
+    def late(file, operation):
+        if not swept:
+            swept.append(Path(file.name).name)
+            Path(file.name).unlink()
+        flock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with whole_file(tmp_path / "a", overwrite=False) as file:
+        assert names(tmp_path) != swept
+        file.write(b"whole")
+    assert (tmp_path / "a").read_bytes() == b"whole"
+
+
+def test_without_locks_part_files_stay(tmp_path, monkeypatch):
+    def unsupported(file, operation):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    with whole_file(tmp_path / "a", overwrite=False) as file:
+        sweep(tmp_path)
+        file.write(b"whole")
+    assert names(tmp_path) == ["a"]

@@ -9,6 +9,8 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
+from .names import DEFAULT, FAITHFUL, bundled_names
+
 PROGRAM = "srgan-hub"
 
 
@@ -46,8 +48,14 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     upscale.add_argument(
         "--model",
-        default="srgan-x4",
-        help="bundled name, folder or Hub id (default: srgan-x4; bundled too: srresnet-x4)",
+        default=DEFAULT,
+        help=f"bundled name ({', '.join(bundled_names())}), folder or Hub id (default: {DEFAULT})",
+    )
+    upscale.add_argument(
+        "--detail",
+        type=float,
+        metavar="0..1",
+        help=f"from faithful, {FAITHFUL}, to --model, {DEFAULT} or one fine-tuned from this pair (default: 1)",
     )
     upscale.add_argument(
         "--precision",
@@ -148,7 +156,7 @@ def run_upscale(arguments: argparse.Namespace) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file may have a name that it cannot encode
         sys.stdout.reconfigure(errors="backslashreplace")
     upscaler = SRGAN.from_pretrained(arguments.model).upscaler(
-        precision=arguments.precision, device=arguments.device, band=arguments.band
+        detail=arguments.detail, precision=arguments.precision, device=arguments.device, band=arguments.band
     )
 
     def show(source: Path) -> Progress:

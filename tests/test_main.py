@@ -14,6 +14,7 @@ from safetensors import safe_open
 
 from srgan_hub import SRGAN, __version__
 from srgan_hub.__main__ import main
+from srgan_hub.names import DEFAULT
 
 ROOT = Path(__file__).parent.parent
 
@@ -68,9 +69,10 @@ def test_default_model_and_options(folder):
         == 0
     )
     assert main(["upscale", "a.png", "--output", "g.png"]) == 0
-    for file, model in (("r.png", "srresnet-x4"), ("g.png", "srgan-x4")):
+    assert main(["upscale", "a.png", "--output", "d.png", "--detail", "0.3"]) == 0
+    for file, model, detail in (("r.png", "srresnet-x4", None), ("g.png", DEFAULT, None), ("d.png", DEFAULT, 0.3)):
         with Image.open(file) as result:
-            expected = SRGAN.from_pretrained(model).upscale("a.png")
+            expected = SRGAN.from_pretrained(model).upscale("a.png", detail=detail)
             assert np.abs(np.asarray(result).astype(int) - np.asarray(expected)).max() <= 1
 
 
@@ -128,6 +130,8 @@ def test_a_batch_goes_on_and_reports(folder, capsys):
         (["a.png", "--model", "holed"], "holed/model.safetensors is missing"),
         (["a.png", "--band", "0"], "band must be a positive integer"),
         (["a.png", "--threads", "0"], "--threads must be at least 1"),
+        (["a.png", "--detail", "1.5"], "expected an amount (detail) from 0 to 1, got 1.5"),
+        (["a.png", "--detail", "0.5"], "expected two models of one architecture, got channels 64, num_blocks 16 and"),
         (["a.png", "--device", "abacus"], "device 'abacus' cannot be used"),
     ],
 )

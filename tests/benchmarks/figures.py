@@ -32,14 +32,18 @@ def comparison() -> Image.Image:
     cat, face, coffee = (Image.fromarray(picture()) for picture in (data.chelsea, data.astronaut, data.coffee))
     cat, face, coffee = cat.crop((40, 60, 272, 292)), face.crop((175, 60, 275, 160)), coffee.crop((200, 20, 316, 136))
     rows = [
-        (cat.resize((58, 58), Image.Resampling.BICUBIC), cat, "a photograph"),
-        (face.resize((25, 25), Image.Resampling.BICUBIC), face, "a face of 25 pixels: fails"),
-        (Image.open(FOLDER.parent / "coffee.jpg").crop((100, 10, 158, 68)), coffee, "a JPEG: artefacts grow"),
+        ("an ordinary JPEG", Image.open(FOLDER.parent / "coffee.jpg").crop((100, 10, 158, 68)), coffee),
+        ("a clean photograph", cat.resize((58, 58), Image.Resampling.BICUBIC), cat),
+        ("a tiny face, which fails", face.resize((25, 25), Image.Resampling.BICUBIC), face),
     ]
-    models = {"SRResNet": SRGAN.from_pretrained("srresnet-x4"), "SRGAN": SRGAN.from_pretrained("srgan-x4")}
+    models = {
+        "srgan-x4": SRGAN.from_pretrained("srgan-x4"),
+        "faithful": SRGAN.from_pretrained("srresnet-x4-photo"),
+        "crisp": SRGAN.from_pretrained("srgan-x4-photo"),
+    }
     cells = []
-    for lr, original, text in rows:
-        row = [(text, lr), ("bicubic", lr.resize((4 * lr.width, 4 * lr.height), Image.Resampling.BICUBIC))]
+    for text, lr, original in rows:
+        row = [(f"{text}: bicubic", lr.resize((4 * lr.width, 4 * lr.height), Image.Resampling.BICUBIC))]
         row += [(name, model.upscale(lr)) for name, model in models.items()]
         cells.append([*row, ("original", original)])
     return grid(cells)

@@ -1,21 +1,27 @@
 """The Gradio demo: upload a small picture, get it four times as large, compare, download. Run: python app.py"""
 
 import functools
-import html
+import logging
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import numpy as np
 import torch
+from gradio.utils import get_upload_folder
 from PIL import Image
 
 from srgan_hub import SRGAN
 from srgan_hub.pictures import files
 from srgan_hub.upscaler import Upscaler
+
+logger = logging.getLogger(__name__)
 
 # What the page calls the models, and what SRGAN.from_pretrained takes: a bundled name, a folder or a Hub id.
 MODELS = {"SRGAN: crisp, invents texture": "srgan-x4", "SRResNet: faithful, best for JPEG": "srresnet-x4"}
@@ -25,16 +31,126 @@ MAX_PIXELS = 4_000_000
 MAX_FILE_SIZE = "50mb"
 # Rows go through in small portions, so that progress is smooth and cancelling is quick.
 BAND_PIXELS = 8_192
-# Browsers struggle with larger pictures in the slider; the download is always whole.
+# Browsers struggle with larger pictures in the comparison; the download is always whole.
 SLIDER_SIDE = 2_048
-THEME = gr.themes.Soft(primary_hue="indigo", neutral_hue="slate", font=["system-ui", "sans-serif"])
+# How many visitors may wait; each holds one of Gradio's forty threads.
+LONGEST_LINE = 20
+
+# The page of a visitor: one component for the button, the status line and the progress, whose value is the state of
+# the visitor's job (see `_job`). What a state looks like follows from the value alone, whoever sets it.
+JOB = """
+<button type="button" class="action ${value.share === null ? 'primary' : ''}">
+${value.share === null ? 'Upscale' : 'Cancel'}</button>
+<p class="${value.state}" role="${value.state === 'failed' ? 'alert' : 'status'}">
+${value.text.replace(/[&<]/g, sign => `&#${sign.charCodeAt()};`)}</p>
+<div class="bar" ${value.share === null ? 'hidden' : ''} role="progressbar" aria-label="Progress"
+  aria-valuemin="0" aria-valuemax="100" aria-valuenow="${Math.floor(100 * value.share)}">
+<div style="width: ${100 * value.share}%"></div><span>${Math.floor(100 * value.share)} %</span></div>
+"""
+# For a moment after the button has changed its meaning a click is not heard: it may be the second of a double click,
+# or have been meant for the other meaning.
+JOB_SCRIPT = """
+const busy = () => props.value.share !== null;
+let was = false;
+const settle = () => {
+  if (busy() === was) return;
+  was = busy();
+  element.dataset.settling = '';
+  setTimeout(() => delete element.dataset.settling, 500);
+};
+watch('value', settle);
+element.addEventListener('click', event => {
+  if (!event.target.closest('button') || 'settling' in element.dataset) return;
+  if (busy()) return trigger('stop');
+  props.value = {state: 'queued', text: 'Sending the picture.', share: 0};
+  settle();
+  trigger('submit');
+});
+"""
+COMPARISON = """
+${value ? `<figure>
+<img src="${value[1].url}" alt="${value[1].orig_name}: the result">
+<img src="${value[0].url}" alt="${value[0].orig_name}: enlarged with bicubic, for comparison">
+<span>Bicubic</span><span>Result</span>
+<input type="range" min="0" max="100" step="0.5" value="50" aria-label="How much of the bicubic picture is shown">
+</figure><button type="button" class="action">Full screen</button>`
+: '<p>The large picture appears here, with a handle to compare it with a bicubic enlargement.</p>'}
+"""
+COMPARISON_SCRIPT = """
+const place = share => element.style.setProperty('--place', share + '%');
+element.addEventListener('input', event => place(event.target.value));
+element.addEventListener('click', event => {
+  if (!event.target.closest('button')) return;
+  if (document.fullscreenElement) document.exitFullscreen();
+  else element.requestFullscreen();
+});
+watch('value', async () => {
+  if (!props.value) return;
+  element.querySelector('input').value = 50;
+  place(50);
+  await Promise.all([...element.querySelectorAll('img')].map(image => image.decode()));
+  element.scrollIntoView({block: 'nearest'});
+});
+"""
+DOWNLOAD = """
+${value ? `<a class="action primary" href="${value.url}" download="${value.orig_name}">Download PNG</a>`
+: '<button type="button" class="action" disabled>Download PNG</button>'}
+"""
+# Soft's own colours for small text have a contrast of less than 4.5. `set` forgets the background, so it is said again.
+THEME = gr.themes.Soft(primary_hue="indigo", neutral_hue="slate", font=["system-ui", "sans-serif"]).set(
+    background_fill_primary="*neutral_50",
+    block_label_text_color="*primary_700",
+    block_title_text_color="*primary_700",
+    body_text_color_subdued="*neutral_600",
+    body_text_color_subdued_dark="*neutral_300",
+    checkbox_label_background_fill_selected="*primary_600",
+)
 CSS = """
 .gradio-container {max-width: 1200px !important; margin: auto !important}
 footer {display: none !important}
-#status {min-height: 1.5em}
-#status .bar {background: #e2e8f0; border-radius: 4px; margin-top: 6px}
-#status .bar div {background: #6366f1; border-radius: 4px; height: 8px}
+:is(#job, #comparison, #download) .html-container {padding: 0}
+#picture button:not([aria-dropeffect]), #model label {min-width: 44px; min-height: 44px}
+#picture button svg {width: 20px; height: 20px; margin: auto}
+#examples button {min-height: 64px}
+#examples img {width: 56px; height: 56px; object-fit: cover; border-radius: 6px}
+.action {display: flex; width: 100%; min-height: 44px; align-items: center; justify-content: center;
+  border: 1px solid var(--border-color-primary); border-radius: 8px; font-weight: 600; cursor: pointer;
+  color: var(--body-text-color) !important; background: var(--background-fill-primary); text-decoration: none}
+.action.primary {color: white !important; background: #4f46e5; border-color: #4f46e5}
+.action:disabled {opacity: .5; cursor: default}
+.action:focus-visible, #comparison input:focus-visible {outline: 3px solid #818cf8; outline-offset: 2px}
+[data-settling] .action {pointer-events: none}
+#job p {min-height: 1.5em; margin: 8px 0}
+#job p.failed {color: #b91c1c}
+.dark #job p.failed {color: #fca5a5}
+#job .bar {position: relative; height: 24px; border-radius: 8px; overflow: hidden; text-align: center;
+  background: var(--border-color-primary)}
+#job .bar[hidden] {display: none}
+#job .bar div {position: absolute; inset: 0 auto 0 0; background: #a5b4fc}
+.dark #job .bar div {background: #4338ca}
+#job .bar span {position: relative; line-height: 24px; font-size: 14px}
+#comparison figure {position: relative; width: fit-content; max-width: 100%; margin: auto; overflow: hidden}
+#comparison img {display: block; max-width: 100%; min-width: min(100%, 320px); max-height: 640px; object-fit: contain;
+  margin: 0}
+#comparison img + img {position: absolute; inset: 0; width: 100%; height: 100%;
+  clip-path: inset(0 calc(100% - var(--place, 50%)) 0 0)}
+#comparison span {position: absolute; top: 8px; left: 8px; padding: 2px 8px; border-radius: 6px; color: white;
+  background: #0f172acc; font-size: 14px}
+#comparison span + span {left: auto; right: 8px}
+/* Wider than the picture by half a thumb on each side, so that the thumb's middle is where the pictures meet. */
+#comparison input {position: absolute; inset: 0 -22px; width: calc(100% + 44px); height: 100%; margin: 0;
+  appearance: none; background: none; cursor: ew-resize; touch-action: pan-y}
+#comparison input::-webkit-slider-runnable-track {height: 100%}
+#comparison input::-webkit-slider-thumb {appearance: none; width: 44px; height: 100%; border: 0; background:
+  radial-gradient(circle, white 0 14px, #4f46e5 14px 16px, transparent 16px),
+  linear-gradient(90deg, transparent 21px, white 21px 23px, transparent 23px)}
+#comparison input::-moz-range-thumb {width: 44px; height: 100%; border: 0; border-radius: 0; background:
+  radial-gradient(circle, white 0 14px, #4f46e5 14px 16px, transparent 16px),
+  linear-gradient(90deg, transparent 21px, white 21px 23px, transparent 23px)}
+#comparison .action {margin-top: 8px}
+#comparison :fullscreen img {max-height: 90vh}
 """
+LAUNCH: dict[str, Any] = {"max_file_size": MAX_FILE_SIZE, "ssr_mode": False, "theme": THEME, "css": CSS}
 
 
 def create_demo(
@@ -45,50 +161,99 @@ def create_demo(
     Args:
         models: label on the page -> bundled name, folder or Hub id. Each is loaded when it is first used.
         max_pixels: the largest picture that is accepted, in pixels.
-        slider_side: the largest side of the pictures in the slider.
+        slider_side: the largest side of the pictures in the comparison.
     """
     models = models or MODELS
+    labels = {name: label.split(":")[0] for label, name in models.items()}
+    line = Line()
 
     @functools.cache
     def load(name: str) -> Upscaler:
         budget = BAND_PIXELS if not torch.cuda.is_available() else None
         return SRGAN.from_pretrained(name).upscaler(memory=budget)
 
-    def upscale(picture: str | None, model: str) -> Iterator[tuple[Any, Any, str]]:
-        """Enlarge a picture: a file and a model's name in; slider pictures, the result as PNG, a line of text out."""
-        if not picture:
-            raise gr.Error("Choose a picture first: upload one or click an example.")
-        path = Path(picture)
-        name = html.escape(path.name)
-        started = time.perf_counter()
+    def upscale(picture: dict[str, Any] | None, model: str, request: gr.Request) -> Iterator[tuple[Any, Any, dict]]:
+        """Enlarge a picture: a file and a model's name in; pictures to compare, the result as PNG, the state out."""
+        path = Path(picture["path"]) if picture else None
         try:
-            image = files.read(path, max_pixels=max_pixels)
-            upscaler = load(model)
-            array = files.to_array(image)
-            yield None, None, _bar(f"{name}: {image.width} x {image.height} pixels", 0)
-            bands = []
-            done = 0
-            for band in upscaler.stream(array):
-                bands.append(band)
-                done += len(band)
-                share = done / (image.height * upscaler.scale)
-                # A cancel takes effect where the function yields.
-                yield gr.skip(), gr.skip(), _bar(f"{name}: {share:.0%}", share)
-        except ValueError as error:
-            # The visitor knows the picture's name, not where the server keeps it.
-            raise gr.Error(f"{error}".replace(str(path), path.name), print_exception=False) from error
+            if not path:
+                raise ValueError("Choose a picture first: upload one or click an example.")
+            if model not in labels:
+                raise ValueError(f"The model {model!r} is not in the list of choices: {', '.join(labels)}.")
+            with line.place(request.session_hash or "") as job:
+                while ahead := line.ahead(job):
+                    yield None, None, _job("queued", f"{path.name}: {ahead} ahead of you.", 0)
+                for outputs in enlarge(path, model):
+                    # The last word is always said here, so that no late progress can stand after it.
+                    if job.stopped:
+                        yield None, None, _job("cancelled", job.stopped)
+                        return
+                    yield outputs
+        except Exception as error:
+            text = _sentence(error, path)
+            yield None, None, _job("failed", text)
+            # The page has the sentence already; other clients get it from here.
+            raise gr.Error(text, visible=False, print_exception=False) from error
+
+    def enlarge(path: Path, model: str) -> Iterator[tuple[Any, Any, dict]]:
+        """Yield progress after each band, then the result."""
+        started = time.perf_counter()
+        doing = f"Enlarging {path.name} with {labels[model]}."
+        yield None, None, _job("running", doing, 0)
+        image, notes = _read(path, max_pixels)
+        upscaler = load(model)
+        bands: list[np.ndarray] = []
+        for band in upscaler.stream(files.to_array(image)):
+            bands.append(band)
+            share = sum(map(len, bands)) / (image.height * upscaler.scale)
+            yield gr.skip(), gr.skip(), _job("running", doing, share)
         result = files.to_image(np.concatenate(bands), like=image)
         seconds = time.perf_counter() - started
         with tempfile.TemporaryDirectory() as folder:
             download = Path(folder) / f"{path.stem}_x{upscaler.scale}.png"
             files.write(result, download)
-            slider, note = _slider_pictures(image, result, Path(folder), slider_side)
-            summary = (
-                f"{image.width} x {image.height} → <b>{result.width} x {result.height}</b> pixels in {seconds:.1f} s."
+            pair, size = _compare(image, result, Path(folder), slider_side)
+            text = (
+                f"{path.name} with {labels[model]}: {image.width} x {image.height} → {result.width} x {result.height} "
+                f"pixels in {seconds:.1f} s."
             )
-            yield slider, str(download), f"{summary} {note}"
+            if size != result.size:
+                text += f" The comparison shows it at {size[0]} x {size[1]}, the download is full size."
+            yield (
+                [_file(each, path.name) for each in pair],
+                _file(download, download.name),
+                _job("done", f"{text} {notes}"),
+            )
 
-    with gr.Blocks(title="SRGAN upscaler", delete_cache=(3600, 3600)) as demo:
+    def choose(picture: dict[str, Any] | None, request: gr.Request) -> tuple[Any, None, None, dict]:
+        """Look at a new picture: it takes the place of the last one's run and result, or is refused."""
+        return look(Path(picture["path"]) if picture else None, request)
+
+    def look(path: Path | None, request: gr.Request) -> tuple[Any, None, None, dict]:
+        stopped = line.stop(request.session_hash or "", "Stopped: another picture was chosen.")
+        before = "The run before was stopped. " if stopped else ""
+        if not path:
+            return None, None, None, _job("idle", f"{before}Choose a picture.")
+        try:
+            image, notes = _read(path, max_pixels)
+        except ValueError as error:
+            return None, None, None, _job("failed", before + _sentence(error, path))
+        text = f"{before}{path.name}: {image.width} x {image.height} pixels. {notes}"
+        return gr.skip(), None, None, _job("chosen", text)
+
+    def example(path: Path) -> Callable[[gr.Request], tuple[Any, None, None, dict]]:
+        def choose_example(request: gr.Request) -> tuple[Any, None, None, dict]:
+            return str(path), *look(path, request)[1:]
+
+        return choose_example
+
+    def cancel(request: gr.Request) -> None:
+        line.stop(request.session_hash or "", "Cancelled.")
+
+    def change_model(request: gr.Request) -> None:
+        line.stop(request.session_hash or "", "Stopped: another model was chosen.")
+
+    with Demo(title="SRGAN upscaler", delete_cache=(3600, 3600)) as demo:
         gr.Markdown(
             "# Small picture in, four times larger out\n"
             "SRGAN redraws the detail that a small picture lost. The whole picture goes through the network in "
@@ -96,68 +261,196 @@ def create_demo(
         )
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
-                picture = gr.Image(label="Your picture", sources=["upload", "clipboard"], height=300, elem_id="picture")
-                # The file as it came: Gradio would decode it before the limits are checked, and drop transparency.
-                picture.preprocess = lambda payload: payload and payload.path  # type: ignore[assignment, return-value]
+                picture = gr.Image(
+                    label="Your picture",
+                    alt_text="The picture that you chose",
+                    sources=["upload", "clipboard"],
+                    buttons=[],
+                    height=260,
+                    elem_id="picture",
+                )
                 model = gr.Radio(
                     list(models.items()), value=next(iter(models.values())), label="Model", elem_id="model"
                 )
-                with gr.Row():
-                    run = gr.Button("Upscale", variant="primary", elem_id="run")
-                    cancel = gr.Button("Cancel", elem_id="cancel")
-                gr.Examples([[str(path)] for path in _examples()], inputs=[picture], label="Or try one of these")
-                gr.Markdown(
-                    f"PNG, JPEG, WebP, BMP or TIFF, up to {max_pixels / 1e6:.3g} megapixels and "
-                    f"{MAX_FILE_SIZE[:-2]} MB. Animations are not supported."
+                job = gr.HTML(
+                    _job("idle", "Choose a picture."), html_template=JOB, js_on_load=JOB_SCRIPT, elem_id="job"
                 )
             with gr.Column(scale=3, min_width=300):
-                slider = gr.ImageSlider(
-                    label="Bicubic | result",
-                    format="png",
-                    interactive=False,
-                    max_height=640,
-                    elem_id="slider",
-                )
-                status = gr.HTML("Drag the handle to compare once the result is here.", elem_id="status")
-                download = gr.DownloadButton("Download PNG", variant="primary", elem_id="download", interactive=False)
-        job = run.click(
+                comparison = gr.HTML(None, html_template=COMPARISON, js_on_load=COMPARISON_SCRIPT, elem_id="comparison")
+                download = gr.HTML(None, html_template=DOWNLOAD, js_on_load=None, elem_id="download")
+        gr.Markdown("Or try one of these:")
+        with gr.Row(elem_id="examples"):
+            examples = [gr.Button(path.stem.capitalize(), icon=path) for path in _examples()]
+
+        gr.Markdown(
+            f"PNG, JPEG, WebP, BMP or TIFF, up to {max_pixels / 1e6:.3g} megapixels and {MAX_FILE_SIZE[:-2]} MB. "
+            "Animations are not supported. Pictures are deleted after an hour or two."
+        )
+
+        shown = [comparison, download, job]
+        quiet: dict[str, Any] = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
+        # The picture comes as the file that it is: Gradio would decode it before the limits are checked, and drop
+        # transparency. Who waits for whom is decided by the line, which can say so, and not by Gradio's queue.
+        job.submit(
             upscale,
             [picture, model],
-            [slider, download, status],
+            shown,
             api_name="upscale",
-            show_progress="hidden",  # the status line has a bar of its own, exact to the band
-            scroll_to_output=True,
+            preprocess=False,
+            show_progress="hidden",
+            trigger_mode="multiple",
+            concurrency_limit=None,
         )
-        job.success(lambda: gr.update(interactive=True), None, download, api_visibility="private")
-        cancel.click(lambda: "Cancelled.", None, status, cancels=[job], api_visibility="private")
+        job.stop(cancel, **quiet)
+        model.input(change_model, **quiet)
+        gr.on([picture.upload, picture.clear], choose, picture, [picture, *shown], preprocess=False, **quiet)
+        for button in examples:
+            assert button.icon
+            path = button.icon["path"]  # a copy where Gradio serves files from, to be kept there
+            button.keep_in_cache.add(path)
+            button.click(example(Path(path)), None, [picture, *shown], **quiet)
     return demo
 
 
-def _bar(text: str, share: float) -> str:
-    return f"{text}<div class='bar'><div style='width: {share:.1%}'></div></div>"
+class Demo(gr.Blocks):
+    """Blocks that take no picture but what was uploaded to them."""
+
+    async def preprocess_data(self, block_fn: Any, inputs: list[Any], *args: Any, **kwargs: Any) -> list[Any]:
+        """Take every other path or address for no picture, before Gradio follows it."""
+        inputs = [
+            None if isinstance(block, gr.Image) and not _uploaded(value) else value
+            for block, value in zip(block_fn.inputs, inputs, strict=False)
+        ]
+        return await super().preprocess_data(block_fn, inputs, *args, **kwargs)
+
+
+@dataclass(eq=False)
+class Job:
+    """A visitor's run, and why it shall stop, if it shall."""
+
+    session: str
+    stopped: str = ""
+
+
+class Line:
+    """The runs of all visitors in the order in which they came; the first one is at work."""
+
+    def __init__(self) -> None:
+        self._jobs: list[Job] = []
+        self._moved = threading.Condition()
+
+    @contextmanager
+    def place(self, session: str) -> Iterator[Job]:
+        """Stand in the line.
+
+        Raises:
+            ValueError: it is too long.
+        """
+        job = Job(session)
+        with self._moved:
+            if len(self._jobs) >= LONGEST_LINE:
+                raise ValueError(f"Busy: {len(self._jobs)} pictures are waiting. Try again in a minute.")
+            self._jobs.append(job)
+        try:
+            yield job
+        finally:
+            with self._moved:
+                self._jobs.remove(job)
+                self._moved.notify_all()
+
+    def ahead(self, job: Job) -> int:
+        """Return how many are ahead of this one, after a moment if it isn't its turn; 0 if it shall stop."""
+        with self._moved:
+            self._moved.wait_for(lambda: self._jobs[0] is job or job.stopped, timeout=0.3)
+            return 0 if job.stopped else self._jobs.index(job)
+
+    def stop(self, session: str, why: str) -> bool:
+        """Stop a visitor's runs, wait until they have said their last word, and return whether there were any."""
+        with self._moved:
+            jobs = [job for job in self._jobs if job.session == session]
+            for job in jobs:
+                job.stopped = why
+            self._moved.notify_all()
+            self._moved.wait_for(lambda: not set(jobs) & set(self._jobs), timeout=30)
+        return bool(jobs)
+
+
+class _Notes(logging.Handler):
+    """What the reader of pictures warns of in this thread."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.thread = threading.get_ident()
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.thread == self.thread:
+            self.texts.append(record.getMessage())
+
+
+def _read(path: Path, max_pixels: int) -> tuple[Image.Image, str]:
+    """Read a picture, and what the visitor should know of how it was read."""
+    notes = _Notes()
+    files.logger.addHandler(notes)
+    try:
+        image = files.read(path, max_pixels=max_pixels)
+    finally:
+        files.logger.removeHandler(notes)
+    return image, " ".join(f"{text}.".replace(str(path), path.name) for text in notes.texts)
+
+
+def _sentence(error: Exception, path: Path | None) -> str:
+    """Say what went wrong, by the picture's name: the visitor doesn't know where the server keeps it."""
+    name = path.name if path else "The picture"
+    if isinstance(error, ValueError):
+        return f"{error}".replace(str(path), name)
+    logger.error("%s failed", path, exc_info=error)
+    return f"{name} cannot be enlarged: the server failed ({type(error).__name__})."
+
+
+def _job(state: str, text: str, share: float | None = None) -> dict[str, Any]:
+    """Make the value of the page's job.
+
+    Args:
+        state: idle, chosen, queued, running, done, cancelled or failed.
+        text: the status line.
+        share: how much is done, in [0, 1]; None where nothing is running.
+    """
+    return {"state": state, "text": text, "share": share}
+
+
+def _file(path: Path, name: str) -> dict[str, Any]:
+    return gr.FileData(path=str(path), orig_name=name).model_dump()
+
+
+def _uploaded(value: Any) -> bool:
+    """Return whether this is how Gradio names a file that was uploaded here."""
+    match value:
+        case {"path": str(name), "meta": {"_type": "gradio.FileData"}}:
+            path = Path(name)
+            with suppress(OSError, ValueError):  # a name that no file can have
+                return ".." not in path.parts and path.is_relative_to(get_upload_folder()) and path.is_file()
+    return False
 
 
 def _examples() -> list[Path]:
     return sorted(path for path in EXAMPLES.iterdir() if path.suffix in files.SUFFIXES)
 
 
-def _slider_pictures(image: Image.Image, result: Image.Image, folder: Path, side: int) -> tuple[tuple[str, str], str]:
-    """Save bicubic and result for the slider, at one size of at most ``side``, and say so if it is reduced."""
+def _compare(
+    image: Image.Image, result: Image.Image, folder: Path, side: int
+) -> tuple[tuple[Path, Path], tuple[int, int]]:
+    """Save bicubic and result for the comparison, at one size of at most ``side``, and return them and the size."""
     shrink = min(1.0, side / max(result.size))
     size = (max(1, round(result.width * shrink)), max(1, round(result.height * shrink)))
     bicubic = image.resize(result.size, Image.Resampling.BICUBIC)
-    pictures = []
-    for name, large in (("bicubic", bicubic), ("result", result)):
-        path = folder / f"{name}.png"
+    paths = (folder / "bicubic.png", folder / "result.png")
+    for path, large in zip(paths, (bicubic, result), strict=True):
         files.write(large.resize(size, Image.Resampling.LANCZOS) if shrink < 1 else large, path)
-        pictures.append(str(path))
-    note = f"The comparison shows it at {size[0]} x {size[1]}, the download is full size." if shrink < 1 else ""
-    return (pictures[0], pictures[1]), note
+    return paths, size
 
 
 if __name__ == "__main__":
-    # Ours is the limit that counts, and it is checked before anything is decoded.
-    Image.MAX_IMAGE_PIXELS = None
-    demo = create_demo()
-    demo.queue(max_size=20, default_concurrency_limit=1)
-    demo.launch(max_file_size=MAX_FILE_SIZE, ssr_mode=False, theme=THEME, css=CSS)
+    # Pillow's own limit, for what only decoding shows.
+    Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+    create_demo().launch(**LAUNCH)

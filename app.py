@@ -130,7 +130,7 @@ footer {display: none !important}
 .dark #job .bar div {background: #4338ca}
 #job .bar span {position: relative; line-height: 24px; font-size: 14px}
 #comparison figure {position: relative; width: fit-content; max-width: 100%; margin: auto; overflow: hidden}
-#comparison img {display: block; max-width: 100%; min-width: min(100%, 320px); max-height: 640px; object-fit: contain;
+#comparison img {display: block; max-width: 100%; min-width: min(80vw, 320px); max-height: 640px; object-fit: contain;
   margin: 0}
 #comparison img + img {position: absolute; inset: 0; width: 100%; height: 100%;
   clip-path: inset(0 calc(100% - var(--place, 50%)) 0 0)}
@@ -227,25 +227,23 @@ def create_demo(
 
     def choose(picture: dict[str, Any] | None, request: gr.Request) -> tuple[Any, None, None, dict]:
         """Look at a new picture: it takes the place of the last one's run and result, or is refused."""
-        return look(Path(picture["path"]) if picture else None, request)
-
-    def look(path: Path | None, request: gr.Request) -> tuple[Any, None, None, dict]:
         stopped = line.stop(request.session_hash or "", "Stopped: another picture was chosen.")
         before = "The run before was stopped. " if stopped else ""
+        path = Path(picture["path"]) if picture else None
         if not path:
             return None, None, None, _job("idle", f"{before}Choose a picture.")
         try:
             image, notes = _read(path, max_pixels)
-        except ValueError as error:
+        except Exception as error:
             return None, None, None, _job("failed", before + _sentence(error, path))
         text = f"{before}{path.name}: {image.width} x {image.height} pixels. {notes}"
-        return gr.skip(), None, None, _job("chosen", text)
+        return str(path), None, None, _job("chosen", text)
 
-    def example(path: Path) -> Callable[[gr.Request], tuple[Any, None, None, dict]]:
-        def choose_example(request: gr.Request) -> tuple[Any, None, None, dict]:
-            return str(path), *look(path, request)[1:]
+    def choose_always(picture: dict[str, Any] | None) -> Callable[[gr.Request], tuple[Any, None, None, dict]]:
+        def choose_this(request: gr.Request) -> tuple[Any, None, None, dict]:
+            return choose(picture, request)
 
-        return choose_example
+        return choose_this
 
     def cancel(request: gr.Request) -> None:
         line.stop(request.session_hash or "", "Cancelled.")
@@ -303,12 +301,12 @@ def create_demo(
         )
         job.stop(cancel, **quiet)
         model.input(change_model, **quiet)
-        gr.on([picture.upload, picture.clear], choose, picture, [picture, *shown], preprocess=False, **quiet)
+        picture.upload(choose, picture, [picture, *shown], preprocess=False, **quiet)
+        picture.clear(choose_always(None), None, [picture, *shown], **quiet)
         for button in examples:
             assert button.icon
-            path = button.icon["path"]  # a copy where Gradio serves files from, to be kept there
-            button.keep_in_cache.add(path)
-            button.click(example(Path(path)), None, [picture, *shown], **quiet)
+            button.keep_in_cache.add(button.icon["path"])  # Gradio's copy, which is an upload like any other
+            button.click(choose_always(button.icon), None, [picture, *shown], **quiet)
     return demo
 
 

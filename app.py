@@ -56,7 +56,7 @@ const settle = () => {
   if (busy() === was) return;
   was = busy();
   element.dataset.settling = '';
-  setTimeout(() => delete element.dataset.settling, 500);
+  setTimeout(() => delete element.dataset.settling, 400);
 };
 watch('value', settle);
 element.addEventListener('click', event => {
@@ -105,52 +105,12 @@ THEME = gr.themes.Soft(primary_hue="indigo", neutral_hue="slate", font=["system-
     body_text_color_subdued_dark="*neutral_300",
     checkbox_label_background_fill_selected="*primary_600",
 )
-CSS = """
-.gradio-container {max-width: 1200px !important; margin: auto !important}
-footer {display: none !important}
-:is(#job, #comparison, #download) .html-container {padding: 0}
-#picture button:not([aria-dropeffect]), #model label {min-width: 44px; min-height: 44px}
-#picture button svg {width: 20px; height: 20px; margin: auto}
-#examples button {min-height: 64px}
-#examples img {width: 56px; height: 56px; object-fit: cover; border-radius: 6px}
-.action {display: flex; width: 100%; min-height: 44px; align-items: center; justify-content: center;
-  border: 1px solid var(--border-color-primary); border-radius: 8px; font-weight: 600; cursor: pointer;
-  color: var(--body-text-color) !important; background: var(--background-fill-primary); text-decoration: none}
-.action.primary {color: white !important; background: #4f46e5; border-color: #4f46e5}
-.action:disabled {opacity: .5; cursor: default}
-.action:focus-visible, #comparison input:focus-visible {outline: 3px solid #818cf8; outline-offset: 2px}
-[data-settling] .action {pointer-events: none}
-#job p {min-height: 1.5em; margin: 8px 0}
-#job p.failed {color: #b91c1c}
-.dark #job p.failed {color: #fca5a5}
-#job .bar {position: relative; height: 24px; border-radius: 8px; overflow: hidden; text-align: center;
-  background: var(--border-color-primary)}
-#job .bar[hidden] {display: none}
-#job .bar div {position: absolute; inset: 0 auto 0 0; background: #a5b4fc}
-.dark #job .bar div {background: #4338ca}
-#job .bar span {position: relative; line-height: 24px; font-size: 14px}
-#comparison figure {position: relative; width: fit-content; max-width: 100%; margin: auto; overflow: hidden}
-#comparison img {display: block; max-width: 100%; min-width: min(80vw, 320px); max-height: 640px; object-fit: contain;
-  margin: 0}
-#comparison img + img {position: absolute; inset: 0; width: 100%; height: 100%;
-  clip-path: inset(0 calc(100% - var(--place, 50%)) 0 0)}
-#comparison span {position: absolute; top: 8px; left: 8px; padding: 2px 8px; border-radius: 6px; color: white;
-  background: #0f172acc; font-size: 14px}
-#comparison span + span {left: auto; right: 8px}
-/* Wider than the picture by half a thumb on each side, so that the thumb's middle is where the pictures meet. */
-#comparison input {position: absolute; inset: 0 -22px; width: calc(100% + 44px); height: 100%; margin: 0;
-  appearance: none; background: none; cursor: ew-resize; touch-action: pan-y}
-#comparison input::-webkit-slider-runnable-track {height: 100%}
-#comparison input::-webkit-slider-thumb {appearance: none; width: 44px; height: 100%; border: 0; background:
-  radial-gradient(circle, white 0 14px, #4f46e5 14px 16px, transparent 16px),
-  linear-gradient(90deg, transparent 21px, white 21px 23px, transparent 23px)}
-#comparison input::-moz-range-thumb {width: 44px; height: 100%; border: 0; border-radius: 0; background:
-  radial-gradient(circle, white 0 14px, #4f46e5 14px 16px, transparent 16px),
-  linear-gradient(90deg, transparent 21px, white 21px 23px, transparent 23px)}
-#comparison .action {margin-top: 8px}
-#comparison :fullscreen img {max-height: 90vh}
-"""
-LAUNCH: dict[str, Any] = {"max_file_size": MAX_FILE_SIZE, "ssr_mode": False, "theme": THEME, "css": CSS}
+LAUNCH: dict[str, Any] = {
+    "theme": THEME,
+    "css_paths": Path(__file__).with_suffix(".css"),
+    "max_file_size": MAX_FILE_SIZE,
+    "ssr_mode": False,
+}
 
 
 def create_demo(
@@ -287,18 +247,10 @@ def create_demo(
 
         shown = [comparison, download, job]
         quiet: dict[str, Any] = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
-        # The picture comes as the file that it is: Gradio would decode it before the limits are checked, and drop
-        # transparency. Who waits for whom is decided by the line, which can say so, and not by Gradio's queue.
-        job.submit(
-            upscale,
-            [picture, model],
-            shown,
-            api_name="upscale",
-            preprocess=False,
-            show_progress="hidden",
-            trigger_mode="multiple",
-            concurrency_limit=None,
-        )
+        # Who waits for whom is decided by the line, which can say so, and not by Gradio's queue.
+        waiting: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "multiple", "concurrency_limit": None}
+        # Without Gradio's preprocessing, which would decode the picture before the limits are checked, and drop alpha.
+        job.submit(upscale, [picture, model], shown, api_name="upscale", preprocess=False, **waiting)
         job.stop(cancel, **quiet)
         model.input(change_model, **quiet)
         picture.upload(choose, picture, [picture, *shown], preprocess=False, **quiet)
@@ -373,28 +325,22 @@ class Line:
         return bool(jobs)
 
 
-class _Notes(logging.Handler):
-    """What the reader of pictures warns of in this thread."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.thread = threading.get_ident()
-        self.texts: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if record.thread == self.thread:
-            self.texts.append(record.getMessage())
-
-
 def _read(path: Path, max_pixels: int) -> tuple[Image.Image, str]:
-    """Read a picture, and what the visitor should know of how it was read."""
-    notes = _Notes()
-    files.logger.addHandler(notes)
+    """Read a picture, and what the reader warned of, which the visitor should know."""
+    notes: list[str] = []
+    thread = threading.get_ident()
+
+    def note(record: logging.LogRecord) -> bool:
+        if record.thread == thread:
+            notes.append(record.getMessage().replace(str(path), path.name))
+        return True
+
+    files.logger.addFilter(note)
     try:
         image = files.read(path, max_pixels=max_pixels)
     finally:
-        files.logger.removeHandler(notes)
-    return image, " ".join(f"{text}.".replace(str(path), path.name) for text in notes.texts)
+        files.logger.removeFilter(note)
+    return image, " ".join(f"{text}." for text in notes)
 
 
 def _sentence(error: Exception, path: Path | None) -> str:

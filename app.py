@@ -239,7 +239,6 @@ def create_demo(
         gr.Markdown("Or try one of these:")
         with gr.Row(elem_id="examples"):
             examples = [gr.Button(path.stem.capitalize(), icon=path) for path in _examples()]
-
         gr.Markdown(
             f"PNG, JPEG, WebP, BMP or TIFF, up to {max_pixels / 1e6:.3g} megapixels and {MAX_FILE_SIZE[:-2]} MB. "
             "Animations are not supported. Pictures are deleted after an hour or two."
@@ -291,11 +290,7 @@ class Line:
 
     @contextmanager
     def place(self, session: str) -> Iterator[Job]:
-        """Stand in the line.
-
-        Raises:
-            ValueError: it is too long.
-        """
+        """Stand in the line, or raise ValueError if it is too long."""
         job = Job(session)
         with self._moved:
             if len(self._jobs) >= LONGEST_LINE:

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "srgan_hub"
 # From the ground up. Within a wing (a folder) files import one another; wings of one floor do not.
 FLOORS = [
-    {"network", "pictures", "devices", "version"},
+    {"network", "pictures", "devices", "version", "demo"},
     {"names", "card", "upscaler", "metrics", "training"},
     {"model"},
     {"pipeline", "exchange", "publish", "provenance", "evaluate"},

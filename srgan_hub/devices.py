@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import threading
 from collections import deque
 from collections.abc import Iterator
 from typing import Any
@@ -52,12 +53,29 @@ def give_back_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-@contextlib.contextmanager
-def exact_float32() -> Iterator[None]:
-    """Forbid TensorFloat-32, the default of CUDA convolutions, which has ten bits where float32 has 23."""
-    cudnn = torch.backends.cudnn
-    with cudnn.flags(cudnn.enabled, cudnn.benchmark, cudnn.benchmark_limit, cudnn.deterministic, allow_tf32=False):
-        yield
+class _ExactFloat32(contextlib.AbstractContextManager):
+    """Forbid TensorFloat-32, the default of CUDA convolutions, which has ten bits where float32 has 23.
+
+    The switch is the process's: the first thread that enters turns it off, and the last one that leaves puts it back.
+    """
+
+    def __init__(self) -> None:
+        self.lock, self.inside, self.before = threading.Lock(), 0, True
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if not self.inside:
+                self.before, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False
+            self.inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self.lock:
+            self.inside -= 1
+            if not self.inside:
+                torch.backends.cudnn.allow_tf32 = self.before
+
+
+exact_float32 = _ExactFloat32()
 
 
 def to_host(bands: Iterator[Tensor], device: torch.device) -> Iterator[Tensor]:

@@ -3,6 +3,7 @@
 import copy
 import logging
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,7 @@ class Upscaler:
         # The last layer runs in float32, behind the check that half precision has not overflowed.
         self._fused, self._to_range = fused[:-1], fused[-1]
         self._networks: dict[torch.dtype, nn.Sequential] = {}
+        self._lock = threading.Lock()
         self._radius = receptive_radius(fused)
 
     def upscale(self, picture: Any, *, progress: Progress | None = None) -> Any:
@@ -200,7 +202,7 @@ class Upscaler:
         top = 0
         bands = stream(network, lr, band=band, load=prepare)
         while True:
-            with exact_float32():
+            with exact_float32:
                 logits = next(bands, None)
             if logits is None:
                 return
@@ -215,19 +217,20 @@ class Upscaler:
         """Compute output rows ``top`` to ``bottom`` in float32, from the LR rows that they depend on."""
         first = max(0, top // self.scale - self._radius)
         seen = lr[:, :, first : -(-bottom // self.scale) + self._radius]
-        with exact_float32():
+        with exact_float32:
             rows = torch.cat(list(stream(self._network(torch.float32), seen, band=band, load=load)), dim=2)
         return rows[:, :, top - first * self.scale : bottom - first * self.scale]
 
     def _network(self, dtype: torch.dtype) -> nn.Sequential:
-        if dtype not in self._networks:
-            if dtype != torch.float32:
-                self._networks[dtype] = copy.deepcopy(self._fused).to(dtype)
-            elif self.device.type == "cpu":
-                self._networks[dtype] = use_winograd(self._fused)
-            else:
-                self._networks[dtype] = self._fused
-        return self._networks[dtype]
+        with self._lock:
+            if dtype not in self._networks:
+                if dtype != torch.float32:
+                    self._networks[dtype] = copy.deepcopy(self._fused).to(dtype)
+                elif self.device.type == "cpu":
+                    self._networks[dtype] = use_winograd(self._fused)
+                else:
+                    self._networks[dtype] = self._fused
+            return self._networks[dtype]
 
 
 def _read(picture: Any) -> tuple[np.ndarray, Image.Image | None]:

@@ -1,10 +1,14 @@
-"""What the process does with the memory of tensors, each time in a fresh one: an allocator remembers."""
+"""What the process does with the memory of tensors, each time in a fresh one, and with a switch that threads share."""
 
 import platform
 import subprocess
 import sys
+import threading
 
 import pytest
+import torch
+
+from srgan_hub.devices import exact_float32
 
 FAULTS = """
 import resource, torch
@@ -51,3 +55,25 @@ def test_freed_memory_is_kept_for_the_next_tensor():
 def test_memory_is_given_back():
     assert run(RESIDENT.format("")) > 150
     assert run(RESIDENT.format("give_back_memory()")) < 50
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_tensor_float_32_is_off_while_any_thread_computes_and_then_as_before(monkeypatch, before):
+    cudnn = torch.backends.cudnn
+    monkeypatch.setattr(cudnn, "allow_tf32", before)
+    entered, leave, seen = threading.Event(), threading.Event(), []
+
+    def compute():
+        with exact_float32:
+            entered.set()
+            leave.wait(10)
+            seen.append(cudnn.allow_tf32)
+
+    other = threading.Thread(target=compute)
+    with exact_float32:
+        other.start()
+        assert entered.wait(10) and not cudnn.allow_tf32
+    assert not cudnn.allow_tf32  # the other thread is still at it
+    leave.set()
+    other.join()
+    assert seen == [False] and cudnn.allow_tf32 is before

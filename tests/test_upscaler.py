@@ -1,4 +1,5 @@
 import logging
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -274,3 +275,13 @@ def test_winograd_is_for_float32_alone():
         for dtype in (torch.float32, torch.bfloat16)
     ]
     assert counts == [5, 0]
+
+
+def test_threads_may_share_an_upscaler(lively):
+    upscaler = Upscaler(lively(), scale=4, band=3, device="cpu")
+    random = np.random.default_rng(0)
+    pictures = [random.integers(0, 256, (9 + n, 11, 3 + n % 2), dtype=np.uint8) for n in range(12)]
+    with ThreadPoolExecutor(6) as pool:
+        results = list(pool.map(upscaler.upscale, pictures))
+    for picture, result in zip(pictures, results, strict=True):
+        assert np.array_equal(result, upscaler.upscale(picture))

@@ -60,7 +60,6 @@ from srgan_hub.training.dataset import INDEX, SUFFIXES, Crops, prepare, read_ind
 from srgan_hub.training.degrade import make_degradation
 from srgan_hub.training.div2k import VALID, download, prepare_div2k
 from srgan_hub.training.draws import SHIFT, draws
-from srgan_hub.training.winograd import use_winograd
 
 logger = logging.getLogger("train_accelerate")
 
@@ -380,7 +379,6 @@ def build_run(args: argparse.Namespace, accelerator: Accelerator, model: SRGAN |
         discriminator = build_discriminator(args).train()
         networks["discriminator"] = discriminator.to(accelerator.device).to(memory_format=torch.channels_last)
     content = build_content(args, accelerator)
-    speed_up(args, accelerator.device, *networks.values(), content)
     if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
         networks = {name: nn.SyncBatchNorm.convert_sync_batchnorm(network) for name, network in networks.items()}
     optimizers = {
@@ -418,13 +416,6 @@ def build_content(args: argparse.Namespace, accelerator: Accelerator) -> losses.
     with accelerator.local_main_process_first():
         content = losses.ContentLoss(losses.parse_content_loss(args.content_loss), vgg_weights=args.vgg_weights)
     return content.to(accelerator.device)
-
-
-def speed_up(args: argparse.Namespace, device: torch.device, *networks: nn.Module) -> None:
-    """In float32 on a processor, compute the 3x3 convolutions in fewer multiplications."""
-    if device.type == "cpu" and args.mixed_precision == "no":
-        for network in networks:
-            use_winograd(network)
 
 
 def freeze_batch_norm(network: nn.Module) -> None:
@@ -898,7 +889,6 @@ def describe_plan(args: argparse.Namespace, state: PartialState) -> str:
     with torch.device("meta"), torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
         generator = SRGAN(**{name: getattr(args, name) for name in MODEL_OPTIONS})
         discriminator = build_discriminator(args) if args.stage == "gan" else None
-        speed_up(args, state.device, generator, *([discriminator] if discriminator else []))
         lr_size = args.hr_crop // args.scale
         generator(torch.zeros(args.batch_size, 3, lr_size, lr_size)).mean()
         if discriminator is not None:

@@ -112,7 +112,7 @@ def test_every_flag_of_the_contract_is_there_with_help(capsys):
     names = (
         "stage init-from train-data val-data output-dir steps batch-size accumulate hr-crop scale channels num-blocks "
         "degradation content-loss lr-consistency artifact-weight lattice-weight adversarial-weight discriminator "
-        "freeze-bn random-shift vgg-weights learning-rate discriminator-learning-rate schedule clip-grad ema workers "
+        "freeze-bn vgg-weights learning-rate discriminator-learning-rate schedule clip-grad ema workers "
         "tracker push-to-hub push-every private checkpoint-every validate-every keep resume seed "
         "mixed-precision threads dry-run"
     )
@@ -259,8 +259,6 @@ CHANGES = {
     "lattice-weight": ["--lattice-weight", 10],
     "adversarial-weight": ["--adversarial-weight", 0],
     "discriminator": ["--discriminator", "paper"],
-    "random-shift": ["--hr-crop", 48, "--random-shift"],
-    "hr-crop 48": ["--hr-crop", 48],
     "freeze-bn": ["--freeze-bn"],
     "learning-rate": ["--learning-rate", 2e-3],
     "discriminator-learning-rate": ["--discriminator-learning-rate", 0.1],
@@ -596,7 +594,6 @@ def test_two_ranks_train_as_one(run, pictures, start_model, valid, tmp_path):
     [
         (["--hr-crop", 33], "not divisible by the scale"),
         (["--stage", "gan", "--content-loss", "l1", "--hr-crop", 40], "paper's discriminator needs a multiple of 16"),
-        (["--hr-crop", 36, "--random-shift"], "--random-shift needs"),
         (["--hr-crop", 128], "at least 128 pixels"),
         (["--content-loss", "vgg99"], "content loss"),
         (["--mixed-precision", "fp16"], "fp16 needs a GPU"),

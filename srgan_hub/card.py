@@ -28,7 +28,6 @@ def make_card(
     *,
     name: str = "srgan",
     license: str = "apache-2.0",
-    datasets: list[str] | None = None,
     base_model: str | None = None,
     origin: str = "",
     data: str = "",
@@ -43,7 +42,6 @@ def make_card(
         config: what config.json holds.
         name: the model's name, or its Hub id.
         license: the identifier of the weights' licence on the Hub.
-        datasets: Hub ids of the data.
         base_model: Hub id or name of the model that it was fine-tuned from; see ``inherit``.
         origin: Markdown: where the weights come from, with attribution and licence.
         data: Markdown: what it was trained on, and under which licence.
@@ -58,7 +56,6 @@ def make_card(
         pipeline_tag=PIPELINE_TAG,
         tags=[*TAGS],
         license=license,
-        datasets=datasets,
         base_model=base_model,
         eval_results=eval_results,
         made_by=code_version(),

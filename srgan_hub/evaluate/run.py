@@ -30,7 +30,6 @@ def evaluate(
     *,
     data: Path,
     lr: Path | None = None,
-    scale: int | None = None,
     downsampling: str = "matlab",
     jpeg: int | None = None,
     degradation: str | None = None,
@@ -49,7 +48,6 @@ def evaluate(
         data: the ground truth: a folder of pictures, cropped to a multiple of the scale. Gray is scored as three equal
             channels.
         lr: a folder of LR pictures, NAME or NAMEx4 for each; None makes them of the ground truth.
-        scale: the models' own by default; 4 if there are none.
         downsampling: how LR is made: "matlab" (imresize's bicubic) or "pillow" (Pillow's).
         jpeg: save the LR as JPEG of this quality first.
         degradation: make the LR as training does, by "camera" or "gaussian", with a fixed seed.
@@ -71,9 +69,9 @@ def evaluate(
         labels = _label(list(folders))
         loaded = {name: SRGAN.from_pretrained(folder) for name, folder in folders.items()}
         scales = {labels[name]: model.scale for name, model in loaded.items()}
-        if len({*scales.values(), *([scale] if scale else [])}) > 1:
-            raise ValueError(f"expected models of one scale{f', {scale}' if scale else ''}, got {scales}")
-        scale = scale or next(iter(scales.values()), 4)
+        if len(set(scales.values())) > 1:
+            raise ValueError(f"expected models of one scale, got {scales}")
+        scale = next(iter(scales.values()), 4)
         shave = scale if shave is None else shave
         pairs = Pairs(data, lr=lr, scale=scale, downsampling=downsampling, jpeg=jpeg, degradation=degradation)
         upscalers = {labels[name]: model.upscaler(precision=precision, device=device) for name, model in loaded.items()}

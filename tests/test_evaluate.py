@@ -231,7 +231,7 @@ def test_json_and_markdown(data, make_model):
     assert "Tiny: 2 pictures. LR: x4, bicubic of MATLAB, saved as JPEG 50 (4:2:0)." in table
     assert "4 pixels shaved off each side" in table
     assert f"| a | {report['a'].mean('psnr_y'):.2f} | {report['a'].mean('ssim_y'):.4f} |" in table
-    assert "| HR | - | - |" in table and "time, s" in table
+    assert "| HR | - | - |" in table and "| time, s |\n" in table and f"| {report['a'].seconds:.2f} |\n" in table
     assert "time, s" not in report.to_markdown(cost=False)
 
 

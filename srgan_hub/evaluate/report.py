@@ -50,7 +50,6 @@ class Row:
     name: str
     pictures: dict[str, Scores]
     seconds: float | None = None  # for all pictures
-    memory: int | None = None  # bytes, at the peak, above what was taken before
     weights_sha256: str | None = None
 
     def values(self, metric: str) -> list[float]:
@@ -129,16 +128,16 @@ class Report:
         """Write the table of means, the differences and the notes.
 
         Args:
-            cost: time and memory too, which are of the machine and not of the model alone.
+            cost: time too, which is of the machine and not of the model alone.
             notes: sentences on scores that could not be had.
         """
         titles = [str(TITLES[metric]) for metric in self.metrics]
-        extra = ["time, s", "memory, MB"] if cost else []
+        extra = ["time, s"] if cost else []
         lines = [str(self.protocol), "", _line(["", *titles, *extra]), _line([":--", *["--:"] * len(titles + extra)])]
         for row in self.rows:
             cells = [_number(row.mean(metric), TITLES[metric].digits) for metric in self.metrics]
             if cost:
-                cells += [_number(row.seconds, 2), _number(row.memory and row.memory / 1e6, 0)]
+                cells.append(_number(row.seconds, 2))
             lines.append(_line([row.name, *cells]))
         if differences := {name: row for name, row in self.differences().items() if row}:
             lines += [

@@ -95,9 +95,7 @@ def evaluate(
             sheet.write()
         hashes = {labels[name]: file_sha256(folder / WEIGHTS) for name, folder in folders.items()}
         rows = tuple(
-            Row(label, by_picture, runs[label].seconds, runs[label].memory, hashes[label])
-            if label in runs
-            else Row(label, by_picture)
+            Row(label, by_picture, runs[label].seconds, hashes[label]) if label in runs else Row(label, by_picture)
             for label, by_picture in scores.items()
         )
         protocol = Protocol(
@@ -120,21 +118,17 @@ def _describe_lr(lr: Path | None, downsampling: str, degradation: str | None) ->
 
 
 class _Run:
-    """A model at work, its time and the most memory that it took."""
+    """A model at work, and its time."""
 
     def __init__(self, upscaler: Upscaler) -> None:
         self.upscaler = upscaler
         self.seconds = 0.0
-        self.memory: int | None = None
         upscaler.upscale(np.zeros((16, 16, 3), np.uint8))  # libraries set themselves up at the first call
 
     def __call__(self, lr: np.ndarray) -> np.ndarray:
-        with _peak_memory(self.upscaler.device) as peak:
-            start = time.perf_counter()
-            sr = self.upscaler.upscale(lr)
-            self.seconds += time.perf_counter() - start
-        if peak:
-            self.memory = max(self.memory or 0, *peak)
+        start = time.perf_counter()
+        sr = self.upscaler.upscale(lr)
+        self.seconds += time.perf_counter() - start
         return sr
 
 
@@ -167,31 +161,6 @@ def _threads(count: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-@contextlib.contextmanager
-def _peak_memory(device: torch.device) -> Iterator[list[int]]:
-    """Yield a list that holds, afterwards, the bytes taken at the peak; it stays empty where they are not known."""
-    peak: list[int] = []
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        yield peak
-        peak.append(torch.cuda.max_memory_allocated(device) - before)
-        return
-    try:  # Linux resets its high-water mark of resident memory on request.
-        Path("/proc/self/clear_refs").write_text("5")
-        before = _status("VmRSS")
-    except (OSError, KeyError):
-        yield peak
-        return
-    yield peak
-    peak.append(_status("VmHWM") - before)
-
-
-def _status(key: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(dict(line.split(":", 1) for line in lines)[key].split()[0]) * 1024
 
 
 def _environment(device: torch.device, precision: str) -> dict[str, str | int]:

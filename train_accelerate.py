@@ -840,15 +840,20 @@ def shown_name(path: Path) -> str:
 
 
 def publish(run: Run, name: str) -> None:
-    """Push OUTPUT_DIR/name to the Hub. A Hub that is down or refuses is said, and costs nothing but the time."""
+    """Push OUTPUT_DIR/name to the Hub, with the card of these very steps.
+
+    A Hub that is down or refuses is said, and costs nothing but the time.
+    """
     folder, repo_id = run.args.output_dir / name, run.args.push_to_hub
 
     def work() -> None:
         try:
-            run.accelerator.print(f"published as {push(folder, repo_id, private=run.args.private)}")
+            url = push(folder, repo_id, private=run.args.private, overwrite_card=True)
+            run.accelerator.print(f"published as {url}")
             run.unpublished = ""
         except PublishError as error:
-            run.unpublished = f"{error}. To push later: python -m srgan_hub push {shlex.join([str(folder), repo_id])}"
+            command = shlex.join(["python", "-m", "srgan_hub", "push", str(folder), repo_id, "--overwrite-card"])
+            run.unpublished = f"{error}. To push later: {command}"
             logger.warning("step %d: %s", run.step, run.unpublished)
 
     on_first_process(run.accelerator, work)

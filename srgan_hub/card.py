@@ -59,6 +59,7 @@ def make_card(
         base_model=base_model,
         eval_results=eval_results,
         made_by=code_version(),
+        weights_sha256="",  # see state_weights
     )
     template = next(path for path in _TEMPLATES if path.is_file())
     card = ModelCard.from_template(
@@ -134,18 +135,6 @@ def read_value(card: str, key: str) -> str | None:
     return found[1] if found else None
 
 
-def write_value(card: str, key: str, value: str) -> str:
-    """Write a one-line value into a card's metadata, leaving every other character as it was."""
-    line = f'{key}: "{value}"'
-    block = REGEX_YAML_BLOCK.search(card)
-    if block is None:
-        return f"---\n{line}\n---\n{card}"
-    metadata, count = re.subn(rf"^{key}:[^\r\n]*", line, block[2], count=1, flags=re.MULTILINE)
-    if not count:
-        metadata = f"{metadata}\n{line}"
-    return card[: block.start(2)] + metadata + card[block.end(2) :]
-
-
 def write_scores(card: str, scores: str, eval_results: list[EvalResult]) -> str:
     """Put scores into a card in place of those that it has: the table under its heading, and the model-index.
 
@@ -167,23 +156,10 @@ def write_scores(card: str, scores: str, eval_results: list[EvalResult]) -> str:
     return str(parsed)
 
 
-def rename(card: str, name: str) -> str:
-    """Call a model by another name, such as its Hub id, wherever its own card names it."""
-    found = re.search(r'SRGAN\.from_pretrained\("([^"]+)"\)', card)
-    if not found:
-        return card
-    old = re.escape(found[1])
-    for place in (r'from_pretrained\("{}"\)', r"^# {}$", r"^`{}` was fine-tuned", r"srgan_hub info {}`"):
-        pattern = place.format(f"({old})")
-        card = re.sub(pattern, lambda match: match[0].replace(match[1], name), card, flags=re.MULTILINE)
-    # The metadata holds the name without the organisation.
-    last, new = re.escape(found[1].split("/")[-1]), name.split("/")[-1]
-    return re.sub(rf"^(model_name: |- name: ){last}$", lambda match: match[1] + new, card, flags=re.MULTILINE)
-
-
 def state_weights(card: str, weights: Path) -> str:
-    """Write the SHA-256 of the weights into a card; whoever saves or publishes weights calls this."""
-    return write_value(card, WEIGHTS_HASH, file_sha256(weights))
+    """Write the SHA-256 of the weights into a card that states one; whoever saves or publishes weights calls this."""
+    line = f'{WEIGHTS_HASH}: "{file_sha256(weights)}"'
+    return re.sub(rf"^{WEIGHTS_HASH}:[^\r\n]*", line, card, count=1, flags=re.MULTILINE)
 
 
 def file_sha256(file: Path) -> str:

@@ -496,7 +496,7 @@ def test_a_full_disk_keeps_the_old_checkpoint(run, monkeypatch, tmp_path, capsys
 def test_a_hub_that_is_down_loses_no_step(run, monkeypatch, tmp_path, caplog):
     pushes = []
 
-    def push(folder, repo_id, *, private):
+    def push(folder, repo_id, *, private, overwrite_card):
         pushes.append((folder.name, repo_id, private, (folder / "README.md").is_file()))
         if fails[len(pushes) - 1]:
             raise PublishError("the Hub is down")
@@ -511,7 +511,7 @@ def test_a_hub_that_is_down_loses_no_step(run, monkeypatch, tmp_path, caplog):
     pushes.clear()
     fails = [False, True]
     assert run(*argv, output="again") == 1
-    assert f"python -m srgan_hub push {tmp_path / 'again' / 'final'} org/name" in caplog.text
+    assert f"python -m srgan_hub push {tmp_path / 'again' / 'final'} org/name --overwrite-card" in caplog.text
     assert same(tmp_path / "again" / "final", tmp_path / "out" / "final")
 
 

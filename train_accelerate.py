@@ -59,15 +59,12 @@ from srgan_hub.training.average import EMA
 from srgan_hub.training.dataset import INDEX, SUFFIXES, Crops, prepare, read_index
 from srgan_hub.training.degrade import make_degradation
 from srgan_hub.training.div2k import VALID, download, prepare_div2k
-from srgan_hub.training.draws import SHIFT, draws
-from srgan_hub.training.winograd import use_winograd
 
 logger = logging.getLogger("train_accelerate")
 
 # What builds a model, and what its config.json holds.
 MODEL_OPTIONS = ("scale", "channels", "num_blocks", "upsampler", "trunk_end", "output")
 ADVERSARIAL_STEPS_AT_FULL_RATE = 100_000  # the paper's schedule: then a tenth
-SHIFTS = 8  # --random-shift: 0 to 7 pixels
 WON_LOSS, WON_STEPS = 0.01, 50  # when the discriminator has won
 GRID_PICTURES, GRID_SIZE, GRID_NAME = 4, 192, "lr | bicubic | sr | hr"
 EXPORTED = ("final", "last", "best")  # the models in a run's folder
@@ -121,7 +118,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--adversarial-weight", type=_weight, default=1e-3, metavar="W", help="of -log D(G(lr)), for gan")
     add("--discriminator", choices=("paper", "patch"), default="paper", help="patch trains steadily in short runs")
     add("--freeze-bn", action=flag, default=False, help="leave the generator's batch norms as they are")
-    add("--random-shift", action=flag, default=False, help="cut what features and discriminator see at random offsets")
     add("--learning-rate", type=_weight, default=1e-4, help="of Adam, for the generator")
     add("--discriminator-learning-rate", type=_weight, help="of Adam, for the discriminator (the generator's)")
     add("--beta2", type=_decay, default=0.999, help="of Adam, for both; beta1 is 0.9")
@@ -198,8 +194,6 @@ def complete_args(args: argparse.Namespace, config: dict[str, Any] | None) -> No
         raise ValueError(f"--hr-crop {args.hr_crop} is not divisible by the scale, {args.scale}")
     if gan and args.discriminator == "paper" and args.hr_crop % 16:
         raise ValueError(f"--hr-crop {args.hr_crop}: the paper's discriminator needs a multiple of 16; patch takes any")
-    if args.random_shift and window_size(args) < 32:
-        raise ValueError(f"--random-shift needs --hr-crop of at least 39, got {args.hr_crop}")
     if not 0 <= args.seed < 2**63:
         raise ValueError(f"--seed must be from 0 to 2**63 - 1, got {args.seed}")
     if args.push_to_hub and not re.fullmatch(r"[\w.-]+/[\w.-]+", args.push_to_hub):
@@ -210,11 +204,6 @@ def complete_args(args: argparse.Namespace, config: dict[str, Any] | None) -> No
         raise ValueError("--mixed-precision fp16 needs a GPU; on a processor use bf16 or no")
     if args.sigma and args.degradation == "bicubic":
         raise ValueError("--sigma is for --degradation gaussian or camera; bicubic has no blur of its own")
-
-
-def window_size(args: argparse.Namespace) -> int:
-    """Side of what features and discriminator see: the crop, or what fits into it at every shift, by 16."""
-    return (args.hr_crop - SHIFTS + 1) // 16 * 16 if args.random_shift else args.hr_crop
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -380,7 +369,6 @@ def build_run(args: argparse.Namespace, accelerator: Accelerator, model: SRGAN |
         discriminator = build_discriminator(args).train()
         networks["discriminator"] = discriminator.to(accelerator.device).to(memory_format=torch.channels_last)
     content = build_content(args, accelerator)
-    speed_up(args, accelerator.device, *networks.values(), content)
     if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
         networks = {name: nn.SyncBatchNorm.convert_sync_batchnorm(network) for name, network in networks.items()}
     optimizers = {
@@ -409,8 +397,8 @@ def build_run(args: argparse.Namespace, accelerator: Accelerator, model: SRGAN |
 
 
 def build_discriminator(args: argparse.Namespace) -> nn.Module:
-    """The paper's for the window that it sees, or the patch one."""
-    return Discriminator(hr_size=window_size(args)) if args.discriminator == "paper" else build_patch_discriminator()
+    """The paper's for these crops, or the patch one."""
+    return Discriminator(hr_size=args.hr_crop) if args.discriminator == "paper" else build_patch_discriminator()
 
 
 def build_content(args: argparse.Namespace, accelerator: Accelerator) -> losses.ContentLoss:
@@ -418,13 +406,6 @@ def build_content(args: argparse.Namespace, accelerator: Accelerator) -> losses.
     with accelerator.local_main_process_first():
         content = losses.ContentLoss(losses.parse_content_loss(args.content_loss), vgg_weights=args.vgg_weights)
     return content.to(accelerator.device)
-
-
-def speed_up(args: argparse.Namespace, device: torch.device, *networks: nn.Module) -> None:
-    """In float32 on a processor, compute the 3x3 convolutions in fewer multiplications."""
-    if device.type == "cpu" and args.mixed_precision == "no":
-        for network in networks:
-            use_winograd(network)
 
 
 def freeze_batch_norm(network: nn.Module) -> None:
@@ -467,9 +448,8 @@ def train_step(run: Run, batches: Iterator[tuple[Tensor, Tensor]]) -> dict[str, 
         waited += time.perf_counter() - begin
         with run.accelerator.accumulate(*run.networks):
             sr = run.generator(lr)
-            seen = window(run.args, run.step)
-            values = discriminator_step(run, sr[seen].detach(), hr[seen]) if run.discriminator else {}
-            passes.append(values | generator_step(run, lr, hr, sr, seen))
+            values = discriminator_step(run, sr.detach(), hr) if run.discriminator else {}
+            passes.append(values | generator_step(run, lr, hr, sr))
     average_batch_norm(run)
     run.ema.update(run.accelerator.unwrap_model(run.generator), run.step)
     seen_in = {name: [each[name].detach().float() for each in passes if name in each] for name in passes[-1]}
@@ -492,17 +472,17 @@ def discriminator_step(run: Run, sr: Tensor, hr: Tensor) -> dict[str, Tensor]:
     return {"d_loss": loss, "d_real": real, "d_fake": fake} | update(run, "discriminator")
 
 
-def generator_step(run: Run, lr: Tensor, hr: Tensor, sr: Tensor, seen: tuple[slice, ...]) -> dict[str, Tensor]:
+def generator_step(run: Run, lr: Tensor, hr: Tensor, sr: Tensor) -> dict[str, Tensor]:
     """Bring the output closer to the truth, and past the discriminator."""
     args = run.args
     with run.accelerator.autocast():
-        terms = run.content.pixel_terms(sr, hr) | run.content.feature_terms(sr[seen], hr[seen])
+        terms = run.content(sr, hr)
     values = {f"g_{name}": term for name, term in terms.items()}
     loss = run.content.total(terms)
     if run.discriminator:
         # Through the bare network: the wrapper would wait for gradients that it does not get here.
         discriminator = run.accelerator.unwrap_model(run.discriminator).requires_grad_(False)
-        values["g_adversarial"] = losses.adversarial_loss(discriminator(sr[seen]))
+        values["g_adversarial"] = losses.adversarial_loss(discriminator(sr))
         discriminator.requires_grad_(True)
         loss = loss + args.adversarial_weight * values["g_adversarial"]
     if args.lr_consistency:
@@ -529,14 +509,6 @@ def update(run: Run, name: str) -> dict[str, Tensor]:
     optimizer.step()
     optimizer.zero_grad()
     return norm
-
-
-def window(args: argparse.Namespace, step: int) -> tuple[slice, ...]:
-    """What features and discriminator see of this step's pictures, on all ranks alike."""
-    size, (down, right) = window_size(args), (0, 0)
-    if args.random_shift:
-        down, right = draws(args.seed, step, SHIFT).integers(SHIFTS, size=2).tolist()
-    return slice(None), slice(None), slice(down, down + size), slice(right, right + size)
 
 
 def learning_rate_at(args: argparse.Namespace, network: str, step: int) -> float:
@@ -868,15 +840,20 @@ def shown_name(path: Path) -> str:
 
 
 def publish(run: Run, name: str) -> None:
-    """Push OUTPUT_DIR/name to the Hub. A Hub that is down or refuses is said, and costs nothing but the time."""
+    """Push OUTPUT_DIR/name to the Hub, with the card of these very steps.
+
+    A Hub that is down or refuses is said, and costs nothing but the time.
+    """
     folder, repo_id = run.args.output_dir / name, run.args.push_to_hub
 
     def work() -> None:
         try:
-            run.accelerator.print(f"published as {push(folder, repo_id, private=run.args.private)}")
+            url = push(folder, repo_id, private=run.args.private, overwrite_card=True)
+            run.accelerator.print(f"published as {url}")
             run.unpublished = ""
         except PublishError as error:
-            run.unpublished = f"{error}. To push later: python -m srgan_hub push {shlex.join([str(folder), repo_id])}"
+            command = shlex.join(["python", "-m", "srgan_hub", "push", str(folder), repo_id, "--overwrite-card"])
+            run.unpublished = f"{error}. To push later: {command}"
             logger.warning("step %d: %s", run.step, run.unpublished)
 
     on_first_process(run.accelerator, work)
@@ -898,13 +875,11 @@ def describe_plan(args: argparse.Namespace, state: PartialState) -> str:
     with torch.device("meta"), torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
         generator = SRGAN(**{name: getattr(args, name) for name in MODEL_OPTIONS})
         discriminator = build_discriminator(args) if args.stage == "gan" else None
-        speed_up(args, state.device, generator, *([discriminator] if discriminator else []))
         lr_size = args.hr_crop // args.scale
         generator(torch.zeros(args.batch_size, 3, lr_size, lr_size)).mean()
         if discriminator is not None:
-            size = window_size(args)
             for _ in range(3):  # truth, output, and the generator's turn
-                discriminator(torch.zeros(args.batch_size, 3, size, size)).mean()
+                discriminator(torch.zeros(args.batch_size, 3, args.hr_crop, args.hr_crop)).mean()
     count_g = sum(p.numel() for p in generator.parameters())
     count_d = sum(p.numel() for p in discriminator.parameters()) if discriminator is not None else 0
     activations = saved / (2 if args.mixed_precision != "no" else 1)

@@ -28,7 +28,6 @@ def make_card(
     *,
     name: str = "srgan",
     license: str = "apache-2.0",
-    datasets: list[str] | None = None,
     base_model: str | None = None,
     origin: str = "",
     data: str = "",
@@ -43,7 +42,6 @@ def make_card(
         config: what config.json holds.
         name: the model's name, or its Hub id.
         license: the identifier of the weights' licence on the Hub.
-        datasets: Hub ids of the data.
         base_model: Hub id or name of the model that it was fine-tuned from; see ``inherit``.
         origin: Markdown: where the weights come from, with attribution and licence.
         data: Markdown: what it was trained on, and under which licence.
@@ -58,10 +56,10 @@ def make_card(
         pipeline_tag=PIPELINE_TAG,
         tags=[*TAGS],
         license=license,
-        datasets=datasets,
         base_model=base_model,
         eval_results=eval_results,
         made_by=code_version(),
+        weights_sha256="",  # see state_weights
     )
     template = next(path for path in _TEMPLATES if path.is_file())
     card = ModelCard.from_template(
@@ -137,18 +135,6 @@ def read_value(card: str, key: str) -> str | None:
     return found[1] if found else None
 
 
-def write_value(card: str, key: str, value: str) -> str:
-    """Write a one-line value into a card's metadata, leaving every other character as it was."""
-    line = f'{key}: "{value}"'
-    block = REGEX_YAML_BLOCK.search(card)
-    if block is None:
-        return f"---\n{line}\n---\n{card}"
-    metadata, count = re.subn(rf"^{key}:[^\r\n]*", line, block[2], count=1, flags=re.MULTILINE)
-    if not count:
-        metadata = f"{metadata}\n{line}"
-    return card[: block.start(2)] + metadata + card[block.end(2) :]
-
-
 def write_scores(card: str, scores: str, eval_results: list[EvalResult]) -> str:
     """Put scores into a card in place of those that it has: the table under its heading, and the model-index.
 
@@ -170,23 +156,10 @@ def write_scores(card: str, scores: str, eval_results: list[EvalResult]) -> str:
     return str(parsed)
 
 
-def rename(card: str, name: str) -> str:
-    """Call a model by another name, such as its Hub id, wherever its own card names it."""
-    found = re.search(r'SRGAN\.from_pretrained\("([^"]+)"\)', card)
-    if not found:
-        return card
-    old = re.escape(found[1])
-    for place in (r'from_pretrained\("{}"\)', r"^# {}$", r"^`{}` was fine-tuned", r"srgan_hub info {}`"):
-        pattern = place.format(f"({old})")
-        card = re.sub(pattern, lambda match: match[0].replace(match[1], name), card, flags=re.MULTILINE)
-    # The metadata holds the name without the organisation.
-    last, new = re.escape(found[1].split("/")[-1]), name.split("/")[-1]
-    return re.sub(rf"^(model_name: |- name: ){last}$", lambda match: match[1] + new, card, flags=re.MULTILINE)
-
-
 def state_weights(card: str, weights: Path) -> str:
-    """Write the SHA-256 of the weights into a card; whoever saves or publishes weights calls this."""
-    return write_value(card, WEIGHTS_HASH, file_sha256(weights))
+    """Write the SHA-256 of the weights into a card that states one; whoever saves or publishes weights calls this."""
+    line = f'{WEIGHTS_HASH}: "{file_sha256(weights)}"'
+    return re.sub(rf"^{WEIGHTS_HASH}:[^\r\n]*", line, card, count=1, flags=re.MULTILINE)
 
 
 def file_sha256(file: Path) -> str:

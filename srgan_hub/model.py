@@ -153,40 +153,28 @@ class SRGAN(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY_NAME, pipeline
             local_files_only=local_files_only,
             force_download=force_download,
         )
-        model = cls.read(folder)
-        _check_hash(folder)
-        return model
-
-    @classmethod
-    def read(cls, folder: Path) -> "SRGAN":
-        """Read a folder's model as ``from_pretrained`` does, but for the hash that its card states.
-
-        Raises:
-            ModelError: config or weights are not exactly this model's.
-        """
         config = cls._read_config(folder / CONFIG)
         try:
             model = cls(**config)
         except ValueError as error:
             raise ModelError(f"{folder / CONFIG}: {error}") from error
         model._load_weights(folder / WEIGHTS)
+        stated = read_value(read_card(folder), WEIGHTS_HASH)
+        if stated and stated != (got := file_sha256(folder / WEIGHTS)):
+            raise ModelError(
+                f"{folder / WEIGHTS} is not what its card states: expected SHA-256 {stated}, got {got}; fetch it "
+                f"again, or, if you changed it yourself, delete the line {WEIGHTS_HASH} from {REPOCARD_NAME}"
+            )
         return model.eval()
 
     def save_pretrained(self, save_directory: str | Path, **options: Any) -> str | None:
-        """Save config.json, model.safetensors and the card, which states the weights' hash.
+        """Save config.json, model.safetensors and the card; one that is there stays, but for its line with the hash.
 
-        A card that is there already stays, but for its line with the hash.
-
-        Args:
-            save_directory: the folder.
-            options: as in ``huggingface_hub.PyTorchModelHubMixin``; ``model_card_kwargs`` as in
-                ``srgan_hub.card.make_card``.
+        Options are the mixin's; its ``model_card_kwargs`` are those of ``srgan_hub.card.make_card``.
         """
         url = super().save_pretrained(save_directory, **options)
-        folder = Path(save_directory)
-        (folder / REPOCARD_NAME).write_text(
-            state_weights(read_card(folder), folder / WEIGHTS), encoding="utf-8", newline="\n"
-        )
+        card, weights = Path(save_directory, REPOCARD_NAME), Path(save_directory, WEIGHTS)
+        card.write_text(state_weights(read_card(card.parent), weights), encoding="utf-8", newline="\n")
         return url
 
     @classmethod
@@ -222,15 +210,6 @@ class SRGAN(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY_NAME, pipeline
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
         """Render the card from ``model_card.md``; keyword arguments as in ``srgan_hub.card.make_card``."""
         return make_card(self.config, **kwargs)
-
-
-def _check_hash(folder: Path) -> None:
-    stated = read_value(read_card(folder), WEIGHTS_HASH)
-    if stated and stated != (got := file_sha256(folder / WEIGHTS)):
-        raise ModelError(
-            f"{folder / WEIGHTS} is not what its card states: expected SHA-256 {stated}, got {got}; fetch it again, "
-            f"or, if you changed it yourself, delete the line {WEIGHTS_HASH} from {REPOCARD_NAME}"
-        )
 
 
 def _compare(file: Path, kind: str, expected: list[str], got: list[str]) -> None:

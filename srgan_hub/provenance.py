@@ -1,10 +1,10 @@
-"""What is known of a model, and whether its weights are those that its card speaks of."""
+"""What is known of a model."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .card import WEIGHTS_HASH, file_sha256, read_card, read_section, read_value
+from .card import file_sha256, read_card, read_section, read_value
 from .model import SRGAN
 from .names import WEIGHTS, resolve
 from .network.stream import receptive_radius
@@ -21,7 +21,6 @@ class Info:
     receptive_radius: int  # rows of the input above and below that an output row depends on
     size: int  # bytes of the weights
     sha256: str
-    stated_sha256: str
     licence: str
     made_by: str
     base_model: str
@@ -29,17 +28,7 @@ class Info:
     training: str
     scores: str
 
-    @property
-    def verified(self) -> bool | None:
-        """Whether the weights have the hash that the card states; None if it states none."""
-        return self.sha256 == self.stated_sha256 if self.stated_sha256 else None
-
     def __str__(self) -> str:
-        verdict = {
-            True: "as its card states",
-            False: f"NOT what its card states: {self.stated_sha256}",
-            None: "its card states none",
-        }[self.verified]
         lines = {
             "model": self.name,
             "folder": str(self.folder),
@@ -47,7 +36,7 @@ class Info:
             "parameters": f"{self.parameters:,}",
             "receptive radius": f"{self.receptive_radius} rows of the input",
             "weights": f"{self.size / 1e6:.2f} MB",
-            "SHA-256": f"{self.sha256} ({verdict})",
+            "SHA-256": self.sha256,
             "licence": self.licence,
             "made by": self.made_by,
             "fine-tuned from": self.base_model,
@@ -60,18 +49,17 @@ class Info:
 
 
 def info(name: str | Path, **download: Any) -> Info:
-    """Say what is known of a model: its architecture, provenance, scores, and whether its weights are the stated ones.
+    """Say what is known of a model: its architecture, provenance and scores.
 
     Args:
         name: an existing folder, a bundled name or a Hub id.
         download: as in ``srgan_hub.names.resolve``: revision, token, cache_dir, local_files_only, force_download.
 
     Raises:
-        ModelError: nothing is found, or config and weights do not fit each other. Weights of another hash are no error
-            here: ``verified`` is False.
+        ModelError: as ``SRGAN.from_pretrained``.
     """
     folder = resolve(name, **download)
-    model = SRGAN.read(folder)
+    model = SRGAN.from_pretrained(folder)
     card = read_card(folder)
     return Info(
         name=str(name),
@@ -81,7 +69,6 @@ def info(name: str | Path, **download: Any) -> Info:
         receptive_radius=receptive_radius(model.generator),
         size=(folder / WEIGHTS).stat().st_size,
         sha256=file_sha256(folder / WEIGHTS),
-        stated_sha256=read_value(card, WEIGHTS_HASH) or "",
         licence=read_value(card, "license") or "",
         made_by=read_value(card, "made_by") or "",
         base_model=read_value(card, "base_model") or "",

@@ -1,6 +1,5 @@
 """A model's folder, published on the Hub: card and weights in one commit."""
 
-import hashlib
 import logging
 import re
 import shutil
@@ -11,15 +10,12 @@ from huggingface_hub import HfApi
 from huggingface_hub import errors as hub
 from huggingface_hub.constants import REPOCARD_NAME
 
-from .card import WEIGHTS_HASH, make_card, read_card, read_value, rename, state_weights, write_value
+from .card import make_card, read_card, state_weights
 from .model import SRGAN
 from .names import CONFIG, WEIGHTS, ModelError
 from .version import code_version
 
 logger = logging.getLogger(__name__)
-
-# The line of a published card's metadata with the SHA-256 of all the rest: a card that still fits it is as we wrote it.
-CARD_HASH = "card_sha256"
 
 
 class PublishError(ValueError):
@@ -38,9 +34,9 @@ def push(
 ) -> str:
     """Publish a model's folder: config.json, model.safetensors and its card, in one commit.
 
-    The repository and the branch are created if they are missing. A folder without a card gets one. A card on the Hub
-    that was edited by hand since the last push stays, but for its line with the weights' hash, and a warning says so.
-    A push that broke off can be repeated: what has been uploaded is not sent twice.
+    The repository and the branch are created if they are missing. A folder without a card gets one. A card that is on
+    the Hub stays, but for its line with the weights' hash, and a warning says so. A push that broke off can be
+    repeated: what has been uploaded is not sent twice.
 
     Args:
         folder: what ``SRGAN.save_pretrained`` or the training wrote.
@@ -49,7 +45,7 @@ def push(
         revision: the branch; the default one if None.
         tag: a name for this very commit, which is never moved.
         token: a token with the right to write; the one of ``hf auth login`` or HF_TOKEN if None.
-        overwrite_card: replace a card that was edited by hand, too.
+        overwrite_card: replace a card that is on the Hub.
 
     Returns:
         The URL of the commit.
@@ -66,16 +62,27 @@ def push(
         model = SRGAN.from_pretrained(folder)
     except ModelError as error:
         raise PublishError(f"{folder} is no whole model: {error}") from error
-    card = rename(read_card(folder) or str(make_card(model.config, name=repo_id)), repo_id)
+    card = read_card(folder) or str(make_card(model.config, name=repo_id))
+    # Training knew the folder alone; the first snippet is how this very model is loaded.
+    card = re.sub(r'(?<=SRGAN\.from_pretrained\(")[^"]+', repo_id, card, count=1)
     api = HfApi(token=token)
     try:
         with tempfile.TemporaryDirectory() as staging:
             head = _prepare_repo(api, repo_id, private=private, revision=revision, tag=tag)
-            remote_card = _read_remote_card(api, repo_id, head, Path(staging))
-            card = _choose_card(card, remote_card, folder / WEIGHTS, repo_id, overwrite=overwrite_card)
+            remote_card = "" if overwrite_card else _read_remote_card(api, repo_id, head, Path(staging))
+            if remote_card:
+                logger.warning(
+                    "the card of %s stays as it is, though its scores may be of older weights; to replace it, push "
+                    "with --overwrite-card (overwrite_card=True)",
+                    repo_id,
+                )
             for name in (CONFIG, WEIGHTS):
                 shutil.copyfile(folder / name, Path(staging, name))
-            Path(staging, REPOCARD_NAME).write_text(card, encoding="utf-8", newline="\n")
+            card = state_weights(remote_card or card, folder / WEIGHTS)
+            if card == remote_card:
+                Path(staging, REPOCARD_NAME).unlink()  # it was read there, and goes back only if it changed
+            else:
+                Path(staging, REPOCARD_NAME).write_text(card, encoding="utf-8", newline="\n")
             commit = api.upload_folder(
                 repo_id=repo_id,
                 folder_path=staging,
@@ -121,29 +128,6 @@ def _read_remote_card(api: HfApi, repo_id: str, commit: str, staging: Path) -> s
     except hub.RemoteEntryNotFoundError:
         return ""
     return read_card(Path(file).parent)
-
-
-def _choose_card(card: str, remote: str, weights: Path, repo_id: str, *, overwrite: bool) -> str:
-    card = state_weights(card, weights)
-    untouched = read_value(remote, CARD_HASH) == _hash_card(remote)
-    if remote and not (untouched or overwrite or _text(remote) == _text(card)):
-        logger.warning(
-            "the card of %s was edited by hand and stays, though its scores may be of older weights; "
-            "to replace it, push with --overwrite-card (overwrite_card=True)",
-            repo_id,
-        )
-        return state_weights(remote, weights)
-    return write_value(card, CARD_HASH, _hash_card(card))
-
-
-def _hash_card(card: str) -> str:
-    return hashlib.sha256(_text(card, CARD_HASH).encode()).hexdigest()
-
-
-def _text(card: str, without: str = f"{CARD_HASH}|{WEIGHTS_HASH}") -> str:
-    """Strip a card of lines that this file writes, and of what editors and git change about line ends."""
-    card = card.replace("\r\n", "\n")
-    return re.sub(rf"^({without}):.*\n", "", card, flags=re.MULTILINE).strip()
 
 
 def _reason(error: BaseException) -> str:

@@ -112,7 +112,7 @@ def test_every_flag_of_the_contract_is_there_with_help(capsys):
     names = (
         "stage init-from train-data val-data output-dir steps batch-size accumulate hr-crop scale channels num-blocks "
         "degradation content-loss lr-consistency artifact-weight lattice-weight adversarial-weight discriminator "
-        "freeze-bn random-shift vgg-weights learning-rate discriminator-learning-rate schedule clip-grad ema workers "
+        "freeze-bn vgg-weights learning-rate discriminator-learning-rate schedule clip-grad ema workers "
         "tracker push-to-hub push-every private checkpoint-every validate-every keep resume seed "
         "mixed-precision threads dry-run"
     )
@@ -259,8 +259,6 @@ CHANGES = {
     "lattice-weight": ["--lattice-weight", 10],
     "adversarial-weight": ["--adversarial-weight", 0],
     "discriminator": ["--discriminator", "paper"],
-    "random-shift": ["--hr-crop", 48, "--random-shift"],
-    "hr-crop 48": ["--hr-crop", 48],
     "freeze-bn": ["--freeze-bn"],
     "learning-rate": ["--learning-rate", 2e-3],
     "discriminator-learning-rate": ["--discriminator-learning-rate", 0.1],
@@ -498,7 +496,7 @@ def test_a_full_disk_keeps_the_old_checkpoint(run, monkeypatch, tmp_path, capsys
 def test_a_hub_that_is_down_loses_no_step(run, monkeypatch, tmp_path, caplog):
     pushes = []
 
-    def push(folder, repo_id, *, private):
+    def push(folder, repo_id, *, private, overwrite_card):
         pushes.append((folder.name, repo_id, private, (folder / "README.md").is_file()))
         if fails[len(pushes) - 1]:
             raise PublishError("the Hub is down")
@@ -513,7 +511,7 @@ def test_a_hub_that_is_down_loses_no_step(run, monkeypatch, tmp_path, caplog):
     pushes.clear()
     fails = [False, True]
     assert run(*argv, output="again") == 1
-    assert f"python -m srgan_hub push {tmp_path / 'again' / 'final'} org/name" in caplog.text
+    assert f"python -m srgan_hub push {tmp_path / 'again' / 'final'} org/name --overwrite-card" in caplog.text
     assert same(tmp_path / "again" / "final", tmp_path / "out" / "final")
 
 
@@ -596,7 +594,6 @@ def test_two_ranks_train_as_one(run, pictures, start_model, valid, tmp_path):
     [
         (["--hr-crop", 33], "not divisible by the scale"),
         (["--stage", "gan", "--content-loss", "l1", "--hr-crop", 40], "paper's discriminator needs a multiple of 16"),
-        (["--hr-crop", 36, "--random-shift"], "--random-shift needs"),
         (["--hr-crop", 128], "at least 128 pixels"),
         (["--content-loss", "vgg99"], "content loss"),
         (["--mixed-precision", "fp16"], "fp16 needs a GPU"),

@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 from huggingface_hub import EvalResult
@@ -50,7 +50,6 @@ class Row:
     name: str
     pictures: dict[str, Scores]
     seconds: float | None = None  # for all pictures
-    memory: int | None = None  # bytes, at the peak, above what was taken before
     weights_sha256: str | None = None
 
     def values(self, metric: str) -> list[float]:
@@ -112,7 +111,7 @@ class Report:
         return found
 
     def to_json(self) -> str:
-        """Write everything, per picture too. :func:`from_json` reads it again."""
+        """Write everything, per picture too."""
         rows = [{**asdict(row), "mean": {metric: row.mean(metric) for metric in self.metrics}} for row in self.rows]
         differences = {name: {m: asdict(d) for m, d in row.items()} for name, row in self.differences().items()}
         content = {
@@ -125,30 +124,20 @@ class Report:
         }
         return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
-    @classmethod
-    def from_json(cls, text: str) -> "Report":
-        """Read what :meth:`to_json` wrote. ValueError if it is something else."""
-        try:
-            content = json.loads(text)
-            rows = tuple(Row(**{f.name: row[f.name] for f in fields(Row)}) for row in content["rows"])
-            return cls(Protocol(**content["protocol"]), rows, tuple(content["notes"]), content["environment"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"not a report of this package: {error!r}") from error
-
     def to_markdown(self, *, cost: bool = True, notes: bool = True) -> str:
         """Write the table of means, the differences and the notes.
 
         Args:
-            cost: time and memory too, which are of the machine and not of the model alone.
+            cost: time too, which is of the machine and not of the model alone.
             notes: sentences on scores that could not be had.
         """
         titles = [str(TITLES[metric]) for metric in self.metrics]
-        extra = ["time, s", "memory, MB"] if cost else []
+        extra = ["time, s"] if cost else []
         lines = [str(self.protocol), "", _line(["", *titles, *extra]), _line([":--", *["--:"] * len(titles + extra)])]
         for row in self.rows:
             cells = [_number(row.mean(metric), TITLES[metric].digits) for metric in self.metrics]
             if cost:
-                cells += [_number(row.seconds, 2), _number(row.memory and row.memory / 1e6, 0)]
+                cells.append(_number(row.seconds, 2))
             lines.append(_line([row.name, *cells]))
         if differences := {name: row for name, row in self.differences().items() if row}:
             lines += [
@@ -162,14 +151,9 @@ class Report:
         lines += [line for note in self.notes if notes for line in ("", note)]
         return "\n".join(lines) + "\n"
 
-    def eval_results(self, model: str | None = None, *, source_url: str | None = None) -> list[EvalResult]:
-        """State a model's means as entries of the Hub's model-index; the protocol is part of each.
-
-        Args:
-            model: its row; the first one by default.
-            source_url: where the evaluation can be read, if anywhere.
-        """
-        row = self[model or self.models[0]]
+    def eval_results(self) -> list[EvalResult]:
+        """State the first model's means as entries of the Hub's model-index; the protocol is part of each."""
+        row = self[self.models[0]]
         means = {metric: row.mean(metric) for metric in self.metrics}
         return [
             EvalResult(
@@ -180,8 +164,6 @@ class Report:
                 metric_type=metric.removesuffix("_y") if metric in ("psnr_y", "ssim_y") else metric,
                 metric_name=self._state(metric),
                 metric_value=round(mean, TITLES[metric].digits + 1),
-                source_name="srgan-hub" if source_url else None,
-                source_url=source_url,
             )
             for metric, mean in means.items()
             if mean is not None
@@ -190,29 +172,6 @@ class Report:
     def _state(self, metric: str) -> str:
         shaved = f", shave {self.protocol.shave}" if metric.startswith(("psnr", "ssim")) else ""
         return f"{TITLES[metric].text}{shaved}"
-
-
-def combine(first: Report, *others: Report) -> Report:
-    """Put models that were scored at different times into one report.
-
-    Raises:
-        ValueError: the protocols differ (the message says in what), or two rows of one name differ.
-    """
-    rows = {row.name: row for row in first.rows}
-    notes = list(first.notes)
-    for other in others:
-        mine, theirs = asdict(first.protocol), asdict(other.protocol)
-        if unlike := [f"{key} is {mine[key]!r} and {theirs[key]!r}" for key in mine if mine[key] != theirs[key]]:
-            raise ValueError(f"scores of different protocols cannot stand in one table: {'; '.join(unlike)}")
-        for row in other.rows:
-            known = rows.setdefault(row.name, row)
-            if row.name in (BICUBIC, HR):
-                continue
-            if known is not row and (known.pictures, known.weights_sha256) != (row.pictures, row.weights_sha256):
-                raise ValueError(f"there are two models called {row.name} with different scores; rename one")
-        notes += [note for note in other.notes if note not in notes]
-    order = [BICUBIC, *(name for name in rows if name not in (BICUBIC, HR)), HR]
-    return Report(first.protocol, tuple(rows[name] for name in order if name in rows), tuple(notes), first.environment)
 
 
 def _pairs(row: Row, first: Row, metric: str) -> list[float]:

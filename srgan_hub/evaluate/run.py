@@ -30,7 +30,6 @@ def evaluate(
     *,
     data: Path,
     lr: Path | None = None,
-    scale: int | None = None,
     downsampling: str = "matlab",
     jpeg: int | None = None,
     degradation: str | None = None,
@@ -49,7 +48,6 @@ def evaluate(
         data: the ground truth: a folder of pictures, cropped to a multiple of the scale. Gray is scored as three equal
             channels.
         lr: a folder of LR pictures, NAME or NAMEx4 for each; None makes them of the ground truth.
-        scale: the models' own by default; 4 if there are none.
         downsampling: how LR is made: "matlab" (imresize's bicubic) or "pillow" (Pillow's).
         jpeg: save the LR as JPEG of this quality first.
         degradation: make the LR as training does, by "camera" or "gaussian", with a fixed seed.
@@ -71,9 +69,9 @@ def evaluate(
         labels = _label(list(folders))
         loaded = {name: SRGAN.from_pretrained(folder) for name, folder in folders.items()}
         scales = {labels[name]: model.scale for name, model in loaded.items()}
-        if len({*scales.values(), *([scale] if scale else [])}) > 1:
-            raise ValueError(f"expected models of one scale{f', {scale}' if scale else ''}, got {scales}")
-        scale = scale or next(iter(scales.values()), 4)
+        if len(set(scales.values())) > 1:
+            raise ValueError(f"expected models of one scale, got {scales}")
+        scale = next(iter(scales.values()), 4)
         shave = scale if shave is None else shave
         pairs = Pairs(data, lr=lr, scale=scale, downsampling=downsampling, jpeg=jpeg, degradation=degradation)
         upscalers = {labels[name]: model.upscaler(precision=precision, device=device) for name, model in loaded.items()}
@@ -97,9 +95,7 @@ def evaluate(
             sheet.write()
         hashes = {labels[name]: file_sha256(folder / WEIGHTS) for name, folder in folders.items()}
         rows = tuple(
-            Row(label, by_picture, runs[label].seconds, runs[label].memory, hashes[label])
-            if label in runs
-            else Row(label, by_picture)
+            Row(label, by_picture, runs[label].seconds, hashes[label]) if label in runs else Row(label, by_picture)
             for label, by_picture in scores.items()
         )
         protocol = Protocol(
@@ -122,21 +118,17 @@ def _describe_lr(lr: Path | None, downsampling: str, degradation: str | None) ->
 
 
 class _Run:
-    """A model at work, its time and the most memory that it took."""
+    """A model at work, and its time."""
 
     def __init__(self, upscaler: Upscaler) -> None:
         self.upscaler = upscaler
         self.seconds = 0.0
-        self.memory: int | None = None
         upscaler.upscale(np.zeros((16, 16, 3), np.uint8))  # libraries set themselves up at the first call
 
     def __call__(self, lr: np.ndarray) -> np.ndarray:
-        with _peak_memory(self.upscaler.device) as peak:
-            start = time.perf_counter()
-            sr = self.upscaler.upscale(lr)
-            self.seconds += time.perf_counter() - start
-        if peak:
-            self.memory = max(self.memory or 0, *peak)
+        start = time.perf_counter()
+        sr = self.upscaler.upscale(lr)
+        self.seconds += time.perf_counter() - start
         return sr
 
 
@@ -169,31 +161,6 @@ def _threads(count: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-@contextlib.contextmanager
-def _peak_memory(device: torch.device) -> Iterator[list[int]]:
-    """Yield a list that holds, afterwards, the bytes taken at the peak; it stays empty where they are not known."""
-    peak: list[int] = []
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        yield peak
-        peak.append(torch.cuda.max_memory_allocated(device) - before)
-        return
-    try:  # Linux resets its high-water mark of resident memory on request.
-        Path("/proc/self/clear_refs").write_text("5")
-        before = _status("VmRSS")
-    except (OSError, KeyError):
-        yield peak
-        return
-    yield peak
-    peak.append(_status("VmHWM") - before)
-
-
-def _status(key: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(dict(line.split(":", 1) for line in lines)[key].split()[0]) * 1024
 
 
 def _environment(device: torch.device, precision: str) -> dict[str, str | int]:

@@ -40,14 +40,13 @@ def use_winograd(network: nn.Sequential, *, min_channels: int = MIN_CHANNELS) ->
     for name, layer in network.named_children():
         if isinstance(layer, nn.Sequential):
             layer = use_winograd(layer, min_channels=min_channels)
-        elif isinstance(layer, nn.Conv2d) and fits(layer, min_channels):
+        elif isinstance(layer, nn.Conv2d) and _fits(layer, min_channels):
             layer = WinogradConv2d(layer)
         layers[name] = layer
     return type(network)(layers)
 
 
-def fits(conv: nn.Conv2d, min_channels: int = MIN_CHANNELS) -> bool:
-    """Whether it repays for a convolution."""
+def _fits(conv: nn.Conv2d, min_channels: int) -> bool:
     many = min(conv.in_channels, conv.out_channels) >= min_channels
     return many and keeps_size(conv) and conv.kernel_size == (TAPS, TAPS) and conv.groups == 1
 
@@ -120,23 +119,22 @@ def _gather(parts: Sequence[Tensor], rows: int, tiles: int) -> Tensor:
 
 
 @functools.cache
-def toom_cook(points: tuple[float, ...] = POINTS) -> tuple[Tensor, Tensor, Tensor]:
-    """Give the matrices of Toom and Cook's algorithm in float64, for these points and infinity.
+def toom_cook() -> tuple[Tensor, Tensor, Tensor]:
+    """Return the matrices of Toom and Cook's algorithm in float64, for ``POINTS`` and infinity.
 
-    With m points they lead to outputs (m - 1, m + 1), to weights (m + 1, 3) and to inputs (m + 1, m + 1): the sums of
-    ``kernel[k] * inputs[i + k]`` are ``to_outputs @ ((to_weights @ kernel) * (to_inputs @ inputs))``. The first input
-    is in the first product alone and the last one in the last product alone, as they are.
+    They lead to outputs (6, 8), to weights (8, 3) and to inputs (8, 8): the sums of ``kernel[k] * inputs[i + k]`` are
+    ``to_outputs @ ((to_weights @ kernel) * (to_inputs @ inputs))``. The first input is in the first product alone and
+    the last one in the last product alone, as they are.
     """
-    products = len(points) + 1
-    to_outputs, to_weights = np.zeros((products - TAPS + 1, products)), np.zeros((products, TAPS))
-    to_inputs = np.zeros((products, products))
-    for i, point in enumerate(points):
-        others = [other for other in points if other != point]
-        to_outputs[:, i] = point ** np.arange(len(to_outputs))
+    to_outputs, to_weights = np.zeros((TILE, PRODUCTS)), np.zeros((PRODUCTS, TAPS))
+    to_inputs = np.zeros((PRODUCTS, PRODUCTS))
+    for i, point in enumerate(POINTS):
+        others = [other for other in POINTS if other != point]
+        to_outputs[:, i] = point ** np.arange(TILE)
         to_weights[i] = point ** np.arange(TAPS) / np.prod(point - np.array(others))
         to_inputs[i, :-1] = polyfromroots(others)
     to_outputs[-1, -1] = to_weights[-1, -1] = 1  # at infinity
-    to_inputs[-1] = polyfromroots(points)
+    to_inputs[-1] = polyfromroots(POINTS)
     first = to_inputs[0, 0]
     to_inputs[0] /= first
     to_weights[0] *= first

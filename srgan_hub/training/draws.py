@@ -5,7 +5,6 @@ import numpy as np
 # What the numbers are for: each purpose has its own stream of the same sample.
 CROP = 0
 DEGRADATION = 1
-SHIFT = 2
 
 
 def draws(seed: int, index: int, purpose: int) -> np.random.Generator:

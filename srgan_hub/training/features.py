@@ -22,13 +22,12 @@ LITE_MEAN, LITE_STD = 127 / 255, 128 / 255
 
 
 class VGGLoss(nn.Module):
-    """Mean squared distance of VGG19 features (equation 5 of the paper), scaled by 1/12.75.
+    """Mean squared distance of VGG19 features after their activation (equation 5 of the paper), scaled by 1/12.75.
 
     VGG is frozen; the gradient goes into ``sr`` alone.
 
     Args:
         layer: "I_J" is the J-th convolution before the I-th pooling: "5_4", "2_2" and so on.
-        activated: after the activation, as the paper says, or before it.
         weights: a .safetensors or .pth file with torchvision's names (``features.0.weight``; what lies beyond the
             layer may be missing), or None for torchvision's, which are downloaded once (548 MB).
 
@@ -39,13 +38,13 @@ class VGGLoss(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, layer: str = "5_4", *, activated: bool = True, weights: str | Path | None = None) -> None:
+    def __init__(self, layer: str, *, weights: str | Path | None = None) -> None:
         super().__init__()
         from torchvision.models import vgg19
 
         # On the meta device nothing is drawn at random or stored only to be overwritten.
         with torch.device("meta"):
-            self.features = vgg19(weights=None).features[: _vgg_end(layer) + activated]
+            self.features = vgg19(weights=None).features[: _vgg_end(layer) + 1]
         state = _read_weights(Path(weights)) if weights else _fetch_weights()
         needed = {f"features.{name}": name for name in self.features.state_dict()}
         if missing := [name for name in needed if name not in state]:

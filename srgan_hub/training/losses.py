@@ -64,14 +64,9 @@ class ContentLoss(torch.nn.Module):
 
     def forward(self, sr: Tensor, hr: Tensor) -> dict[str, Tensor]:
         """Return the terms by name, not weighted: those of whole pixels and those of features."""
-        return self.pixel_terms(sr, hr) | self.feature_terms(sr, hr)
-
-    def pixel_terms(self, sr: Tensor, hr: Tensor) -> dict[str, Tensor]:
         pixel = {"mse": F.mse_loss, "l1": F.l1_loss}
-        return {name: pixel[name](sr.float(), hr.float()) for name in self.weights if name in pixel}
-
-    def feature_terms(self, sr: Tensor, hr: Tensor) -> dict[str, Tensor]:
-        return {name: loss(sr, hr) for name, loss in self.features.items()}
+        terms = {name: pixel[name](sr.float(), hr.float()) for name in self.weights if name in pixel}
+        return terms | {name: loss(sr, hr) for name, loss in self.features.items()}
 
     def total(self, terms: dict[str, Tensor]) -> Tensor:
         """Add up the terms of :meth:`forward` with their weights."""

@@ -13,7 +13,6 @@ from typing import Any
 
 import gradio as gr
 import numpy as np
-import torch
 from gradio.utils import get_upload_folder
 from PIL import Image
 
@@ -35,8 +34,6 @@ EXAMPLES = Path(files.__file__).parent.parent / "examples"
 # A megapixel takes about half a minute on two processor cores.
 MAX_PIXELS = 4_000_000
 MAX_FILE_SIZE = "50mb"
-# Rows go through in small portions, so that progress is smooth and cancelling is quick.
-BAND_PIXELS = 8_192
 # Browsers struggle with larger pictures in the comparison; the download is always whole.
 SLIDER_SIDE = 2_048
 # How many visitors may wait; each holds one of Gradio's forty threads.
@@ -75,8 +72,7 @@ def create_demo(
 
     @functools.cache
     def load(name: str) -> Upscaler:
-        budget = BAND_PIXELS if not torch.cuda.is_available() else None
-        return SRGAN.from_pretrained(name).upscaler(memory=budget)
+        return SRGAN.from_pretrained(name).upscaler()
 
     def upscale(picture: dict[str, Any] | None, model: str, request: gr.Request) -> Iterator[tuple[Any, Any, dict]]:
         """Enlarge a picture: a file and a model's name in; pictures to compare, the result as PNG, the state out."""

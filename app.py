@@ -74,7 +74,9 @@ def create_demo(
     def load(name: str) -> Upscaler:
         return SRGAN.from_pretrained(name).upscaler()
 
-    def upscale(picture: dict[str, Any] | None, model: str, request: gr.Request) -> Iterator[tuple[Any, Any, dict]]:
+    def upscale(
+        picture: dict[str, Any] | None, model: str, request: gr.Request
+    ) -> Iterator[tuple[Any, Any, dict[str, Any]]]:
         """Enlarge a picture: a file and a model's name in; pictures to compare, the result as PNG, the state out."""
         path = Path(picture["path"]) if picture else None
         try:
@@ -97,7 +99,7 @@ def create_demo(
             # The page has the sentence already; other clients get it from here.
             raise gr.Error(text, visible=False, print_exception=False) from error
 
-    def enlarge(path: Path, model: str) -> Iterator[tuple[Any, Any, dict]]:
+    def enlarge(path: Path, model: str) -> Iterator[tuple[Any, Any, dict[str, Any]]]:
         """Yield progress after each band, then the result."""
         started = time.perf_counter()
         doing = f"Enlarging {path.name} with {labels[model]}."
@@ -127,7 +129,7 @@ def create_demo(
                 _job("done", f"{text} {notes}"),
             )
 
-    def choose(picture: dict[str, Any] | None, request: gr.Request) -> tuple[Any, None, None, dict]:
+    def choose(picture: dict[str, Any] | None, request: gr.Request) -> tuple[Any, None, None, dict[str, Any]]:
         """Look at a new picture: it takes the place of the last one's run and result, or is refused."""
         stopped = line.stop(request.session_hash or "", "Stopped: another picture was chosen.")
         before = "The run before was stopped. " if stopped else ""
@@ -141,8 +143,8 @@ def create_demo(
         text = f"{before}{path.name}: {image.width} x {image.height} pixels. {notes}"
         return str(path), None, None, _job("chosen", text)
 
-    def choose_always(picture: dict[str, Any] | None) -> Callable[[gr.Request], tuple[Any, None, None, dict]]:
-        def choose_this(request: gr.Request) -> tuple[Any, None, None, dict]:
+    def choose_always(picture: dict[str, Any] | None) -> Callable[[gr.Request], tuple[Any, None, None, dict[str, Any]]]:
+        def choose_this(request: gr.Request) -> tuple[Any, None, None, dict[str, Any]]:
             return choose(picture, request)
 
         return choose_this

@@ -53,7 +53,7 @@ def give_back_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-class _ExactFloat32(contextlib.AbstractContextManager):
+class _ExactFloat32(contextlib.AbstractContextManager[None]):
     """Forbid TensorFloat-32, the default of CUDA convolutions, which has ten bits where float32 has 23.
 
     The switch is the process's: the first thread that enters turns it off, and the last one that leaves puts it back.

@@ -36,9 +36,9 @@ from srgan_hub.network.discriminator import Discriminator
 PRECISION = "bf16" if fast_dtype(torch.device("cpu")) == torch.bfloat16 else "no"
 STEPS = 3
 RECIPE = [
-    *("--stage", "gan", "--init-from", "srresnet-x4", "--batch-size", "8", "--freeze-bn"),
+    *("--stage", "gan", "--init-from", "srgan-x4-photo", "--batch-size", "8", "--freeze-bn"),
     *("--content-loss", "lite=0.1 l1=0.2", "--lr-consistency", "1", "--lattice-weight", "2"),
-    *("--adversarial-weight", "0.01", "--discriminator", "patch", "--beta2", "0.99"),
+    *("--adversarial-weight", "0.05", "--discriminator", "patch", "--beta2", "0.99"),
 ]
 # What is timed, and what each is compared with.
 STEPS_OF = {

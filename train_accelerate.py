@@ -41,6 +41,8 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator, PartialState
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
+from huggingface_hub.constants import HF_HOME
+from huggingface_hub.utils import WeakFileLock
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -72,7 +74,18 @@ BEST_CROP = 192  # the middle of a validation picture that the content loss judg
 # Arguments that a resumed run may change, since the weights do not depend on them. --steps is looked at by itself, and
 # pictures and VGG weights are compared by what they hold.
 FREE = {
-    *("output_dir", "train_data", "val_data", "vgg_weights", "workers", "threads", "tracker", "log_every", "steps"),
+    *(
+        "output_dir",
+        "data_dir",
+        "train_data",
+        "val_data",
+        "vgg_weights",
+        "workers",
+        "threads",
+        "tracker",
+        "log_every",
+        "steps",
+    ),
     *("checkpoint_every", "validate_every", "keep", "resume", "dry_run", "license", "data_license", "command"),
     *("push_to_hub", "push_every", "private"),
 }
@@ -99,6 +112,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--train-data", required=True, metavar="FOLDER", help="pictures, a prepared folder, or div2k to download it")
     add("--val-data", metavar="FOLDER", help="pictures to validate on, or div2k; without it nothing is validated")
     add("--output-dir", required=True, type=Path, metavar="FOLDER", help="gets checkpoints, metrics and models")
+    add("--data-dir", type=Path, default=Path(HF_HOME) / "srgan-hub", metavar="FOLDER", help="keeps div2k for all runs")
     add("--steps", type=_positive, help="updates of each network (1,000,000 for pretrain, 200,000 for gan)")
     add("--batch-size", type=_positive, default=16, help="crops per process and backward pass")
     add("--accumulate", type=_positive, default=1, help="backward passes per step")
@@ -212,16 +226,22 @@ def complete_args(args: argparse.Namespace, config: dict[str, Any] | None) -> No
 
 def prepare_data(args: argparse.Namespace, accelerator: Accelerator) -> tuple[Path, list[Path]]:
     """Give the folder of prepared training pictures, made on first use by rank 0, and the validation pictures."""
-    prepared, archives = args.output_dir / "data", args.output_dir / "data-pictures"
+    div2k = args.data_dir / "div2k"
+    prepared = div2k if args.train_data == "div2k" else args.output_dir / "data"
+    archives = div2k.with_name("div2k-pictures")  # as prepare_div2k calls them
 
     def work() -> None:
         with _Bar() as progress:
-            if args.train_data == "div2k":
-                prepare_div2k(prepared, minimum_size=args.hr_crop, progress=progress)
-            else:
+            if args.train_data != "div2k":
                 prepare(Path(args.train_data), prepared, minimum_size=args.hr_crop, progress=progress)
-            if args.val_data == "div2k":
-                download(archives, archives=(VALID,), progress=progress)
+            if "div2k" not in (args.train_data, args.val_data):
+                return
+            args.data_dir.mkdir(parents=True, exist_ok=True)
+            with WeakFileLock(args.data_dir / ".lock"):  # another run may be fetching it
+                if args.train_data == "div2k":
+                    prepare_div2k(div2k, progress=progress)
+                if args.val_data == "div2k":
+                    download(archives, archives=(VALID,), progress=progress)
 
     if args.train_data != "div2k" and (Path(args.train_data) / INDEX).is_file():
         prepared = Path(args.train_data)
@@ -823,7 +843,15 @@ def card_fields(run: Run, name: str) -> dict[str, Any]:
 
 def shown_command(args: argparse.Namespace) -> str:
     """Return the command with folders and files by their last names: the rest of a path is the trainer's own."""
-    paths = (args.train_data, args.val_data, args.init_from, args.vgg_weights, args.output_dir, args.resume)
+    paths = (
+        args.train_data,
+        args.val_data,
+        args.init_from,
+        args.vgg_weights,
+        args.output_dir,
+        args.data_dir,
+        args.resume,
+    )
     mine = {Path(path) for path in paths if path and (Path(path).exists() or Path(path).is_absolute())}
 
     def shorten(word: str) -> str:

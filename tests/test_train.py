@@ -26,7 +26,7 @@ from torchvision.models import VGG19_Weights
 import train_accelerate
 from srgan_hub import SRGAN
 from srgan_hub.publish import PublishError
-from srgan_hub.training import checkpoint
+from srgan_hub.training import checkpoint, div2k
 from srgan_hub.training.dataset import prepare
 
 ROOT = Path(__file__).parent.parent
@@ -118,7 +118,8 @@ def test_every_flag_of_the_contract_is_there_with_help(capsys):
         train_accelerate.parse_args(["--help"])
     text = capsys.readouterr().out
     names = (
-        "stage init-from train-data val-data output-dir steps batch-size accumulate hr-crop scale channels num-blocks "
+        "stage init-from train-data val-data output-dir data-dir steps batch-size accumulate hr-crop scale channels "
+        "num-blocks "
         "degradation content-loss lr-consistency artifact-weight lattice-weight adversarial-weight discriminator "
         "freeze-bn vgg-weights learning-rate discriminator-learning-rate schedule clip-grad ema workers "
         "tracker push-to-hub push-every private checkpoint-every validate-every keep resume seed "
@@ -137,6 +138,31 @@ def test_every_flag_of_the_contract_is_there_with_help(capsys):
         patch.setattr(argparse.ArgumentParser, "parse_args", look)
         train_accelerate.parse_args(["--train-data", "a", "--output-dir", "b"])
     assert all(action.help for action in parser_actions)
+
+
+def test_div2k_is_kept_in_one_place_for_all_runs(run, pictures, valid, tmp_path, monkeypatch):
+    """The second run fetches nothing; what is fetched is stood in for by small pictures of the same layout."""
+    fetched = []
+
+    def fetch(output: Path, *, archives: tuple, progress: object, **_: object) -> Path:
+        for archive in archives:
+            if not (output / archive.name).is_dir():
+                shutil.copytree(
+                    {"DIV2K_train_HR": pictures, "DIV2K_valid_HR": valid}[archive.name], output / archive.name
+                )
+                fetched.append((output.parent, archive.name))
+        return output
+
+    monkeypatch.setattr(train_accelerate, "download", fetch)
+    monkeypatch.setattr(div2k, "download", fetch)
+    monkeypatch.setattr(div2k, "prepare", lambda *args, **options: prepare(*args, minimum_size=32))
+    place = tmp_path / "shared"
+    flags = ["--steps", 1, "--data-dir", place, "--train-data", "div2k", "--val-data", "div2k", "--validate-every", 1]
+    assert run(*flags, data=None, output="a") == 0
+    assert run(*flags, data=None, output="b") == 0
+    assert fetched == [(place, "DIV2K_train_HR"), (place, "DIV2K_valid_HR")]
+    assert same(tmp_path / "a" / "final", tmp_path / "b" / "final")
+    assert not (tmp_path / "a" / "data").exists() and not (tmp_path / "a" / "data-pictures").exists()
 
 
 def test_defaults_are_the_papers():

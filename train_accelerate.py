@@ -50,6 +50,7 @@ from tqdm import tqdm
 
 from srgan_hub import SRGAN, metrics
 from srgan_hub.card import inherit, make_eval_results
+from srgan_hub.degrade import make_degradation
 from srgan_hub.names import resolve
 from srgan_hub.network.discriminator import Discriminator, build_patch_discriminator
 from srgan_hub.network.fuse import PolyphaseTail
@@ -59,7 +60,6 @@ from srgan_hub.publish import PublishError, push
 from srgan_hub.training import checkpoint, losses
 from srgan_hub.training.average import EMA
 from srgan_hub.training.dataset import INDEX, SUFFIXES, Crops, prepare, read_index
-from srgan_hub.training.degrade import make_degradation
 from srgan_hub.training.div2k import VALID, download, prepare_div2k
 
 logger = logging.getLogger("train_accelerate")

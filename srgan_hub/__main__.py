@@ -199,7 +199,7 @@ def run_upscale(arguments: argparse.Namespace) -> int:
 
 
 def run_convert(arguments: argparse.Namespace) -> int:
-    from .exchange.convert import convert
+    from .convert import convert
 
     convert(arguments.source, arguments.destination, origin=arguments.origin)
     print(arguments.destination)
@@ -257,8 +257,8 @@ def run_push(arguments: argparse.Namespace) -> int:
 
 
 def run_export(arguments: argparse.Namespace) -> int:
-    from .exchange.export import export
     from .model import SRGAN
+    from .onnx import export
     from .provenance import info
 
     licence = info(arguments.model).licence or None

@@ -13,6 +13,7 @@ from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from srgan_hub import SRGAN
+from srgan_hub.degrade import make_degradation
 from srgan_hub.evaluate import evaluate, write_to_card
 from srgan_hub.evaluate.data import Pairs, to_levels, to_tensor
 from srgan_hub.evaluate.judges import SHIFTS, _averaged_over_shifts, make_judges
@@ -21,7 +22,6 @@ from srgan_hub.evaluate.sheet import CELL, CROP, GAP, LABEL, ContactSheet, find_
 from srgan_hub.metrics import to_y
 from srgan_hub.names import ModelError
 from srgan_hub.pictures.resize import bicubic, downscale
-from srgan_hub.training.degrade import make_degradation
 
 CPU = torch.device("cpu")
 FAST = ("psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb", "lr_consistency", "top_octave", "lattice_db")

@@ -11,10 +11,11 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "srgan_hub"
 # From the ground up. Within a wing (a folder) files import one another; wings of one floor do not.
 FLOORS = [
-    {"network", "pictures", "devices", "version", "demo"},
-    {"names", "card", "upscaler", "metrics", "training"},
+    {"network", "pictures", "devices", "draws", "version", "demo"},
+    {"names", "card", "upscaler", "metrics", "features", "degrade"},
     {"model"},
-    {"pipeline", "exchange", "publish", "provenance", "evaluate"},
+    {"pipeline", "convert", "onnx", "publish", "provenance", "evaluate"},
+    {"training"},
     {"__init__"},
     {"__main__"},
 ]

@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..degrade import make_degradation
 from ..pictures import files
 from ..pictures.resize import downscale
-from ..training.degrade import make_degradation
 
 DOWNSAMPLINGS = ("matlab", "pillow")
 # Those of training that draw by chance: what a picture gets is a function of this seed and its place in the folder.

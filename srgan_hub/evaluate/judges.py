@@ -126,7 +126,7 @@ def _finite(value: Tensor) -> float | None:
 
 
 def _load_lite() -> nn.Module:
-    from ..training.features import LiteLoss
+    from ..features import LiteLoss
 
     try:
         return LiteLoss()

@@ -18,8 +18,8 @@ from safetensors.numpy import save_file
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ..draws import CROP, draws
 from ..pictures.resize import bicubic
-from .draws import CROP, draws
 
 logger = logging.getLogger(__name__)
 

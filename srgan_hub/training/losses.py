@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..features import LiteLoss, VGGLoss
 from ..pictures.resize import downscale
-from .features import LiteLoss, VGGLoss
 
 # The terms that --content-loss adds up. "vggIJ" is the paper's VGG/I.J.
 CONTENT_TERMS = ("mse", "l1", "vgg22", "vgg54", "lite")

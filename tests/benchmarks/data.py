@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from srgan_hub.degrade import make_degradation
 from srgan_hub.training.dataset import Crops, prepare
-from srgan_hub.training.degrade import make_degradation
 
 SIZE = 96
 BATCH = 16

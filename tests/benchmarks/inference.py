@@ -31,8 +31,8 @@ from torch import nn
 
 from srgan_hub import SRGAN, bundled
 from srgan_hub.devices import fast_dtype
-from srgan_hub.exchange.export import export
 from srgan_hub.names import WEIGHTS
+from srgan_hub.onnx import export
 
 FOLDER = Path(__file__).parent
 RATIOS = FOLDER / "ratios.json"

@@ -9,9 +9,10 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision.models import VGG19_Weights, vgg19
 
+from srgan_hub import features
+from srgan_hub.features import LiteLoss, VGGLoss
 from srgan_hub.pictures.resize import downscale
-from srgan_hub.training import features, losses
-from srgan_hub.training.features import LiteLoss, VGGLoss
+from srgan_hub.training import losses
 
 
 def picture(seed: int, n: int = 2, size: int = 32) -> torch.Tensor:

@@ -5,9 +5,9 @@ from pathlib import Path
 from ..card import file_sha256
 from ..model import SRGAN
 from ..names import ModelError
-from .checkpoint import read_state
 from .krasserm import convert_krasserm, is_hdf5
 from .pytorch import convert_state
+from .state_dict import read_state
 
 # What every card of converted weights says of their origin, with the weights' licence.
 _NOTES = {

@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
+from srgan_hub.degrade import Camera, Gaussian, make_degradation
 from srgan_hub.pictures.resize import downscale
-from srgan_hub.training.degrade import Camera, Gaussian, make_degradation
 
 
 def batch(count=8, size=24, seed=0):

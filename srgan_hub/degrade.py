@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..pictures.resize import downscale
 from .draws import DEGRADATION, draws
+from .pictures.resize import downscale
 
 # (HR batch, uint8 NCHW RGB; the samples' indices; the run's seed) -> LR batch, float32 NCHW in [0, 1], same device.
 # Every value is a whole number of levels, divided by 255. How samples are grouped in batches changes nothing.

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..model import SRGAN
-from ..network.fuse import fuse
-from ..network.layers import FirstChannels, Residual, keeps_size, repeat_factor
+from .model import SRGAN
+from .network.fuse import fuse
+from .network.layers import FirstChannels, Residual, keeps_size, repeat_factor
 
 # Of 2022: old enough for the runtimes in other programs, new enough for all that is needed.
 OPSET = 17

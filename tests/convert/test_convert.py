@@ -11,7 +11,7 @@ from huggingface_hub import ModelCard
 from torch import nn
 
 from srgan_hub import SRGAN
-from srgan_hub.exchange.convert import convert
+from srgan_hub.convert import convert
 from srgan_hub.names import ModelError
 from srgan_hub.network.fuse import fuse
 

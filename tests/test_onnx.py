@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from srgan_hub import SRGAN
-from srgan_hub.exchange.export import export
+from srgan_hub.onnx import export
 
 
 def run(file, lr: torch.Tensor) -> torch.Tensor:

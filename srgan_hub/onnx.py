@@ -4,8 +4,6 @@ The generator is plain data, so its graph is written down layer by layer: no tra
 version of PyTorch. Batch, height and width stay free.
 """
 
-import os
-from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,6 +14,7 @@ from torch import Tensor, nn
 from .model import SRGAN
 from .network.fuse import fuse
 from .network.layers import FirstChannels, Residual, keeps_size, repeat_factor
+from .replacing import replacing
 
 # Of 2022: old enough for the runtimes in other programs, new enough for all that is needed.
 OPSET = 17
@@ -52,13 +51,8 @@ def export(model: SRGAN, target: Path, *, name: str | None = None, license: str 
     )
     onnx.helper.set_model_props(result, {key: value for key, value in facts.items() if value})
     onnx.checker.check_model(result, full_check=True)
-    aside = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
+    with replacing(target) as aside:
         aside.write_bytes(result.SerializeToString())
-        aside.replace(target)
-    finally:
-        with suppress(OSError):
-            aside.unlink(missing_ok=True)
     return target
 
 

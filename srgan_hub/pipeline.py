@@ -13,7 +13,7 @@ from PIL import Image
 from .pictures import files
 from .pictures.files import PictureError
 from .pictures.library_warnings import in_one_line
-from .pictures.whole_file import sweep
+from .replacing import sweep
 from .upscaler import Progress, Upscaler
 
 logger = logging.getLogger(__name__)

@@ -11,6 +11,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "srgan_hub"
 # From the ground up. Within a wing (a folder) files import one another; wings of one floor do not.
 FLOORS = [
+    {"replacing"},
     {"network", "pictures", "devices", "draws", "version", "demo"},
     {"names", "card", "upscaler", "metrics", "features", "degrade"},
     {"model"},

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError
 
+from ..replacing import replacing
 from . import decode
 from .carried import read_carried, save_options
-from .whole_file import whole_file
 
 logger = logging.getLogger(__name__)
 
@@ -175,16 +175,14 @@ def write(image: Image.Image, path: Path, *, overwrite: bool = True) -> None:
     check_output(path, width=image.width, height=image.height, alpha="A" in image.mode)
     name, options, _ = _FORMATS[path.suffix.lower()]
     try:
-        with whole_file(path, overwrite=overwrite) as file:
+        with replacing(path, overwrite=overwrite) as aside:
             try:
-                image.save(file, format=name, **{**options, **save_options(image.info, name)})
+                image.save(aside, format=name, **{**options, **save_options(image.info, name)})
             except decode.BROKEN as error:
                 if isinstance(error, OSError):  # no fault of the picture
                     raise
                 logger.warning("%s: EXIF data and resolution left out, which %s cannot hold: %s", path, name, error)
-                file.seek(0)
-                file.truncate()
-                image.save(file, format=name, **options, icc_profile=image.info.get("icc_profile"))
+                image.save(aside, format=name, **options, icc_profile=image.info.get("icc_profile"))
     except FileExistsError:
         raise PictureError(f"{path} exists already; say --overwrite to replace it") from None
     except decode.BROKEN as error:

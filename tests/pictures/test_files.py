@@ -209,7 +209,7 @@ def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, array, monk
     target.write_bytes(b"old")
 
     def fail_half_way(self, file, **options):
-        file.write(b"half a picture")
+        file.write_bytes(b"half a picture")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Image.Image, "save", fail_half_way)

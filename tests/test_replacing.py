@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from srgan_hub.pictures.whole_file import sweep, whole_file
+from srgan_hub.replacing import replacing, sweep
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 
 
 def names(folder: Path) -> list[str]:
@@ -18,10 +18,10 @@ def names(folder: Path) -> list[str]:
 
 
 def test_two_writers_of_one_file_do_not_share_a_part_file(tmp_path):
-    with whole_file(tmp_path / "a", overwrite=True) as first, whole_file(tmp_path / "a", overwrite=True) as second:
+    with replacing(tmp_path / "a") as first, replacing(tmp_path / "a") as second:
         assert len(names(tmp_path)) == 2 and all(name.startswith(".a.") for name in names(tmp_path))
-        first.write(b"first")
-        second.write(b"second, longer")
+        first.write_bytes(b"first")
+        second.write_bytes(b"second, longer")
     assert (tmp_path / "a").read_bytes() == b"first" and names(tmp_path) == ["a"]  # the last to end
 
 
@@ -32,41 +32,42 @@ def test_what_appears_meanwhile_is_kept(tmp_path, monkeypatch, hard_links):
 
     if not hard_links:
         monkeypatch.setattr(Path, "hardlink_to", unsupported)
-    with pytest.raises(FileExistsError), whole_file(tmp_path / "a", overwrite=False) as file:
-        file.write(b"mine")
+    with pytest.raises(FileExistsError), replacing(tmp_path / "a", overwrite=False) as aside:
+        aside.write_bytes(b"mine")
         (tmp_path / "a").write_bytes(b"theirs")
     assert (tmp_path / "a").read_bytes() == b"theirs" and names(tmp_path) == ["a"]
-    with pytest.raises(FileExistsError), whole_file(tmp_path / "link", overwrite=False) as file:
-        file.write(b"mine")
+    with pytest.raises(FileExistsError), replacing(tmp_path / "link", overwrite=False) as aside:
+        aside.write_bytes(b"mine")
         (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     assert names(tmp_path) == ["a", "link"] and (tmp_path / "link").is_symlink()
-    with whole_file(tmp_path / "b", overwrite=False) as file:
-        file.write(b"mine")
+    with replacing(tmp_path / "b", overwrite=False) as aside:
+        aside.write_bytes(b"mine")
     assert (tmp_path / "b").read_bytes() == b"mine" and names(tmp_path) == ["a", "b", "link"]
 
 
 def test_a_file_has_the_rights_of_any_new_file_and_may_have_a_long_name(tmp_path):
     longest = tmp_path / ("é" * 125 + ".png")
-    with whole_file(longest, overwrite=False) as file:
-        file.write(b"x")
+    with replacing(longest, overwrite=False) as aside:
+        aside.write_bytes(b"x")
     (tmp_path / "usual").write_bytes(b"")
     assert longest.stat().st_mode == (tmp_path / "usual").stat().st_mode
 
 
 def test_killed_runs_are_swept_and_running_ones_are_not(tmp_path):
     script = (
-        "import os, sys; from pathlib import Path; from srgan_hub.pictures.whole_file import whole_file\n"
-        "with whole_file(Path(sys.argv[1]), overwrite=False) as file:\n    file.write(b'half'); os.kill(os.getpid(), 9)"
+        "import os, sys; from pathlib import Path; from srgan_hub.replacing import replacing\n"
+        "with replacing(Path(sys.argv[1]), overwrite=False) as aside:\n"
+        "    aside.write_bytes(b'half'); os.kill(os.getpid(), 9)"
     )
     command = [sys.executable, "-c", script, str(tmp_path / "killed")]
     assert subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}).returncode == -9
     (tmp_path / ".film.mkv.part").write_bytes(b"another program's")
     (tmp_path / "0123456789abcdef.part").write_bytes(b"another program's")
     assert len(names(tmp_path)) == 3
-    with whole_file(tmp_path / "running", overwrite=False) as file:
+    with replacing(tmp_path / "running", overwrite=False) as aside:
         sweep(tmp_path)
         assert len(names(tmp_path)) == 3 and not any("killed" in name for name in names(tmp_path))
-        file.write(b"whole")
+        aside.write_bytes(b"whole")
     assert names(tmp_path) == [".film.mkv.part", "0123456789abcdef.part", "running"]
     sweep(tmp_path / "missing")
 
@@ -76,14 +77,14 @@ def test_a_part_file_that_is_swept_before_it_is_locked_is_made_anew(tmp_path, mo
 
     def late(file, operation):
         if not swept:
-            swept.append(Path(file.name).name)
-            Path(file.name).unlink()
+            swept.extend(names(tmp_path))
+            (tmp_path / swept[0]).unlink()
         flock(file, operation)
 
     monkeypatch.setattr(fcntl, "flock", late)
-    with whole_file(tmp_path / "a", overwrite=False) as file:
-        assert names(tmp_path) != swept
-        file.write(b"whole")
+    with replacing(tmp_path / "a", overwrite=False) as aside:
+        assert names(tmp_path) == [aside.name] != swept
+        aside.write_bytes(b"whole")
     assert (tmp_path / "a").read_bytes() == b"whole"
 
 
@@ -92,7 +93,35 @@ def test_without_locks_part_files_stay(tmp_path, monkeypatch):
         raise OSError(37, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", unsupported)
-    with whole_file(tmp_path / "a", overwrite=False) as file:
+    with replacing(tmp_path / "a", overwrite=False) as aside:
         sweep(tmp_path)
-        file.write(b"whole")
+        aside.write_bytes(b"whole")
     assert names(tmp_path) == ["a"]
+
+
+def test_a_folder_is_replaced_whole_and_swept_if_it_is_not(tmp_path):
+    for text in ("old", "new"):
+        with replacing(tmp_path / "model", folder=True, durable=True) as aside:
+            (aside / "inner").mkdir()
+            (aside / "inner" / "weights").write_text(text)
+            sweep(tmp_path)
+    assert (tmp_path / "model" / "inner" / "weights").read_text() == "new" and names(tmp_path) == ["model"]
+    with pytest.raises(RuntimeError), replacing(tmp_path / "model", folder=True) as aside:
+        (aside / "weights").write_text("half")
+        raise RuntimeError
+    assert (tmp_path / "model" / "inner" / "weights").read_text() == "new" and names(tmp_path) == ["model"]
+    (tmp_path / ".model.0123456789abcdef.part" / "inner").mkdir(parents=True)
+    sweep(tmp_path)
+    assert names(tmp_path) == ["model"]
+
+
+def test_what_is_durable_is_flushed_before_it_is_renamed(tmp_path, monkeypatch):
+    seen: list[tuple[str, list[str]]] = []
+
+    def note(handle: int) -> None:
+        seen.append((Path(f"/proc/self/fd/{handle}").readlink().name, names(tmp_path)))
+
+    monkeypatch.setattr(os, "fsync", note)
+    with replacing(tmp_path / "a", durable=True) as aside:
+        aside.write_bytes(b"whole")
+    assert seen == [(aside.name, [aside.name]), (tmp_path.name, ["a"])]

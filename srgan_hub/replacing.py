@@ -1,0 +1,126 @@
+"""A file or a folder that is whole or not there: made aside under a random name, then put in its place."""
+
+import os
+import re
+import secrets
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+if sys.platform != "win32":
+    import fcntl
+
+_PART = re.compile(r"\..+\.[0-9a-f]{16}\.part", re.DOTALL)
+
+
+@contextmanager
+def replacing(path: Path, *, folder: bool = False, overwrite: bool = True, durable: bool = False) -> Iterator[Path]:
+    """Make an empty file or folder beside ``path`` for the block to fill; it gets the name when the block ends.
+
+    If the block raises, nothing is left of it. A folder that is there is renamed away first: there is a moment in which
+    a crash leaves none.
+
+    Args:
+        path: its name.
+        folder: make a folder.
+        overwrite: replace what has that name by then. Folders are always replaced.
+        durable: wait until the disk has it, so that a power cut leaves the old or the new one.
+
+    Yields:
+        Where the block writes.
+
+    Raises:
+        FileExistsError: ``overwrite`` is false and the name is taken, if only by a link that leads nowhere.
+        OSError: the place cannot be written.
+    """
+    aside, lock = _create_part(path, folder)
+    try:
+        yield aside
+        if durable:
+            for each in [*aside.rglob("*"), aside]:
+                _flush(each)
+        _put(aside, path, overwrite)
+        if durable:
+            _flush(path.parent)
+    finally:
+        if lock is not None:
+            os.close(lock)
+        _remove(aside)
+
+
+def sweep(folder: Path) -> None:
+    """Delete the part files and folders of killed runs in a folder, and none that a run still writes.
+
+    A run holds a lock on its part, which the system lets go when the run ends, however it ends. Where there are no
+    locks, the parts stay.
+    """
+    if sys.platform == "win32" or not folder.is_dir():
+        return
+    for path in [path for path in folder.iterdir() if _PART.fullmatch(path.name)]:
+        with suppress(OSError):
+            lock = os.open(path, os.O_RDONLY)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _remove(path)
+            finally:
+                os.close(lock)
+
+
+def _create_part(path: Path, folder: bool) -> tuple[Path, int | None]:
+    while True:
+        # A process id would not do: two containers that share a folder may have the same.
+        aside = path.with_name(f".{path.name[:50]}.{secrets.token_hex(8)}.part")
+        if folder:
+            aside.mkdir()
+        else:
+            aside.touch(exist_ok=False)
+        if sys.platform == "win32":  # which renames and deletes nothing that is open
+            return aside, None
+        with suppress(FileNotFoundError):  # another run swept it away before it was locked
+            lock = os.open(aside, os.O_RDONLY)
+            with suppress(OSError):  # some network file systems have no locks
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            if aside.exists():
+                return aside, lock
+            os.close(lock)
+
+
+def _put(aside: Path, path: Path, overwrite: bool) -> None:
+    if aside.is_dir():
+        if path.exists():
+            old = path.with_name(f".{path.name[:50]}.{secrets.token_hex(8)}.part")
+            path.rename(old)
+            aside.rename(path)
+            _remove(old)
+        else:
+            aside.rename(path)
+    elif overwrite:
+        aside.replace(path)
+    else:
+        try:
+            path.hardlink_to(aside)  # fails if the name is taken, which a rename does not
+        except FileExistsError:
+            raise
+        except (OSError, NotImplementedError):  # FAT and some network file systems have no hard links
+            path.open("xb").close()
+            aside.replace(path)
+
+
+def _flush(path: Path) -> None:
+    if sys.platform == "win32" and path.is_dir():  # which opens no folders
+        return
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)

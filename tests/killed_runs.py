@@ -17,6 +17,7 @@ from typing import Any
 import torch._dynamo  # noqa: F401  # which the first optimizer would load, in each fork anew
 
 import train_accelerate
+from srgan_hub import replacing
 from srgan_hub.training import checkpoint
 
 
@@ -61,9 +62,9 @@ def main(output: str, precision: str, *arguments: str) -> None:
         for place in (
             (train_accelerate, "train_step", 1),  # before any checkpoint
             (train_accelerate, "generator_step", places.randint(4, 7)),
-            (checkpoint, "save_file", places.randint(1, 5)),  # half a checkpoint lies there
-            (checkpoint, "flush", places.randint(1, 8)),
-            (train_accelerate, "train_step", places.randint(3, 5)),
+            (checkpoint, "save_file", 1),  # half a checkpoint lies there
+            (replacing, "_flush", places.randint(1, 8)),
+            (train_accelerate, "train_step", places.randint(1, 2)),
             (checkpoint, "prune", 1),
         )
     ]

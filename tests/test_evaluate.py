@@ -92,19 +92,21 @@ def test_equals_scikit_image_and_piq_on_the_same_protocol(data, make_model):
 
 def test_lr_is_made_as_stated(data):
     def lr(**options):
-        pairs = Pairs(data, **{"lr": None, "scale": 4, "downsampling": "matlab", "jpeg": None, **options})
-        return next(iter(pairs)).lr, pairs.sha256
+        return Pairs(data, scale=4, **options)[0].lr
+
+    def digest(**options):
+        return evaluate([], data=data, metrics=["psnr_y"], **options).protocol.data_sha256
 
     hr = truth(data, "colour")
     matlab, pillow, jpeg = lr(), lr(downsampling="pillow"), lr(jpeg=30)
-    assert np.array_equal(matlab[0], to_levels(downscale(to_tensor(hr), 4, rounded=True)))
-    assert np.array_equal(pillow[0], np.asarray(Image.fromarray(hr).resize((20, 17), Image.Resampling.BICUBIC)))
+    assert np.array_equal(matlab, to_levels(downscale(to_tensor(hr), 4, rounded=True)))
+    assert np.array_equal(pillow, np.asarray(Image.fromarray(hr).resize((20, 17), Image.Resampling.BICUBIC)))
     buffer = io.BytesIO()
-    Image.fromarray(matlab[0]).save(buffer, "JPEG", quality=30)
-    assert np.array_equal(jpeg[0], np.asarray(Image.open(buffer)))
-    assert not np.array_equal(matlab[0], pillow[0])
-    assert len({matlab[1], pillow[1], jpeg[1]}) == 3
-    assert lr()[1] == matlab[1]
+    Image.fromarray(matlab).save(buffer, "JPEG", quality=30)
+    assert np.array_equal(jpeg, np.asarray(Image.open(buffer)))
+    assert not np.array_equal(matlab, pillow)
+    assert len({digest(), digest(downsampling="pillow"), digest(jpeg=30)}) == 3
+    assert digest() == digest()
     with pytest.raises(ValueError, match="downsampling must be one of"):
         lr(downsampling="lanczos")
     with pytest.raises(ValueError, match="quality from 1 to 100, got 0"):

@@ -13,7 +13,7 @@ from srgan_hub.training.dataset import Crops
 
 def main(output: str, *arguments: str) -> None:
     samples, local = [], []
-    read, step, begin = Crops.__getitem__, train_accelerate.generator_step, train_accelerate.start
+    read, step, begin = Crops.__getitem__, train_accelerate.generator_step, train_accelerate.build
     runs = []
 
     def noted_read(crops: Crops, index: int) -> torch.Tensor:
@@ -25,27 +25,27 @@ def main(output: str, *arguments: str) -> None:
         local.append(values["g_l1"].item())
         return values
 
-    def noted_start(*args):
+    def noted_build(*args):
         runs.append(begin(*args))
         return runs[-1]
 
     Crops.__getitem__ = noted_read
-    train_accelerate.generator_step, train_accelerate.start = noted_step, noted_start
+    train_accelerate.generator_step, train_accelerate.build = noted_step, noted_build
     assert train_accelerate.main([*arguments, "--output-dir", output]) == 0
-    (run,) = runs
+    ((run, state),) = runs
     rank = run.accelerator.process_index
     tensors = {
         f"{name}.{key}": value.contiguous().clone()
         for name, network in (
-            ("generator", run.accelerator.unwrap_model(run.generator)),
-            ("discriminator", run.accelerator.unwrap_model(run.discriminator)),
-            ("ema", run.ema.network),
+            ("generator", run.accelerator.unwrap_model(state.generator)),
+            ("discriminator", run.accelerator.unwrap_model(state.discriminator)),
+            ("ema", state.ema.network),
         )
         for key, value in network.state_dict().items()
     }
     save_file(tensors, Path(output) / f"rank-{rank}.safetensors")
-    facts = {"samples": samples, "g_l1": local, "scores": run.scores, "wrapped": type(run.generator).__name__}
-    facts["broadcast_buffers"] = getattr(run.discriminator, "broadcast_buffers", None)
+    facts = {"samples": samples, "g_l1": local, "scores": state.scores, "wrapped": type(state.generator).__name__}
+    facts["broadcast_buffers"] = getattr(state.discriminator, "broadcast_buffers", None)
     (Path(output) / f"rank-{rank}.json").write_text(json.dumps(facts))
 
 

@@ -1,8 +1,7 @@
 """Ground truth and the LR pictures made of it, or found beside it."""
 
-import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..degrade import make_degradation
+from ..degrade import Degradation, make_degradation
 from ..pictures import files
 from ..pictures.resize import downscale
 
@@ -50,16 +49,17 @@ def list_pictures(folder: Path) -> list[Path]:
     return found
 
 
-class Pairs:
-    """The pictures of a benchmark, read one after the other.
+class Pairs(Sequence[Pair]):
+    """The pictures of a benchmark, each read when it is asked for.
 
     Args:
-        data: the folder of ground truth, which is cropped to a multiple of the scale.
+        data: the folder of ground truth, or its files. They are cropped to a multiple of the scale.
         lr: a folder of LR files of the same name, or NAMEx4; None makes them.
         scale: how many times larger the ground truth is.
         downsampling: how they are made: "matlab" is imresize's bicubic, "pillow" is Pillow's.
         jpeg: the quality with which the LR is saved as JPEG and read again, or None.
-        degradation: one of training's, in place of the three options above, or None.
+        degradation: one of training's, by name or itself, in place of the three options above, or None.
+        seed: of the degradation; what a picture gets is a function of this seed and its place in the list.
 
     Raises:
         ValueError: an option is out of its range, or the folder holds no pictures.
@@ -67,55 +67,44 @@ class Pairs:
 
     def __init__(
         self,
-        data: Path,
+        data: Path | Sequence[Path],
         *,
-        lr: Path | None,
         scale: int,
-        downsampling: str,
-        jpeg: int | None,
-        degradation: str | None = None,
+        lr: Path | None = None,
+        downsampling: str = "matlab",
+        jpeg: int | None = None,
+        degradation: str | Degradation | None = None,
+        seed: int = SEED,
     ) -> None:
         if downsampling not in DOWNSAMPLINGS:
             raise ValueError(f"downsampling must be one of {DOWNSAMPLINGS}, got {downsampling!r}")
         if jpeg is not None and not 1 <= jpeg <= 100:
             raise ValueError(f"jpeg must be a quality from 1 to 100, got {jpeg}")
-        if degradation is not None and degradation not in DEGRADATIONS:
+        if isinstance(degradation, str) and degradation not in DEGRADATIONS:
             raise ValueError(f"degradation must be one of {DEGRADATIONS}, got {degradation!r}")
         if degradation and (lr or jpeg or downsampling != DOWNSAMPLINGS[0]):
             raise ValueError(f"degradation {degradation} makes the LR by itself; leave out lr, downsampling and jpeg")
-        self.degrade = make_degradation(degradation, scale=scale) if degradation else None
-        self.paths = list_pictures(data)
-        self.lr, self.scale, self.downsampling, self.jpeg = lr, scale, downsampling, jpeg
-        self._hash = hashlib.sha256()
-
-    @property
-    def sha256(self) -> str:
-        """Of every LR and HR pixel that was read."""
-        return self._hash.hexdigest()
+        self.degrade = make_degradation(degradation, scale=scale) if isinstance(degradation, str) else degradation
+        self.paths = list_pictures(data) if isinstance(data, Path) else list(data)
+        self.lr, self.scale, self.downsampling, self.jpeg, self.seed = lr, scale, downsampling, jpeg, seed
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __iter__(self) -> Iterator[Pair]:
-        """Yield the pairs. Raises PictureError or ValueError: a file is missing, broken or of the wrong size."""
-        self._hash = hashlib.sha256()
-        for index, path in enumerate(self.paths):
-            hr = _read(path)
-            height, width = (side // self.scale * self.scale for side in hr.shape[:2])
-            if not height or not width:
-                raise ValueError(
-                    f"{path} has {hr.shape[1]} x {hr.shape[0]} pixels, too few for a scale of {self.scale}"
-                )
-            hr = hr[:height, :width]
-            lr = self._make(hr, index) if self.lr is None else self._find(path, hr)
-            lr = lr if self.jpeg is None else _through_jpeg(lr, self.jpeg)
-            for part in (path.stem.encode(), str(hr.shape).encode(), lr.tobytes(), hr.tobytes()):
-                self._hash.update(part)
-            yield Pair(path.stem, lr, hr)
+    def __getitem__(self, index: int) -> Pair:  # type: ignore[override]
+        """Read a pair. Raises PictureError or ValueError: a file is missing, broken or of the wrong size."""
+        path = self.paths[index]
+        hr = _read(path)
+        height, width = (side // self.scale * self.scale for side in hr.shape[:2])
+        if not height or not width:
+            raise ValueError(f"{path} has {hr.shape[1]} x {hr.shape[0]} pixels, too few for a scale of {self.scale}")
+        hr = hr[:height, :width]
+        lr = self._make(hr, index) if self.lr is None else self._find(path, hr)
+        return Pair(path.stem, lr if self.jpeg is None else _through_jpeg(lr, self.jpeg), hr)
 
     def _make(self, hr: np.ndarray, index: int) -> np.ndarray:
         if self.degrade:
-            return to_levels(self.degrade(torch.from_numpy(hr.copy()).permute(2, 0, 1)[None], [index], SEED))
+            return to_levels(self.degrade(torch.from_numpy(hr.copy()).permute(2, 0, 1)[None], [index], self.seed))
         if self.downsampling == "matlab":
             return to_levels(downscale(to_tensor(hr), self.scale, rounded=True))
         size = hr.shape[1] // self.scale, hr.shape[0] // self.scale

@@ -1,9 +1,10 @@
 """Run models over a benchmark and score what comes out."""
 
 import contextlib
+import hashlib
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -80,15 +81,13 @@ def evaluate(
         runs = {label: _Run(upscaler) for label, upscaler in upscalers.items()}
         sheet = ContactSheet(pictures) if pictures else None
         scores: dict[str, dict[str, Scores]] = {name: {} for name in (BICUBIC, *runs, HR)}
+        pixels = hashlib.sha256()
         for done, pair in enumerate(pairs, start=1):
-            outputs = {BICUBIC: to_levels(bicubic(to_tensor(pair.lr), pair.hr.shape[:2], rounded=True))}
-            outputs |= {label: run(pair.lr) for label, run in runs.items()}
-            for label, sr in outputs.items():
-                scores[label][pair.name] = _judge(pair, sr, judges)
-            of_hr = {name: score for name, score in judges.items() if name in OF_HR}
-            scores[HR][pair.name] = _judge(pair, pair.hr, of_hr)
-            if sheet:
-                sheet.add(pair.name, pair.lr, {**outputs, HR: pair.hr}, scale=scale)
+            for part in (pair.name.encode(), str(pair.hr.shape).encode(), pair.lr.tobytes(), pair.hr.tobytes()):
+                pixels.update(part)
+            outputs = {label: run(pair.lr) for label, run in runs.items()}
+            for label, by_name in score_pair(pair, outputs, judges, scale=scale, sheet=sheet).items():
+                scores[label][pair.name] = by_name
             if progress:
                 progress(done, len(pairs))
         if sheet:
@@ -105,9 +104,37 @@ def evaluate(
             shave=shave,
             lr=_describe_lr(lr, downsampling, degradation),
             jpeg=f"JPEG {jpeg} (4:2:0)" if jpeg else "",
-            data_sha256=pairs.sha256,
+            data_sha256=pixels.hexdigest(),
         )
         return Report(protocol, rows, tuple(notes), _environment(place, precision))
+
+
+def score_pair(
+    pair: Pair,
+    outputs: Mapping[str, np.ndarray],
+    judges: Mapping[str, Score],
+    *,
+    scale: int,
+    sheet: ContactSheet | None = None,
+) -> dict[str, Scores]:
+    """Score bicubic, models' outputs and the ground truth itself on one picture, by label, and show them on a sheet.
+
+    Args:
+        pair: LR and HR.
+        outputs: what models made of the LR, by label.
+        judges: from ``make_judges``.
+        scale: how many times larger HR is.
+        sheet: gets a row.
+
+    Raises:
+        ValueError: the picture cannot be scored, such as one that is too small; the message names it.
+    """
+    outputs = {BICUBIC: to_levels(bicubic(to_tensor(pair.lr), pair.hr.shape[:2], rounded=True)), **outputs}
+    scores = {label: _judge(pair, sr, judges) for label, sr in outputs.items()}
+    scores[HR] = _judge(pair, pair.hr, {name: judge for name, judge in judges.items() if name in OF_HR})
+    if sheet:
+        sheet.add(pair.name, pair.lr, {**outputs, HR: pair.hr}, scale=scale)
+    return scores
 
 
 def _describe_lr(lr: Path | None, downsampling: str, degradation: str | None) -> str:
@@ -132,7 +159,7 @@ class _Run:
         return sr
 
 
-def _judge(pair: Pair, sr: np.ndarray, judges: dict[str, Score]) -> Scores:
+def _judge(pair: Pair, sr: np.ndarray, judges: Mapping[str, Score]) -> Scores:
     pictures = to_tensor(sr), to_tensor(pair.hr), to_tensor(pair.lr)
     try:
         return {name: score(*pictures) for name, score in judges.items()}

@@ -22,11 +22,12 @@ class ContactSheet:
 
     Args:
         folder: where the sheets go; it is made if it is not there.
+        name: of the files, in place of contact_sheet.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, name: str = "contact_sheet") -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.folder = folder
+        self.folder, self.name = folder, name
         self.rows: list[Image.Image] = []
 
     def add(self, name: str, lr: np.ndarray, outputs: dict[str, np.ndarray], *, scale: int) -> None:
@@ -63,7 +64,7 @@ class ContactSheet:
             for row in page:
                 sheet.paste(row, (0, y))
                 y += row.height
-            paths.append(self.folder / ("contact_sheet.png" if len(pages) == 1 else f"contact_sheet_{number}.png"))
+            paths.append(self.folder / (f"{self.name}.png" if len(pages) == 1 else f"{self.name}_{number}.png"))
             files.write(sheet, paths[-1])
         return paths
 

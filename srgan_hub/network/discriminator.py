@@ -43,6 +43,11 @@ class Discriminator(nn.Module):
         return self.classifier(self.features(picture))
 
 
+def build_discriminator(name: str, *, hr_size: int) -> nn.Module:
+    """Build the discriminator "paper" for crops of one size, or "patch" for any."""
+    return {"paper": lambda: Discriminator(hr_size=hr_size), "patch": build_patch_discriminator}[name]()
+
+
 def build_patch_discriminator() -> nn.Sequential:
     """Build the patch discriminator: (N, 3, H, W) in [0, 1] -> a map of logits, one for each patch of about 60 pixels.
 

@@ -18,10 +18,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-
-# First, as whoever runs it does: it has a say in how torch allocates memory.
-if "ours" in " ".join(sys.argv):
-    import train_accelerate
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -29,9 +25,12 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision.models import vgg19
 
+import train_accelerate
 from srgan_hub import SRGAN
 from srgan_hub.devices import fast_dtype
 from srgan_hub.network.discriminator import Discriminator
+from srgan_hub.training.arguments import complete
+from srgan_hub.training.batches import make_batches
 
 PRECISION = "bf16" if fast_dtype(torch.device("cpu")) == torch.bfloat16 else "no"
 STEPS = 3
@@ -99,13 +98,11 @@ def plain_gan(batch: int = 16) -> Callable[[], None]:
 def ours(folder: Path, *argv: str) -> tuple[Callable[[], None], list[float]]:
     """A step of train_accelerate.py, with its data, average and metrics; and the list of its waits for data."""
     data = ["--train-data", str(folder / "pictures"), "--output-dir", str(folder / "out"), "--tracker", "none"]
-    args = train_accelerate.parse_args([*data, "--mixed-precision", PRECISION, *argv])
-    args.command = ""
+    args = train_accelerate.PARSER.parse_args([*data, "--mixed-precision", PRECISION, *argv])
     model = SRGAN.from_pretrained(args.init_from) if args.init_from else None
-    train_accelerate.complete_args(args, model.config if model else None)
-    run = train_accelerate.start(args, model)
-    batches, waits = train_accelerate.make_batches(run, 0), []
-    return lambda: waits.append(train_accelerate.train_step(run, batches)["wait"]), waits
+    run, state = train_accelerate.build(args, complete(args, model.config if model else None), model)
+    batches, waits = make_batches(run, 0), []
+    return lambda: waits.append(train_accelerate.train_step(run, state, batches).waited), waits
 
 
 def time_steps(name: str) -> dict[str, float]:

@@ -1,11 +1,11 @@
 import errno
-import json
 import shutil
 from collections import namedtuple
 
 import pytest
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import nn
 
 from srgan_hub.training import checkpoint
@@ -24,8 +24,7 @@ def parts(step: int) -> dict[str, dict[str, torch.Tensor]]:
 def test_what_is_saved_is_read_back_to_the_bit(tmp_path):
     saved = parts(7)
     path = checkpoint.save(tmp_path, 7, saved, {"best": 0.1})
-    assert path == tmp_path / "step-7" and [p.name for p in tmp_path.iterdir()] == ["step-7"]
-    assert {file.suffix for file in path.iterdir()} == {".safetensors", ".json"}
+    assert [path] == list(tmp_path.iterdir()) == [tmp_path / "step-7.safetensors"]
     loaded, state = checkpoint.load(path)
     assert state["step"] == 7 and state["best"] == 0.1
     assert loaded.keys() == saved.keys()
@@ -37,28 +36,30 @@ def test_what_is_saved_is_read_back_to_the_bit(tmp_path):
 def test_half_written_checkpoints_are_ignored(tmp_path):
     for step in (1, 2, 10):
         checkpoint.save(tmp_path, step, parts(step), {})
-    assert [p.name for p in checkpoint.find(tmp_path)] == ["step-1", "step-2", "step-10"]
-    file = tmp_path / "step-10" / "ema.safetensors"
+    assert [p.stem for p in checkpoint.find(tmp_path)] == ["step-1", "step-2", "step-10"]
+    file = tmp_path / "step-10.safetensors"
     file.write_bytes(file.read_bytes()[:-1])
-    assert [p.name for p in checkpoint.find(tmp_path)] == ["step-1", "step-2"]
-    with pytest.raises(CheckpointError, match="cut short"):
-        checkpoint.load(tmp_path / "step-10")
-    (tmp_path / "step-2" / "state.json").write_text('{"format": 1, "fil')
-    shutil.copytree(tmp_path / "step-1", tmp_path / ".step-3.partial")
-    (tmp_path / "step-4").mkdir()
-    (tmp_path / "step-x").mkdir()
-    assert [p.name for p in checkpoint.find(tmp_path)] == ["step-1"]
+    assert [p.stem for p in checkpoint.find(tmp_path)] == ["step-1", "step-2"]
+    with pytest.raises(CheckpointError, match="no whole checkpoint"):
+        checkpoint.load(file)
+    (tmp_path / "step-2.safetensors").write_bytes(b"{")
+    (tmp_path / ".step-3.safetensors.0123456789abcdef.part").write_bytes(b"half")
+    (tmp_path / "step-4.safetensors").mkdir()
+    save_file({"a": torch.zeros(1)}, tmp_path / "step-x.safetensors")
+    assert [p.stem for p in checkpoint.find(tmp_path)] == ["step-1"]
     checkpoint.save(tmp_path, 3, parts(3), {})
     assert not list(tmp_path.glob(".*"))
     with pytest.raises(CheckpointError, match="no whole checkpoint"):
-        checkpoint.load(tmp_path / "step-5")
+        checkpoint.load(tmp_path / "step-5.safetensors")
+    with pytest.raises(CheckpointError, match="of format"):
+        checkpoint.load(tmp_path / "step-x.safetensors")
 
 
 def test_prune_keeps_the_newest(tmp_path):
     for step in (1, 2, 10, 11):
         checkpoint.save(tmp_path, step, parts(step), {})
     checkpoint.prune(tmp_path, 2)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-10", "step-11"]
+    assert sorted(p.stem for p in tmp_path.iterdir()) == ["step-10", "step-11"]
 
 
 def test_a_full_disk_is_found_before_writing(tmp_path, monkeypatch):
@@ -67,26 +68,22 @@ def test_a_full_disk_is_found_before_writing(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(checkpoint.MARGIN + 100))
     with pytest.raises(CheckpointError, match=r"step 2 .* needed.* free; .*step-1 still stands"):
         checkpoint.save(tmp_path, 2, parts(2), {})
-    assert [p.name for p in tmp_path.iterdir()] == ["step-1"]
-    checkpoint.load(tmp_path / "step-1")
+    assert [p.stem for p in tmp_path.iterdir()] == ["step-1"]
+    checkpoint.load(tmp_path / "step-1.safetensors")
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), SafetensorError("No space left")])
 def test_a_disk_that_fills_up_while_writing_leaves_the_older_checkpoint(tmp_path, monkeypatch, error):
     checkpoint.save(tmp_path, 1, parts(1), {})
-    real, calls = checkpoint.save_file, []
 
-    def fill_up(tensors, file):
-        calls.append(file)
-        if len(calls) == 2:
-            file.write_bytes(b"half")
-            raise error
-        real(tensors, file)
+    def fill_up(tensors, file, metadata):
+        file.write_bytes(b"half")
+        raise error
 
     monkeypatch.setattr(checkpoint, "save_file", fill_up)
     with pytest.raises(CheckpointError, match=r"disk is full; .*step-1 still stands"):
         checkpoint.save(tmp_path, 2, parts(2), {})
-    assert [p.name for p in tmp_path.iterdir()] == ["step-1"]
+    assert [p.stem for p in tmp_path.iterdir()] == ["step-1"]
 
 
 def test_an_optimizer_goes_on_as_if_nothing_had_happened():
@@ -119,12 +116,3 @@ def test_an_optimizer_goes_on_as_if_nothing_had_happened():
 def test_a_foreign_checkpoint_is_refused():
     with pytest.raises(CheckpointError, match="another network"):
         checkpoint.restore(nn.Conv2d(3, 4, 3), {"weight": torch.zeros(1, 3, 3, 3), "bias": torch.zeros(4)})
-
-
-def test_replace_leaves_the_new_folder_alone(tmp_path):
-    for name, text in (("best", "old"), (".best.partial", "new")):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "config.json").write_text(json.dumps(text))
-    checkpoint.replace(tmp_path / ".best.partial", tmp_path / "best")
-    assert [p.name for p in tmp_path.iterdir()] == ["best"]
-    assert json.loads((tmp_path / "best" / "config.json").read_text()) == "new"

@@ -1,7 +1,7 @@
 import torch
 from torch import nn
 
-from srgan_hub.training.average import EMA
+from srgan_hub.training.ema import EMA
 
 
 def network() -> nn.Sequential:

@@ -1,0 +1,99 @@
+"""The training script's arguments: their types, which of them a resumed run may change, and what fits together."""
+
+import argparse
+import math
+import re
+from typing import Any
+
+import torch
+
+from . import losses
+
+# What builds a model beside its sizes, and what config.json holds: the paper's choices.
+CHOICES = {"upsampler": "pixelshuffle", "trunk_end": "batchnorm", "output": "sigmoid"}
+SIZES = {"scale": 4, "channels": 64, "num_blocks": 16}
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that knows which arguments a resumed run may change, since the weights do not depend on them."""
+
+    def __init__(self, description: str) -> None:
+        super().__init__(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        self.free_names: set[str] = set()
+
+    def fixed(self, flag: str, **options: Any) -> None:
+        """Add an argument that a resumed run must repeat."""
+        self.add_argument(flag, **options)
+
+    def free(self, flag: str, **options: Any) -> None:
+        """Add an argument that a resumed run may change."""
+        self.free_names.add(self.add_argument(flag, **options).dest)
+
+
+def positive(text: str) -> int:
+    """Read a positive integer."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected a positive integer, got {text}")
+    return value
+
+
+def weight(text: str) -> float:
+    """Read a number of at least 0."""
+    return _number(text, math.inf, "of at least 0")
+
+
+def decay(text: str) -> float:
+    """Read a number from 0 to below 1."""
+    return _number(text, 1, "from 0 to below 1")
+
+
+def share(text: str) -> float:
+    """Read a number from 0 to 1."""
+    return _number(text, math.nextafter(1, 2), "from 0 to 1")
+
+
+def _number(text: str, end: float, expected: str) -> float:
+    value = float(text)
+    if not 0 <= value < end:
+        raise argparse.ArgumentTypeError(f"expected a number {expected}, got {text}")
+    return value
+
+
+def complete(args: argparse.Namespace, config: dict[str, Any] | None) -> dict[str, Any]:
+    """Fill in the defaults that depend on other arguments, and return the model's configuration.
+
+    Args:
+        args: what the parser read; what was left out is filled in.
+        config: of the model to start from.
+
+    Raises:
+        ValueError: arguments do not fit together or to the model.
+    """
+    gan = args.stage == "gan"
+    for name, default in SIZES.items():
+        given = getattr(args, name)
+        if config and given is not None and given != config[name]:
+            option = f"--{name.replace('_', '-')} {given}"
+            raise ValueError(f"{option}, but {args.init_from} has {config[name]}; leave it out")
+        setattr(args, name, config[name] if config else given or default)
+    args.steps = args.steps or (200_000 if gan else 1_000_000)
+    args.content_loss = args.content_loss or ("vgg54" if gan else "mse")
+    if args.discriminator_learning_rate is None:
+        args.discriminator_learning_rate = args.learning_rate
+    losses.parse_content_loss(args.content_loss)
+    if args.hr_crop % args.scale:
+        raise ValueError(f"--hr-crop {args.hr_crop} is not divisible by the scale, {args.scale}")
+    if gan and args.discriminator == "paper" and args.hr_crop % 16:
+        raise ValueError(f"--hr-crop {args.hr_crop}: the paper's discriminator needs a multiple of 16; patch takes any")
+    if not 0 <= args.seed < 2**63:
+        raise ValueError(f"--seed must be from 0 to 2**63 - 1, got {args.seed}")
+    if args.push_to_hub and not re.fullmatch(r"[\w.-]+/[\w.-]+", args.push_to_hub):
+        raise ValueError(f"--push-to-hub: expected a Hub id such as org/name, got {args.push_to_hub!r}")
+    if args.push_every and not args.push_to_hub:
+        raise ValueError("--push-every needs --push-to-hub org/name")
+    if args.mixed_precision == "fp16" and not torch.cuda.is_available():
+        raise ValueError("--mixed-precision fp16 needs a GPU; on a processor use bf16 or no")
+    if args.sigma and args.degradation == "bicubic":
+        raise ValueError("--sigma is for --degradation gaussian or camera; bicubic has no blur of its own")
+    return config or {name: getattr(args, name) for name in SIZES} | CHOICES

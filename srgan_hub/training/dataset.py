@@ -4,7 +4,6 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch.utils.data import Dataset
 
 from ..draws import CROP, draws
 from ..pictures.resize import bicubic
+from ..replacing import replacing, sweep
 
 logger = logging.getLogger(__name__)
 
@@ -67,11 +67,10 @@ def prepare(
         old = read_index(output)
         if wanted.items() <= old.items() and len(old["pictures"]) >= minimum_pictures:
             return output
-    partial = output.with_name(f".{output.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        pictures, left_out = _write_shards(data, paths, partial, minimum_size, progress)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    sweep(output.parent)
+    with replacing(output, folder=True) as aside:
+        pictures, left_out = _write_shards(data, paths, aside, minimum_size, progress)
         if len(pictures) < max(1, minimum_pictures):
             reasons = "".join(f"\n  {entry['name']}: {entry['reason']}" for entry in left_out[:5])
             raise ValueError(
@@ -79,12 +78,7 @@ def prepare(
                 f"{len(paths)}. Add pictures of at least {minimum_size} pixels a side.{reasons}"
             )
         index = wanted | {"pictures": pictures, "left_out": left_out}
-        (partial / INDEX).write_text(json.dumps(index, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        if output.exists():
-            shutil.rmtree(output)
-        partial.rename(output)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        (aside / INDEX).write_text(json.dumps(index, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return output
 
 

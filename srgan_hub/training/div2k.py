@@ -11,6 +11,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..replacing import replacing, sweep
 from .dataset import Progress, prepare
 
 URL = "https://data.vision.ee.ethz.ch/cvl/DIV2K/"
@@ -84,6 +85,7 @@ def download(
     """
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
+    sweep(output)
     for archive in archives:
         folder = output / archive.name
         if folder.is_dir():  # renamed to this name when it was whole
@@ -167,26 +169,20 @@ def _check_hash(part: Path, archive: Archive) -> None:
 
 
 def _unpack(file: Path, folder: Path, archive: Archive) -> None:
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
     try:
-        with zipfile.ZipFile(file) as opened:
+        with replacing(folder, folder=True) as aside, zipfile.ZipFile(file) as opened:
             members = [member for member in opened.infolist() if not member.is_dir()]
             for member in members:
                 # No other name is let through, so that nothing is written elsewhere.
                 match = re.fullmatch(rf"{re.escape(archive.name)}/(\d+\.png)", member.filename)
                 if not match:
                     raise ValueError(f"Expected {archive.name}/NUMBER.png in {file}, got {member.filename!r}.")
-                with opened.open(member) as source, (partial / match[1]).open("wb") as target:
+                with opened.open(member) as source, (aside / match[1]).open("wb") as target:
                     shutil.copyfileobj(source, target, CHUNK)
-        if len(members) != archive.pictures:
-            raise ValueError(f"Expected {archive.pictures} pictures in {file}, got {len(members)}.")
-        partial.rename(folder)
+            if len(members) != archive.pictures:
+                raise ValueError(f"Expected {archive.pictures} pictures in {file}, got {len(members)}.")
     except zipfile.BadZipFile as error:
         raise ValueError(f"{file} is damaged ({error}). Delete it and run the same again.") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _size(part: Path) -> int:

@@ -49,8 +49,6 @@ logger = logging.getLogger("train_accelerate")
 ADVERSARIAL_STEPS_AT_FULL_RATE = 100_000  # the paper's schedule: then a tenth
 WON_LOSS, WON_STEPS = 0.01, 50  # when the discriminator has won
 
-Config = dict[str, Any]  # the arguments of SRGAN, as config.json holds them
-
 
 class NonFiniteError(ArithmeticError):
     """A loss is infinite or not a number."""
@@ -159,7 +157,9 @@ def build(
     return run, state
 
 
-def build_state(args: argparse.Namespace, config: Config, model: SRGAN | None, accelerator: Accelerator) -> State:
+def build_state(
+    args: argparse.Namespace, config: dict[str, Any], model: SRGAN | None, accelerator: Accelerator
+) -> State:
     """Build what is trained, at step 0."""
     torch.manual_seed(args.seed)
     generator = (model or SRGAN(**config)).generator

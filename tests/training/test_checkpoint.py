@@ -8,6 +8,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 
+from srgan_hub import replacing
 from srgan_hub.training import checkpoint
 from srgan_hub.training.checkpoint import CheckpointError
 
@@ -116,3 +117,10 @@ def test_an_optimizer_goes_on_as_if_nothing_had_happened():
 def test_a_foreign_checkpoint_is_refused():
     with pytest.raises(CheckpointError, match="another network"):
         checkpoint.restore(nn.Conv2d(3, 4, 3), {"weight": torch.zeros(1, 3, 3, 3), "bias": torch.zeros(4)})
+
+
+def test_a_checkpoint_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    flushed = []
+    monkeypatch.setattr(replacing, "_flush", lambda path: flushed.append((path, checkpoint.find(tmp_path))))
+    path = checkpoint.save(tmp_path, 1, parts(1), {})
+    assert [(each.parent, found) for each, found in flushed] == [(tmp_path, []), (tmp_path.parent, [path])]

@@ -97,7 +97,7 @@ def test_where_results_go(folder, arguments, expected):
 def test_existing_outputs_are_kept_unless_told(folder, capsys):
     Path("a_x4.png").write_text("mine")
     assert upscale("a.png") == 2
-    assert "a_x4.png exists already; say --overwrite" in capsys.readouterr().err
+    assert "a_x4.png exists already; set overwrite to replace it" in capsys.readouterr().err
     assert Path("a_x4.png").read_text() == "mine"
     assert upscale("a.png", "--overwrite") == 0
     with Image.open("a_x4.png") as result:

@@ -184,7 +184,7 @@ def write(image: Image.Image, path: Path, *, overwrite: bool = True) -> None:
                 logger.warning("%s: EXIF data and resolution left out, which %s cannot hold: %s", path, name, error)
                 image.save(aside, format=name, **options, icc_profile=image.info.get("icc_profile"))
     except FileExistsError:
-        raise PictureError(f"{path} exists already; say --overwrite to replace it") from None
+        raise PictureError(f"{path} exists already; set overwrite to replace it") from None
     except decode.BROKEN as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise PictureError(f"{path} cannot be written: {reason}") from error

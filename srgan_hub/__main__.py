@@ -1,4 +1,4 @@
-"""The command line: ``python -m srgan_hub COMMAND``, also installed as ``srgan-hub``."""
+"""The command line: `python -m srgan_hub COMMAND`, also installed as `srgan-hub`."""
 
 import argparse
 import io

@@ -50,9 +50,9 @@ def evaluate(
         jpeg: save the LR as JPEG of this quality first.
         degradation: make the LR as training does, by "camera" or "gaussian", with a fixed seed.
         shave: border left out of PSNR and SSIM, in pixels; the scale by default.
-        metrics: names out of ``judges.TITLES``; all that can be had without a download by default.
+        metrics: names out of `judges.TITLES`; all that can be had without a download by default.
         pictures: a folder for contact sheets.
-        precision, device: as for ``srgan_hub.upscaler.Upscaler``.
+        precision, device: as for `srgan_hub.upscaler.Upscaler`.
         progress: called with (pictures done, all pictures).
 
     Raises:

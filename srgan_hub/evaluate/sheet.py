@@ -30,7 +30,7 @@ class ContactSheet:
         self.rows: list[Image.Image] = []
 
     def add(self, name: str, lr: np.ndarray, outputs: dict[str, np.ndarray], *, scale: int) -> None:
-        """Add a picture: (h, w, 3) uint8, and by label what is ``scale`` times as large, the ground truth last."""
+        """Add a picture: (h, w, 3) uint8, and by label what is `scale` times as large, the ground truth last."""
         hr = list(outputs.values())[-1]
         top, left, height, width = find_detail(hr, scale)
         # The LR by its pixels as they are, so that the cells show the same place.

@@ -88,7 +88,7 @@ def create_demo(
                 while ahead := line.ahead(job):
                     yield None, None, _job("queued", f"{path.name}: {ahead} ahead of you.", 0)
                 for outputs in enlarge(path, model):
-                    # The last word is always said here, so that no late progress can stand after it.
+                    # The final state comes from here alone, so that no progress can come after it.
                     if job.stopped:
                         yield None, None, _job("cancelled", job.stopped)
                         return
@@ -96,7 +96,7 @@ def create_demo(
         except Exception as error:
             text = _sentence(error, path)
             yield None, None, _job("failed", text)
-            # The page has the sentence already; other clients get it from here.
+            # The page shows the text already; this is for other clients.
             raise gr.Error(text, visible=False, print_exception=False) from error
 
     def enlarge(path: Path, model: str) -> Iterator[tuple[Any, Any, dict[str, Any]]]:
@@ -130,7 +130,7 @@ def create_demo(
             )
 
     def choose(picture: dict[str, Any] | None, request: gr.Request) -> tuple[Any, None, None, dict[str, Any]]:
-        """Look at a new picture: it takes the place of the last one's run and result, or is refused."""
+        """Check a new picture, and stop the run and clear the result of the one before."""
         stopped = line.stop(request.session_hash or "", "Stopped: another picture was chosen.")
         before = "The run before was stopped. " if stopped else ""
         path = Path(picture["path"]) if picture else None
@@ -192,7 +192,7 @@ def create_demo(
 
         shown = [comparison, download, job]
         quiet: dict[str, Any] = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
-        # Who waits for whom is decided by the line, which can say so, and not by Gradio's queue.
+        # The line decides who waits, not Gradio's queue, since the line can tell a visitor's place.
         waiting: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "multiple", "concurrency_limit": None}
         # Without Gradio's preprocessing, which would decode the picture before the limits are checked, and drop alpha.
         job.submit(upscale, [picture, model], shown, api_name="upscale", preprocess=False, **waiting)
@@ -211,7 +211,7 @@ class Demo(gr.Blocks):
     """Blocks that take no picture but what was uploaded to them."""
 
     async def preprocess_data(self, block_fn: Any, inputs: list[Any], *args: Any, **kwargs: Any) -> list[Any]:
-        """Take every other path or address for no picture, before Gradio follows it."""
+        """Replace every other path or address by None before Gradio follows it."""
         inputs = [
             None if isinstance(block, gr.Image) and not _uploaded(value) else value
             for block, value in zip(block_fn.inputs, inputs, strict=False)
@@ -236,7 +236,7 @@ class Line:
 
     @contextmanager
     def place(self, session: str) -> Iterator[Job]:
-        """Stand in the line, or raise ValueError if it is too long."""
+        """Queue up a run. ValueError if the line is too long."""
         job = Job(session)
         with self._moved:
             if len(self._jobs) >= LONGEST_LINE:
@@ -256,7 +256,7 @@ class Line:
             return 0 if job.stopped else self._jobs.index(job)
 
     def stop(self, session: str, why: str) -> bool:
-        """Stop a visitor's runs, wait until they have said their last word, and return whether there were any."""
+        """Stop a visitor's runs, wait until they have ended, and return whether there were any."""
         with self._moved:
             jobs = [job for job in self._jobs if job.session == session]
             for job in jobs:
@@ -267,7 +267,7 @@ class Line:
 
 
 def _read(path: Path, max_pixels: int) -> tuple[Image.Image, str]:
-    """Read a picture, and what the reader warned of, which the visitor should know."""
+    """Read a picture, and the reader's warnings as text for the visitor."""
     notes: list[str] = []
     thread = threading.get_ident()
 
@@ -285,7 +285,7 @@ def _read(path: Path, max_pixels: int) -> tuple[Image.Image, str]:
 
 
 def _sentence(error: Exception, path: Path | None) -> str:
-    """Say what went wrong, by the picture's name: the visitor doesn't know where the server keeps it."""
+    """Describe an error by the picture's name instead of its path, which is the server's."""
     name = path.name if path else "The picture"
     if isinstance(error, ValueError):
         return f"{error}".replace(str(path), name)
@@ -325,7 +325,7 @@ def _examples() -> list[Path]:
 def _compare(
     image: Image.Image, result: Image.Image, folder: Path, side: int
 ) -> tuple[tuple[Path, Path], tuple[int, int]]:
-    """Save bicubic and result for the comparison, at one size of at most ``side``, and return them and the size."""
+    """Save bicubic and result for the comparison, at one size of at most `side`, and return them and the size."""
     shrink = min(1.0, side / max(result.size))
     size = (max(1, round(result.width * shrink)), max(1, round(result.height * shrink)))
     bicubic = image.resize(result.size, Image.Resampling.BICUBIC)

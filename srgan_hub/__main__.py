@@ -1,4 +1,4 @@
-"""The command line: ``python -m srgan_hub COMMAND``, also installed as ``srgan-hub``."""
+"""The command line: `python -m srgan_hub COMMAND`, also installed as `srgan-hub`."""
 
 import argparse
 import io
@@ -7,21 +7,26 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from .names import DEFAULT, FAITHFUL, bundled_names
 
 PROGRAM = "srgan-hub"
+MODEL = "bundled name, folder or Hub id"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command. Returns 0, 1 if some pictures of several failed, 2 for a mistake in what was asked for."""
+    """Run a command. Return 0, 1 if some pictures of several failed, or 2 for a mistake in what was asked for."""
     arguments = parse_args(argv)
     handler = logging.StreamHandler()
     logging.getLogger(__package__).addHandler(handler)
-    # Clean up files that are being written when another program ends this one.
+    # As an exception, so that half-written files are deleted.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
+        if getattr(arguments, "threads", None) is not None:
+            _set_threads(arguments.threads)
         return arguments.run(arguments)
     except (ValueError, OSError) as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
@@ -35,7 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog=PROGRAM, description="SRGAN super-resolution.")
-    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    parser.add_argument(
+        "--version", action=_Version, nargs=0, default=argparse.SUPPRESS, help="print the version and exit"
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     upscale = commands.add_parser("upscale", help="enlarge pictures", description="Enlarge pictures.")
@@ -49,7 +56,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     upscale.add_argument(
         "--model",
         default=DEFAULT,
-        help=f"bundled name ({', '.join(bundled_names())}), folder or Hub id (default: {DEFAULT})",
+        help=f"{MODEL}; bundled are {', '.join(bundled_names())} (default: {DEFAULT})",
     )
     upscale.add_argument(
         "--detail",
@@ -57,15 +64,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="0..1",
         help=f"from faithful, {FAITHFUL}, to --model, {DEFAULT} or one fine-tuned from this pair (default: 1)",
     )
-    upscale.add_argument(
-        "--precision",
-        choices=("auto", "fp32", "bf16", "fp16"),
-        default="auto",
-        help="auto: bf16 for 8-bit pictures where the hardware has it, otherwise fp32",
-    )
-    upscale.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
+    _add_hardware(upscale, precision="auto")
     upscale.add_argument("--band", type=int, metavar="ROWS", help="rows that go through the network at once")
-    upscale.add_argument("--threads", type=int, help="processor threads (default: PyTorch's choice)")
     upscale.add_argument("--max-pixels", type=int, default=64_000_000, help="largest input (default: 64000000)")
     existing = upscale.add_mutually_exclusive_group()
     existing.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
@@ -90,7 +90,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     evaluate.add_argument("--data", required=True, type=Path, metavar="HR_FOLDER", help="ground truth")
     evaluate.add_argument("--lr", type=Path, metavar="LR_FOLDER", help="the inputs, NAME or NAMEx4 (default: made)")
     evaluate.add_argument(
-        "--model", action="append", default=[], metavar="MODEL", help="bundled name, folder or Hub id; once for each"
+        "--model", action="append", default=[], dest="models", metavar="MODEL", help=f"{MODEL}; once for each"
     )
     evaluate.add_argument(
         "--downsampling", choices=("matlab", "pillow"), default="matlab", help="how inputs are made (default: matlab)"
@@ -105,9 +105,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     evaluate.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables")
     evaluate.add_argument("--pictures", type=Path, metavar="FOLDER", help="write contact sheets")
     evaluate.add_argument("--card", type=Path, metavar="FOLDER", help="write the scores into this model's card too")
-    evaluate.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"), default="fp32", help="default: fp32")
-    evaluate.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
-    evaluate.add_argument("--threads", type=int, help="processor threads (default: PyTorch's choice)")
+    _add_hardware(evaluate, precision="fp32")
     evaluate.set_defaults(run=run_evaluate)
 
     push = commands.add_parser("push", help="publish a model on the Hub", description="Publish a model on the Hub.")
@@ -120,12 +118,12 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     push.set_defaults(run=run_push)
 
     export = commands.add_parser("export", help="write a model as ONNX", description="Write a model as ONNX.")
-    export.add_argument("model", help="bundled name, folder or Hub id")
+    export.add_argument("model", help=MODEL)
     export.add_argument("target", type=Path, metavar="OUT.onnx", help="the file")
     export.set_defaults(run=run_export)
 
     info = commands.add_parser("info", help="say what is known of a model", description="Say what is known of a model.")
-    info.add_argument("model", help="bundled name, folder or Hub id")
+    info.add_argument("model", help=MODEL)
     info.add_argument("--revision", help="branch, tag or commit on the Hub")
     info.set_defaults(run=run_info)
 
@@ -140,8 +138,32 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def run_upscale(arguments: argparse.Namespace) -> int:
+def _add_hardware(command: argparse.ArgumentParser, *, precision: str) -> None:
+    command.add_argument(
+        "--precision",
+        choices=("auto", "fp32", "bf16", "fp16"),
+        default=precision,
+        help=f"auto: bf16 for 8-bit pictures where the hardware has it, otherwise fp32 (default: {precision})",
+    )
+    command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
+    command.add_argument("--threads", type=int, help="processor threads (default: PyTorch's choice)")
+
+
+def _set_threads(count: int) -> None:
     import torch
+
+    if count < 1:
+        raise ValueError(f"--threads must be at least 1, got {count}")
+    torch.set_num_threads(count)
+
+
+def _move(bar: Any, done: int, total: int) -> None:
+    """Show progress on a bar of tqdm's."""
+    bar.total = total
+    bar.update(done - bar.n)
+
+
+def run_upscale(arguments: argparse.Namespace) -> int:
     from PIL import Image
     from tqdm import tqdm
 
@@ -149,10 +171,6 @@ def run_upscale(arguments: argparse.Namespace) -> int:
     from .pipeline import upscale_files
     from .upscaler import Progress
 
-    if arguments.threads is not None:
-        if arguments.threads < 1:
-            raise ValueError(f"--threads must be at least 1, got {arguments.threads}")
-        torch.set_num_threads(arguments.threads)
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file may have a name that it cannot encode
         sys.stdout.reconfigure(errors="backslashreplace")
     upscaler = SRGAN.from_pretrained(arguments.model).upscaler(
@@ -163,8 +181,7 @@ def run_upscale(arguments: argparse.Namespace) -> int:
         bar = tqdm(desc=source.name, unit="row", disable=None, leave=False)
 
         def update(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
+            _move(bar, done, total)
             if done == total:
                 bar.close()
 
@@ -211,27 +228,10 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
 
     from .evaluate import evaluate, write_to_card
 
+    ours = ("run", "json", "markdown", "card", "threads")
+    options = {name: value for name, value in vars(arguments).items() if name not in ours}
     with tqdm(unit="picture", disable=None, leave=False) as bar:
-
-        def show(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        report = evaluate(
-            arguments.model,
-            data=arguments.data,
-            lr=arguments.lr,
-            downsampling=arguments.downsampling,
-            jpeg=arguments.jpeg,
-            degradation=arguments.degradation,
-            shave=arguments.shave,
-            metrics=arguments.metrics,
-            pictures=arguments.pictures,
-            precision=arguments.precision,
-            device=arguments.device,
-            threads=arguments.threads,
-            progress=show,
-        )
+        report = evaluate(**options, progress=partial(_move, bar))
     for file, text in ((arguments.json, report.to_json()), (arguments.markdown, report.to_markdown())):
         if file:
             file.write_text(text, encoding="utf-8")
@@ -283,8 +283,7 @@ def run_prepare(arguments: argparse.Namespace) -> int:
 
     def show(what: str, done: int, total: int) -> None:
         bar.set_description(what, refresh=False)
-        bar.total = total
-        bar.update(done - bar.n)
+        _move(bar, done, total)
 
     with bar:
         if arguments.data == "div2k":
@@ -296,7 +295,7 @@ def run_prepare(arguments: argparse.Namespace) -> int:
 
 
 class _Version(argparse.Action):
-    """Like argparse's version action, but nothing is imported unless it is asked for."""
+    """Print the version, as argparse's own action does, but import it only then."""
 
     def __call__(self, parser: argparse.ArgumentParser, *unused: object) -> None:
         from . import __version__

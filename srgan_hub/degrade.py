@@ -17,20 +17,15 @@ from .pictures.resize import downscale
 # Every value is a whole number of levels, divided by 255. How samples are grouped in batches changes nothing.
 Degradation = Callable[[Tensor, Sequence[int], int], Tensor]
 
-# What programs shrink pictures with; BOX is the mean over an area.
-KERNELS = (
-    Image.Resampling.BICUBIC,
-    Image.Resampling.BOX,
-    Image.Resampling.BILINEAR,
-    Image.Resampling.LANCZOS,
-)
+# The kernels that programs shrink pictures with; BOX is the mean over an area.
+KERNELS = (Image.Resampling.BICUBIC, Image.Resampling.BOX, Image.Resampling.BILINEAR, Image.Resampling.LANCZOS)
 
 
 def make_degradation(name: str, *, scale: int, **options: object) -> Degradation:
     """Make a degradation.
 
     Args:
-        name: "bicubic", "gaussian" or "camera": :class:`Bicubic`, :class:`Gaussian`, :class:`Camera`.
+        name: "bicubic", "gaussian" or "camera": `Bicubic`, `Gaussian`, `Camera`.
         scale: Must divide the sides of the HR batch.
         options: The class's other fields.
 
@@ -61,7 +56,7 @@ class Bicubic:
 
 @dataclass(frozen=True)
 class Gaussian:
-    """The thesis's: a Gaussian filter, then one pixel out of ``scale`` x ``scale``, at the middle of each block.
+    """A Gaussian filter, then one pixel out of `scale` x `scale`, at the middle of each block.
 
     The middle keeps the LR aligned with bicubic's. Borders are reflected.
 
@@ -90,7 +85,7 @@ class Gaussian:
 
 @dataclass(frozen=True)
 class Camera:
-    """For real photographs: blur, one of four kernels of downscaling, mild noise, and JPEG once or twice.
+    """What photographs went through: blur, one of four kernels of downscaling, mild noise, and JPEG once or twice.
 
     A share of the samples is left clean: bicubic alone. What follows the blur is done on the CPU, by Pillow.
 
@@ -146,7 +141,7 @@ def _to_image(levels: np.ndarray) -> Image.Image:
 
 
 def _filter(picture: Tensor, step: int, sigmas: Sequence[float]) -> Tensor:
-    """Blur CHW by the sigmas of rows and columns, and keep the middle of each ``step`` x ``step`` block."""
+    """Blur CHW by the sigmas of rows and columns, and keep the middle of each `step` x `step` block."""
     # Apple's GPUs have no float64.
     levels = (picture.cpu() if picture.device.type == "mps" else picture).double()
     rows, columns = (
@@ -156,7 +151,7 @@ def _filter(picture: Tensor, step: int, sigmas: Sequence[float]) -> Tensor:
 
 
 def _gaussian_weights(length: int, step: int, sigma: float) -> Tensor:
-    """The matrix that takes ``length`` samples, reflected at both ends, to the filtered ones at the blocks' middles."""
+    """Return the matrix from `length` samples, reflected at both ends, to the filtered ones at the blocks' middles."""
     reach = min(length, math.ceil(4 * sigma) + step)
     positions = torch.arange(-reach, length + reach, dtype=torch.float64)
     middles = torch.arange(length // step, dtype=torch.float64) * step + (step - 1) / 2

@@ -1,8 +1,8 @@
-"""Randomness as a pure function of (seed, sample index): workers, ranks, batches and resumes cannot change it."""
+"""Random numbers as a pure function of seed and sample index, alike for any workers, ranks, batches and resumes."""
 
 import numpy as np
 
-# What the numbers are for: each purpose has its own stream of the same sample.
+# Each purpose has its own numbers for a sample.
 CROP = 0
 DEGRADATION = 1
 

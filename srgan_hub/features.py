@@ -1,4 +1,4 @@
-"""Distances in the features of classification networks: VGG19 as in the paper, and a cheap one for processors."""
+"""Distances in the features of classification networks: VGG19 as in the paper, and EfficientNet-Lite0, much cheaper."""
 
 from pathlib import Path
 
@@ -22,13 +22,13 @@ LITE_MEAN, LITE_STD = 127 / 255, 128 / 255
 
 
 class VGGLoss(nn.Module):
-    """Mean squared distance of VGG19 features after their activation (equation 5 of the paper), scaled by 1/12.75.
+    """Mean squared distance of activated VGG19 features (the paper's equation 5), which are scaled by 1/12.75.
 
-    VGG is frozen; the gradient goes into ``sr`` alone.
+    VGG is frozen; the gradient goes into `sr` alone.
 
     Args:
         layer: "I_J" is the J-th convolution before the I-th pooling: "5_4", "2_2" and so on.
-        weights: a .safetensors or .pth file with torchvision's names (``features.0.weight``; what lies beyond the
+        weights: a .safetensors or .pth file with torchvision's names (`features.0.weight`; what lies beyond the
             layer may be missing), or None for torchvision's, which are downloaded once (548 MB).
 
     Raises:
@@ -119,10 +119,10 @@ class LiteLoss(nn.Module):
 
 
 def _vgg_end(layer: str) -> int:
-    """Count the layers of torchvision's ``features`` up to a convolution; its activation is the next one."""
+    """Count the layers of torchvision's `features` up to a convolution; its activation is the next one."""
     names = [f"{i}_{j}" for i, count in enumerate(VGG_BLOCKS, start=1) for j in range(1, count + 1)]
     if layer not in names:
-        raise ValueError(f"expected a VGG19 layer out of {', '.join(names)}, got {layer!r}")
+        raise ValueError(f"Expected a VGG19 layer out of {', '.join(names)}, got {layer!r}.")
     block, convolution = int(layer[0]), int(layer[2])
     return sum(2 * count + 1 for count in VGG_BLOCKS[: block - 1]) + 2 * convolution - 1
 
@@ -141,7 +141,7 @@ def _read_weights(file: Path) -> dict[str, Tensor]:
             "of tensors alone"
         ) from error
     if not isinstance(state, dict):
-        raise ValueError(f"VGG weights {file}: expected tensors by name, got a {type(state).__name__}")
+        raise ValueError(f"Expected tensors by name in the VGG weights {file}, got a {type(state).__name__}.")
     return state
 
 
@@ -152,7 +152,7 @@ def _fetch_weights() -> dict[str, Tensor]:
         return dict(VGG19_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True, weights_only=True))
     except (OSError, RuntimeError) as error:
         raise ValueError(
-            f"torchvision's VGG19 weights cannot be fetched ({error}); give a file with --vgg-weights (weights=): "
+            f"torchvision's VGG19 weights cannot be fetched ({error}); pass a file as `weights`: "
             f"{VGG19_Weights.IMAGENET1K_V1.url}, or model.safetensors of timm/vgg19.tv_in1k"
         ) from error
 

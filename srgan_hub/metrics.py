@@ -1,7 +1,7 @@
-"""How close a picture is to the truth, to its input, and to looking natural. Pure functions of tensors.
+"""Scores of a picture: closeness to the truth and to its input, amount of detail, regular patterns.
 
-All take NCHW RGB in [0, 1] and return one float64 score per picture, shape (N,). Published scores are those of 8-bit
-files: round the pictures to levels first. Channel and shave are part of a score, so both are stated by the caller.
+All are pure functions that take NCHW RGB in [0, 1] and return one float64 score per picture, shape (N,). Published
+scores are those of 8-bit files: round to levels first. Channel and shave are part of a score: the caller names both.
 """
 
 import torch
@@ -16,7 +16,7 @@ SSIM_SIGMA = 1.5
 
 
 def to_y(rgb: Tensor) -> Tensor:
-    """Return the luma of NCHW RGB in [0, 1] as N1HW in [16/255, 235/255] (ITU-R BT.601, as MATLAB's ``rgb2ycbcr``)."""
+    """Return the luma of NCHW RGB in [0, 1] as N1HW in [16/255, 235/255] (ITU-R BT.601, as MATLAB's `rgb2ycbcr`)."""
     if rgb.dim() != 4 or rgb.shape[1] != 3:
         raise ValueError(f"Expected NCHW pictures with 3 channels, got shape {tuple(rgb.shape)}.")
     weights = torch.tensor([65.481, 128.553, 24.966], dtype=rgb.dtype, device=rgb.device).view(1, 3, 1, 1)
@@ -24,7 +24,7 @@ def to_y(rgb: Tensor) -> Tensor:
 
 
 def psnr(sr: Tensor, hr: Tensor, *, shave: int, channel: str = "y") -> Tensor:
-    """Peak signal-to-noise ratio in dB, peak 1; infinite for equal pictures.
+    """Return the peak signal-to-noise ratio in dB, peak 1; infinite for equal pictures.
 
     Args:
         sr: NCHW RGB in [0, 1].
@@ -37,10 +37,13 @@ def psnr(sr: Tensor, hr: Tensor, *, shave: int, channel: str = "y") -> Tensor:
 
 
 def ssim(sr: Tensor, hr: Tensor, *, shave: int, channel: str = "y") -> Tensor:
-    """Structural similarity (Wang et al. 2004), at most 1: 11-tap Gaussian, sigma 1.5, population covariance, range 1.
+    """Return the structural similarity (Wang et al. 2004), at most 1.
 
-    Means are taken where the window fits, after shaving; "rgb" is the mean of the three channels. Arguments as for
-    :func:`psnr`. Raises ValueError if less than 11 pixels remain on a side.
+    It has an 11-tap Gaussian window of sigma 1.5, population covariance and range 1. Means are taken where the window
+    fits, after shaving; "rgb" is the mean of the three channels. Arguments as for `psnr`.
+
+    Raises:
+        ValueError: less than 11 pixels remain on a side.
     """
     sr, hr = _pair(sr, hr, shave, channel)
     if min(sr.shape[2:]) < SSIM_TAPS:
@@ -58,7 +61,7 @@ def ssim(sr: Tensor, hr: Tensor, *, shave: int, channel: str = "y") -> Tensor:
 
 
 def lr_consistency(sr: Tensor, lr: Tensor) -> Tensor:
-    """Mean absolute difference, in 8-bit levels, between the input and the output downscaled as a file would hold it.
+    """Return the mean absolute difference in 8-bit levels between the input and the downscaled, rounded output.
 
     0 for the HR that the LR was made from. The scale is the ratio of the sides.
     """
@@ -70,9 +73,9 @@ def lr_consistency(sr: Tensor, lr: Tensor) -> Tensor:
 
 
 def top_octave_energy(picture: Tensor) -> Tensor:
-    """Mean square of the luma's top octave: detail that a picture of half the size cannot hold.
+    """Return the mean square of the luma's top octave: detail that a picture of half the size cannot hold.
 
-    That is the part with ``max(|fy|, |fx|) >= 1/4`` cycles a pixel of the discrete Fourier transform of the luma minus
+    That is the part with `max(|fy|, |fx|) >= 1/4` cycles a pixel of the discrete Fourier transform of the luma minus
     its mean, under a Hann window (so that the picture's borders don't count as detail), divided by the mean of the
     window squared. Unit: [0, 1] squared.
     """
@@ -88,21 +91,21 @@ def top_octave_energy(picture: Tensor) -> Tensor:
 
 
 def top_octave_ratio(sr: Tensor, hr: Tensor) -> Tensor:
-    """:func:`top_octave_energy` of the output over that of the truth: 1 is as much detail, less is blur."""
+    """Return `top_octave_energy` of the output over that of the truth: 1 is as much detail, less is blur."""
     return top_octave_energy(sr) / top_octave_energy(hr)
 
 
 def lattice_peak_db(picture: Tensor, period: int = 4) -> Tensor:
-    """How far a pattern of ``period`` pixels stands out of the luma's spectrum, in dB; about 0 for natural pictures.
+    """Return by how many dB a pattern of `period` pixels exceeds the luma's spectrum around it; about 0 in nature.
 
-    The power spectrum is averaged over all patches of ``16 * period`` pixels, every ``8 * period`` pixels, under a Hann
-    window (Welch's method), so that multiples of ``1 / period`` fall on every 16th frequency. At each of those, zero
+    The power spectrum is averaged over all patches of `16 * period` pixels, every `8 * period` pixels, under a Hann
+    window (Welch's method), so that multiples of `1 / period` fall on every 16th frequency. At each of those, zero
     left out, the power is divided by its mean over the frequencies at a (Chebyshev) distance of 3 or 4 in the plane,
     and the ratios' decibels are averaged. A tenth of a level of white noise is added to both, so that flat pictures
     give 0.
 
     Raises:
-        ValueError: If a side is less than ``16 * period``.
+        ValueError: If a side is less than `16 * period`.
     """
     size = 16 * period
     luma = to_y(_double(picture))
@@ -129,7 +132,7 @@ def _pair(sr: Tensor, hr: Tensor, shave: int, channel: str) -> tuple[Tensor, Ten
         raise ValueError(f'Expected channel "y" or "rgb", got "{channel}".')
     height, width = sr.shape[2:]
     if shave < 0 or min(height, width) <= 2 * shave:
-        raise ValueError(f"Cannot shave {shave} pixels off each side of {height}x{width}.")
+        raise ValueError(f"Expected shave from 0 to less than half of a side, got {shave} for {height}x{width}.")
     sr, hr = _double(sr), _double(hr)
     if channel == "y":
         sr, hr = to_y(sr), to_y(hr)
@@ -138,7 +141,7 @@ def _pair(sr: Tensor, hr: Tensor, shave: int, channel: str) -> tuple[Tensor, Ten
 
 
 def _blur(planes: Tensor) -> Tensor:
-    """Weighted means where SSIM's window fits."""
+    """Return the weighted means where SSIM's window fits."""
     x = torch.arange(SSIM_TAPS, dtype=planes.dtype, device=planes.device) - SSIM_TAPS // 2
     taps = torch.exp(-0.5 * (x / SSIM_SIGMA) ** 2)
     taps = taps / taps.sum()

@@ -107,7 +107,7 @@ def test_lr_is_made_as_stated(data):
     assert not np.array_equal(matlab, pillow)
     assert len({digest(), digest(downsampling="pillow"), digest(jpeg=30)}) == 3
     assert digest() == digest()
-    with pytest.raises(ValueError, match="downsampling must be one of"):
+    with pytest.raises(ValueError, match="Expected a downsampling out of matlab, pillow, got 'lanczos'"):
         lr(downsampling="lanczos")
     with pytest.raises(ValueError, match="quality from 1 to 100, got 0"):
         lr(jpeg=0)
@@ -126,7 +126,7 @@ def test_lr_is_made_as_in_training(data, name):
     for options in ({"jpeg": 75}, {"downsampling": "pillow"}, {"lr": data}):
         with pytest.raises(ValueError, match=f"degradation {name} makes the LR by itself"):
             evaluate([], data=data, degradation=name, **options)
-    with pytest.raises(ValueError, match="degradation must be one of"):
+    with pytest.raises(ValueError, match="Expected a degradation out of gaussian, camera, got 'lanczos'"):
         evaluate([], data=data, degradation="lanczos")
 
 
@@ -159,10 +159,8 @@ def test_bad_requests_are_refused(data, make_model, tmp_path):
         evaluate([make_model("a", 0), make_model("b", 1, scale=2)], data=data)
     with pytest.raises(ValueError, match="cannot be called bicubic"):
         evaluate([make_model("bicubic", 0)], data=data)
-    with pytest.raises(ValueError, match="no score 'niqe'; there are psnr_y"):
+    with pytest.raises(ValueError, match=r"Expected scores out of psnr_y, .*, got 'niqe'"):
         evaluate([], data=data, metrics=["niqe"])
-    with pytest.raises(ValueError, match="threads must be at least 1"):
-        evaluate([], data=data, threads=0)
     with pytest.raises(ModelError, match="no model 'nothing'"):
         evaluate(["nothing"], data=data)
     Image.fromarray(picture(16, 80)).save(data / "low.png")
@@ -170,23 +168,21 @@ def test_bad_requests_are_refused(data, make_model, tmp_path):
         evaluate([], data=data, metrics=["ssim_y"])
 
 
-def test_options_reach_the_models_and_are_put_back(data, make_model, monkeypatch):
-    threads = torch.get_num_threads()
+def test_options_reach_the_models(data, make_model, monkeypatch):
     seen, done = [], []
     upscaler = SRGAN.upscaler
 
     def spy(self, **options):
-        seen.append((options, torch.get_num_threads()))
+        seen.append(options)
         return upscaler(self, **options)
 
     monkeypatch.setattr(SRGAN, "upscaler", spy)
     folder = make_model("a", 0)
-    options = {"precision": "bf16", "device": "cpu", "threads": threads + 1}
+    options = {"precision": "bf16", "device": "cpu"}
     report = evaluate([folder], data=data, metrics=["psnr_y"], progress=lambda *n: done.append(n), **options)
-    assert seen == [({"precision": "bf16", "device": "cpu"}, threads + 1)]
-    assert torch.get_num_threads() == threads
+    assert seen == [options]
     assert done == [(1, 2), (2, 2)]
-    assert report.environment["precision"] == "bf16" and report.environment["threads"] == threads + 1
+    assert report.environment["precision"] == "bf16" and report.environment["threads"] == torch.get_num_threads()
 
 
 @pytest.fixture(scope="module")
@@ -208,10 +204,10 @@ def test_differences_are_paired_with_intervals(protocol):
     report = make_report(protocol, bicubic=[18.0, 28, 23], x=first, y=[21.0, 30, 28], z=first)
     differences = report.differences()
     assert differences.keys() == {"bicubic", "y", "z"}
-    assert dataclasses.astuple(differences["bicubic"]["psnr_y"]) == (-2, -2, -2)
-    assert dataclasses.astuple(differences["z"]["psnr_y"]) == (0, 0, 0)
+    assert differences["bicubic"]["psnr_y"] == (-2, -2, -2)
+    assert differences["z"]["psnr_y"] == (0, 0, 0)
     # Of three differences 1, 0, 3 the mean of three draws is 0 or 3 once in 27 times each: more often than 2.5 %.
-    assert dataclasses.astuple(differences["y"]["psnr_y"]) == (pytest.approx(4 / 3), 0, 3)
+    assert differences["y"]["psnr_y"] == (pytest.approx(4 / 3), 0, 3)
     assert report.differences() == differences
     led = report.led_by("y")
     assert led.models == ["y", "x", "z"]
@@ -309,7 +305,7 @@ def test_scores_that_cannot_be_had_are_named(monkeypatch, tmp_path):
         raise OSError("no route")
 
     monkeypatch.setitem(sys.modules, "lpips", types.SimpleNamespace(LPIPS=unreachable))
-    with pytest.raises(ValueError, match=r"LPIPS cannot be had: its weights could not be loaded \(no route\)"):
+    with pytest.raises(ValueError, match=r"LPIPS is not available: its weights could not be loaded \(no route\)"):
         make_judges(["lpips"], shave=4, scale=4, device=CPU)
 
 

@@ -1,5 +1,6 @@
 """The command line, as a person calls it: exit codes, messages, files."""
 
+import json
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from safetensors import safe_open
 
@@ -95,7 +97,7 @@ def test_where_results_go(folder, arguments, expected):
 def test_existing_outputs_are_kept_unless_told(folder, capsys):
     Path("a_x4.png").write_text("mine")
     assert upscale("a.png") == 2
-    assert "a_x4.png exists already; say --overwrite" in capsys.readouterr().err
+    assert "a_x4.png exists already; set overwrite to replace it" in capsys.readouterr().err
     assert Path("a_x4.png").read_text() == "mine"
     assert upscale("a.png", "--overwrite") == 0
     with Image.open("a_x4.png") as result:
@@ -242,6 +244,41 @@ def test_what_libraries_say_comes_in_one_line(folder, capfd):
     assert rest[0].startswith("srgan-hub: a.tif is broken or cut short") and "1 of 2" in rest[1]
 
 
+def test_evaluate_passes_every_option_on(folder, capsys, monkeypatch):
+    import srgan_hub.evaluate
+
+    seen = {}
+    real = srgan_hub.evaluate.evaluate
+
+    def spy(models, **options):
+        seen.update(options, models=models)
+        return real(["model"], data=options["data"], lr=Path("lr"), metrics=["psnr_y"])
+
+    monkeypatch.setattr(srgan_hub.evaluate, "evaluate", spy)
+    for name, size in (("hr", (48, 80)), ("lr", (12, 20))):
+        Path(name).mkdir()
+        Image.new("RGB", size, (9, 99, 199)).save(f"{name}/a.png")
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: seen.update(threads=count))
+    options = (
+        "--data hr --lr lr --model model --model b --downsampling pillow --jpeg 40 --degradation camera --shave 3 "
+        "--metrics psnr_y ssim_y --json r.json --markdown r.md --pictures sheets --card model --precision bf16 "
+        "--device cpu --threads 3"
+    )
+    assert main(["evaluate", *options.split()]) == 0
+    del seen["progress"]
+    assert seen == {
+        "models": ["model", "b"], "data": Path("hr"), "lr": Path("lr"), "downsampling": "pillow", "jpeg": 40,
+        "degradation": "camera", "shave": 3, "metrics": ["psnr_y", "ssim_y"], "pictures": Path("sheets"),
+        "precision": "bf16", "device": "cpu", "threads": 3,
+    }  # fmt: skip
+    table = capsys.readouterr().out
+    assert Path("r.md").read_text() == table and "| model |" in table
+    assert json.loads(Path("r.json").read_text())["protocol"]["data"] == "hr"
+    assert "## Scores" in Path("model/README.md").read_text()
+    assert main(["evaluate", "--data", "hr", "--threads", "0"]) == 2
+    assert "--threads must be at least 1, got 0" in capsys.readouterr().err
+
+
 def test_convert_says_what_is_wrong(folder, capsys):
     Path("x.h5").write_text("not HDF5")
     assert main(["convert", "x.h5", "dest"]) == 2
@@ -270,8 +307,7 @@ def when_computing(self, sr, top):
     os.kill(os.getpid(), int(sys.argv[2]))
 
 def when_writing(self, file, **options):
-    file.write(b"half a picture")
-    file.flush()
+    file.write_bytes(b"half a picture")
     os.kill(os.getpid(), int(sys.argv[2]))
 
 if sys.argv[1] == "computing":

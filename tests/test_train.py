@@ -654,7 +654,7 @@ def test_two_ranks_train_as_one(run, pictures, start_model, valid, tmp_path):
         (["--init-from", "srresnet-x4", "--channels", 32], "--channels 32, but srresnet-x4 has 64"),
         (["--tracker", "trackio"], "trackio is not installed"),
         (["--content-loss", "lite"], "srgan-hub[lite]"),
-        (["--content-loss", "vgg54"], "--vgg-weights"),
+        (["--content-loss", "vgg54"], "pass a file as `weights`"),
         (["--content-loss", "vgg54", "--vgg-weights", "none.pth"], "none.pth cannot be read"),
         (["--val-data", "nowhere"], "no pictures"),
         (["--seed", -1], "--seed"),

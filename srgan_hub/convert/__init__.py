@@ -5,11 +5,11 @@ from pathlib import Path
 from ..card import file_sha256
 from ..model import SRGAN
 from ..names import ModelError
-from .krasserm import convert_krasserm, is_hdf5
+from .krasserm import convert_krasserm
 from .pytorch import convert_state
 from .state_dict import read_state
 
-# What every card of converted weights says of their origin, with the weights' licence.
+# By project: the weights' licence, and what their card says of their origin.
 _NOTES = {
     "krasserm": (
         "apache-2.0",
@@ -45,14 +45,19 @@ def convert(source: Path, destination: Path, *, origin: str | None = None) -> SR
             "lornatang" the .pth.tar of https://github.com/Lornatang/SRGAN-PyTorch (2022 and later), "leftthomas" the
             .pth of https://github.com/leftthomas/SRGAN.
         destination: the folder; its card is written unless it has one.
-        origin: the project that it must come from, one of ``SOURCES``; None finds out.
+        origin: the project that it must come from, one of `SOURCES`; None recognises it.
 
     Raises:
         ModelError: the file is missing, of another project or architecture, or not complete; the message says which.
     """
     if origin is not None and origin not in SOURCES:
-        raise ModelError(f"cannot convert from {origin!r}; known are: {', '.join(SOURCES)}")
-    found, model = _read(source)
+        raise ModelError(f"Expected an origin out of {', '.join(SOURCES)}, got {origin!r}.")
+    try:
+        with source.open("rb") as file:
+            hdf5 = file.read(8) == b"\x89HDF\r\n\x1a\n"
+    except OSError as error:
+        raise ModelError(f"{source} cannot be read: {error.strerror or error}") from error
+    found, model = ("krasserm", convert_krasserm(source)) if hdf5 else convert_state(read_state(source), source)
     if origin not in (None, found):
         raise ModelError(f"{source} is a checkpoint of {found}, not of {origin}")
     license, note = _NOTES[found]
@@ -66,11 +71,3 @@ def convert(source: Path, destination: Path, *, origin: str | None = None) -> SR
         },
     )
     return model
-
-
-def _read(source: Path) -> tuple[str, SRGAN]:
-    try:
-        hdf5 = is_hdf5(source)
-    except OSError as error:
-        raise ModelError(f"{source} cannot be read: {error.strerror or error}") from error
-    return ("krasserm", convert_krasserm(source)) if hdf5 else convert_state(read_state(source), source)

@@ -18,12 +18,11 @@ KINDS = {
     "batch_normalization": {"gamma", "beta", "moving_mean", "moving_variance"},
     "p_re_lu": {"alpha"},
 }
+TENSORLAYER = (
+    "its SRGAN has 3x3 and 1x1 convolutions at the ends where the paper has 9x9, and ReLU in place of PReLU, which "
+    "this package's generator cannot express; train it anew with this package"
+)
 Layer = dict[str, Tensor]
-
-
-def is_hdf5(source: Path) -> bool:
-    with source.open("rb") as file:
-        return file.read(8) == b"\x89HDF\r\n\x1a\n"
 
 
 def convert_krasserm(source: Path) -> SRGAN:
@@ -98,12 +97,6 @@ def _read_keras(source: Path) -> dict[str, list[Layer]]:
     return {kind: [layers[number] for number in sorted(layers)] for kind, layers in found.items()}
 
 
-TENSORLAYER = (
-    "its SRGAN has 3x3 and 1x1 convolutions at the ends where the paper has 9x9, and ReLU in place of PReLU, which "
-    "this package's generator cannot express; train it anew with this package"
-)
-
-
 def _to_torch(module: nn.Module, keras: Layer) -> Layer:
     if isinstance(module, nn.Conv2d):
         return {"weight": keras["kernel"].permute(3, 2, 0, 1), "bias": keras["bias"]}
@@ -119,5 +112,5 @@ def _to_torch(module: nn.Module, keras: Layer) -> Layer:
 
 
 def _reorder_for_shuffle(tensor: Tensor, factor: int) -> Tensor:
-    """depth_to_space orders channels (row, column, channel), PixelShuffle (channel, row, column)."""
+    """Reorder channels from depth_to_space's (row, column, channel) to PixelShuffle's (channel, row, column)."""
     return tensor.unflatten(0, (factor**2, -1)).transpose(0, 1).flatten(0, 1)

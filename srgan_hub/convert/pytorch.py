@@ -1,6 +1,6 @@
-"""Generators of other PyTorch projects, told apart by the names of their tensors.
+"""Generators of other PyTorch projects, recognised by the names of their tensors.
 
-Each project's layout says which of its layers stands for each of ours. What differs besides names is expressed exactly:
+A layout maps our names of layers to the project's. What differs besides names is expressed exactly:
 a PReLU with one slope repeats it for every channel, a convolution without bias has a bias of zero, tanh becomes a
 sigmoid of twice the last convolution, and a clamp, or a PReLU at the trunk's end, is an option of the model.
 """
@@ -59,7 +59,7 @@ def convert_state(state: State, source: Path) -> tuple[str, SRGAN]:
 
 
 def _convert_lornatang(state: State, source: Path) -> SRGAN:
-    """https://github.com/Lornatang/SRGAN-PyTorch, Generator of 2022 and SRResNet of 2023."""
+    """Convert https://github.com/Lornatang/SRGAN-PyTorch, its Generator of 2022 and SRResNet of 2023."""
     conv = "conv_block" if "conv_block1.0.weight" in state else "conv"
     num_blocks = _count(state, r"trunk\.(\d+)\.rcb\.0\.weight")
     num_stages = _count(state, r"upsampling\.(\d+)\.upsample_block\.0\.weight")
@@ -69,10 +69,8 @@ def _convert_lornatang(state: State, source: Path) -> SRGAN:
         for position, layer in enumerate(("conv1", "bn1", "act", "conv2", "bn2")):
             layout[f"trunk.block{i}.{layer}"] = f"trunk.{i}.rcb.{position}"
     for i in range(num_stages):
-        layout |= {
-            f"up{i}_conv": f"upsampling.{i}.upsample_block.0",
-            f"up{i}_act": f"upsampling.{i}.upsample_block.2",
-        }
+        stage = f"upsampling.{i}.upsample_block"
+        layout |= {f"up{i}_conv": f"{stage}.0", f"up{i}_act": f"{stage}.2"}
     model = _build(state, source, layout, num_blocks=num_blocks, num_stages=num_stages, output="clamp")
     without_bias = {theirs for ours, theirs in layout.items() if re.search(r"^trunk\..*conv", ours)}
     _fill(model, state, source, layout, without_bias=without_bias)
@@ -80,7 +78,7 @@ def _convert_lornatang(state: State, source: Path) -> SRGAN:
 
 
 def _convert_leftthomas(state: State, source: Path) -> SRGAN:
-    """https://github.com/leftthomas/SRGAN; the weights in its repository are older than its batch norm in block7."""
+    """Convert https://github.com/leftthomas/SRGAN; the weights in its repository are older than its last batch norm."""
     num_blocks = _count(state, r"block(\d+)\.conv1\.weight")
     end, tail = f"block{num_blocks + 2}", f"block{num_blocks + 3}"
     num_stages = _count(state, rf"{tail}\.(\d+)\.conv\.weight")
@@ -120,11 +118,7 @@ def _build(
 
 
 def _fill(
-    model: SRGAN,
-    state: State,
-    source: Path,
-    layout: dict[str, str],
-    without_bias: Set[str] = frozenset(),
+    model: SRGAN, state: State, source: Path, layout: dict[str, str], without_bias: Set[str] = frozenset()
 ) -> None:
     """Load every tensor of a state dict into the model; one too many, too few or of another shape is an error."""
     unused, missing = dict(state), []
@@ -142,16 +136,11 @@ def _fill(
         if isinstance(model.generator.get_submodule(layer), nn.PReLU) and tensor.numel() == 1:
             tensor = tensor.expand(expected.shape)
         if tensor.shape != expected.shape:
-            raise ModelError(
-                f"{source} cannot be converted: {theirs} has shape {tuple(tensor.shape)}, "
-                f"expected {tuple(expected.shape)}"
-            )
+            shapes = f"has shape {tuple(tensor.shape)}, expected {tuple(expected.shape)}"
+            raise ModelError(f"{source} cannot be converted: {theirs} {shapes}")
         filled[ours] = tensor.to(expected.dtype)
-    problems = [
-        f"{', '.join(names[:4])} {verdict}"
-        for names, verdict in ((missing, "is missing"), (list(unused), "is left over"))
-        if names
-    ]
+    found = ((missing, "is missing"), (list(unused), "is left over"))
+    problems = [f"{', '.join(names[:4])} {verdict}" for names, verdict in found if names]
     if problems:
         raise ModelError(f"{source} cannot be converted: {'; '.join(problems)}")
     model.generator.load_state_dict(filled)

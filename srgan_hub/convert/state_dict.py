@@ -11,7 +11,7 @@ from torch import Tensor
 from ..names import ModelError
 from .krasserm import TENSORLAYER
 
-# Where training scripts put the weights beside other things, in the order in which they are looked for.
+# Where training scripts put the weights beside other things; the first one found wins.
 WRAPPERS = ("state_dict", "params_ema", "params", "model_state_dict", "generator", "model")
 # What DataParallel and torch.compile put in front of names.
 PREFIXES = ("module.", "_orig_mod.")
@@ -34,7 +34,7 @@ def read_state(source: Path) -> dict[str, Tensor]:
         checkpoint = torch.load(source, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ModelError(f"{source} is not converted: {_explain(str(error))}") from error
-    # What a file that is no checkpoint at all makes the reader stumble over differs from file to file.
+    # Which error a file that is no checkpoint causes depends on its first bytes.
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(f"{source} cannot be read as a PyTorch checkpoint: {first_line}") from error

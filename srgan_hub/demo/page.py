@@ -1,7 +1,7 @@
-"""What the demo's page is made of: HTML templates, the scripts behind them and the style, for ``gradio.HTML``."""
+"""The demo's page: HTML templates, their scripts and the style, for `gradio.HTML`."""
 
-# The page of a visitor: one component for the button, the status line and the progress, whose value is the state of
-# the visitor's job (see ``_job`` in app.py). What a state looks like follows from the value alone, whoever sets it.
+# One component for the button, the status line and the progress. Its value is the state of the visitor's job (see
+# `_job` in app.py), and what it shows depends on that value alone, whether the server or this page set it.
 JOB = """
 <button type="button" class="action ${value.share === null ? 'primary' : ''}">
 ${value.share === null ? 'Upscale' : 'Cancel'}</button>
@@ -11,8 +11,8 @@ ${value.text.replace(/[&<]/g, sign => `&#${sign.charCodeAt()};`)}</p>
   aria-valuemin="0" aria-valuemax="100" aria-valuenow="${Math.floor(100 * value.share)}">
 <div style="width: ${100 * value.share}%"></div><span>${Math.floor(100 * value.share)} %</span></div>
 """
-# For a moment after the button has changed its meaning a click is not heard: it may be the second of a double click,
-# or have been meant for the other meaning.
+# For a moment after the button has changed its meaning clicks are ignored: one may be the second of a double click, or
+# have been meant for the other meaning.
 JOB_SCRIPT = """
 const busy = () => props.value.share !== null;
 let was = false;

@@ -15,7 +15,7 @@ from ..pictures import files
 from ..pictures.resize import downscale
 
 DOWNSAMPLINGS = ("matlab", "pillow")
-# Those of training that draw by chance: what a picture gets is a function of this seed and its place in the folder.
+# Training's random ones: what a picture gets depends on this seed and its place in the folder alone.
 DEGRADATIONS = ("gaussian", "camera")
 SEED = 0
 
@@ -42,10 +42,10 @@ def to_levels(picture: Tensor) -> np.ndarray:
 def list_pictures(folder: Path) -> list[Path]:
     """List a folder's picture files by name. ValueError if there are none."""
     if not folder.is_dir():
-        raise ValueError(f"{folder} is not a folder of ground-truth pictures")
+        raise ValueError(f"Expected a folder of ground-truth pictures, got {folder}, which is not a folder.")
     found = sorted(path for path in folder.iterdir() if path.suffix.lower() in files.SUFFIXES and path.is_file())
     if not found:
-        raise ValueError(f"{folder} holds no pictures ({', '.join(files.SUFFIXES)})")
+        raise ValueError(f"Expected pictures ({', '.join(files.SUFFIXES)}) in {folder}, which holds no pictures.")
     return found
 
 
@@ -77,11 +77,11 @@ class Pairs(Sequence[Pair]):
         seed: int = SEED,
     ) -> None:
         if downsampling not in DOWNSAMPLINGS:
-            raise ValueError(f"downsampling must be one of {DOWNSAMPLINGS}, got {downsampling!r}")
+            raise ValueError(f"Expected a downsampling out of {', '.join(DOWNSAMPLINGS)}, got {downsampling!r}.")
         if jpeg is not None and not 1 <= jpeg <= 100:
-            raise ValueError(f"jpeg must be a quality from 1 to 100, got {jpeg}")
+            raise ValueError(f"Expected jpeg as a quality from 1 to 100, got {jpeg}.")
         if isinstance(degradation, str) and degradation not in DEGRADATIONS:
-            raise ValueError(f"degradation must be one of {DEGRADATIONS}, got {degradation!r}")
+            raise ValueError(f"Expected a degradation out of {', '.join(DEGRADATIONS)}, got {degradation!r}.")
         if degradation and (lr or jpeg or downsampling != DOWNSAMPLINGS[0]):
             raise ValueError(f"degradation {degradation} makes the LR by itself; leave out lr, downsampling and jpeg")
         self.degrade = make_degradation(degradation, scale=scale) if isinstance(degradation, str) else degradation

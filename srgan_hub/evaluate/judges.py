@@ -1,4 +1,4 @@
-"""The scores by name: what each is called, and what gives it for one picture."""
+"""The scores by name: how each is shown, and the function that computes it for one picture."""
 
 import math
 import warnings
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import metrics
+from ..features import LiteLoss
 
 # A score of (sr, hr, lr), each (1, 3, H, W) float64 in [0, 1]; None where the picture is too small for it.
 Score = Callable[[Tensor, Tensor, Tensor], float | None]
@@ -17,7 +18,7 @@ Score = Callable[[Tensor, Tensor, Tensor], float | None]
 
 @dataclass(frozen=True)
 class Title:
-    """How a score is shown: its name with unit, digits behind the point, and which way is better."""
+    """How a score is shown: its name with unit, decimal places, and which direction is better."""
 
     text: str
     digits: int
@@ -40,9 +41,9 @@ TITLES = {
     "lpips": Title("LPIPS (AlexNet)", 4, LOWER),
     "dists": Title("DISTS", 4, LOWER),
 }
-# These speak of a picture by itself or beside its LR: the ground truth has them too.
+# These compare a picture with nothing or with its LR, so that the ground truth has them too.
 OF_HR = ("lr_consistency", "top_octave", "lattice_db")
-# Feature networks stride over the picture: four crops put each of four pixels' phases first once along each axis.
+# Feature networks stride over the picture: along each axis the four crops begin at each phase of four pixels once.
 SHIFTS = ((0, 0), (1, 2), (2, 1), (3, 3))
 # The files that a download puts into PyTorch's cache.
 CACHED = {"lpips": ("alexnet-owt-7be5be79.pth",), "dists": ("dists_weights.pt", "vgg16-397923af.pth")}
@@ -51,20 +52,20 @@ CACHED = {"lpips": ("alexnet-owt-7be5be79.pth",), "dists": ("dists_weights.pt", 
 def make_judges(
     names: Sequence[str] | None, *, shave: int, scale: int, device: torch.device
 ) -> tuple[dict[str, Score], list[str]]:
-    """Give the scores by name, and sentences on those that cannot be had.
+    """Return the scores by name, and a sentence on each that is not available.
 
     Args:
-        names: out of ``TITLES``; None is all that can be had without a download.
+        names: out of `TITLES`; None is all that are available without a download.
         shave: border left out of PSNR and SSIM.
         scale: the period of the lattice.
         device: where feature networks run.
 
     Raises:
-        ValueError: there is no such score, or one that was named cannot be had.
+        ValueError: there is no such score, or one that was named is not available.
     """
     for name in names or ():
         if name not in TITLES:
-            raise ValueError(f"no score {name!r}; there are {', '.join(TITLES)}")
+            raise ValueError(f"Expected scores out of {', '.join(TITLES)}, got {name!r}.")
     judges: dict[str, Score] = {}
     notes: list[str] = []
     for name in TITLES if names is None else names:
@@ -91,9 +92,11 @@ def _make_judge(name: str, shave: int, scale: int, device: torch.device, *, down
             _finite(metrics.lattice_peak_db(sr, scale)) if min(sr.shape[2:]) >= 16 * scale else None
         )
     if name == "lite0_distance":
-        return _averaged_over_shifts(_load_lite(), device)
-    network = _load_lpips(download) if name == "lpips" else _load_dists(download)
-    network.to(device).eval()
+        try:
+            return _averaged_over_shifts(LiteLoss(), device)
+        except ValueError as error:
+            raise ValueError(f"The EfficientNet-Lite0 distance is left out: {error}") from error
+    network = _load(name, download).to(device).eval()
 
     def score(sr: Tensor, hr: Tensor, lr: Tensor) -> float | None:
         # LPIPS expects [-1, 1], DISTS [0, 1].
@@ -125,32 +128,18 @@ def _finite(value: Tensor) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _load_lite() -> nn.Module:
-    from ..features import LiteLoss
-
+def _load(name: str, download: bool) -> nn.Module:
+    """Load the network of lpips or dists. ValueError if its package or weights are not available."""
+    title = name.upper()
     try:
-        return LiteLoss()
-    except ValueError as error:
-        raise ValueError(f"the EfficientNet-Lite0 distance is left out: {error}") from error
-
-
-def _load_lpips(download: bool) -> nn.Module:
-    try:
-        import lpips
+        if name == "lpips":
+            import lpips as package
+        else:
+            import piq as package
     except ImportError as error:
-        raise ValueError(_lacking("LPIPS", error)) from error
-    return _load("lpips", "LPIPS", lambda: lpips.LPIPS(net="alex", verbose=False), download)
-
-
-def _load_dists(download: bool) -> nn.Module:
-    try:
-        import piq
-    except ImportError as error:
-        raise ValueError(_lacking("DISTS", error)) from error
-    return _load("dists", "DISTS", piq.DISTS, download)
-
-
-def _load(name: str, title: str, make: Callable[[], nn.Module], download: bool) -> nn.Module:
+        raise ValueError(
+            f"{title} is left out: it needs {error.name}, which is not installed: pip install 'srgan-hub[metrics]'"
+        ) from error
     cache = Path(torch.hub.get_dir()) / "checkpoints"
     absent = [file for file in CACHED[name] if not (cache / file).is_file()]
     if absent and not download:
@@ -161,10 +150,6 @@ def _load(name: str, title: str, make: Callable[[], nn.Module], download: bool) 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they call torchvision by its old arguments
-            return make()
+            return package.LPIPS(net="alex", verbose=False) if name == "lpips" else package.DISTS()
     except (OSError, RuntimeError) as error:
-        raise ValueError(f"{title} cannot be had: its weights could not be loaded ({error})") from error
-
-
-def _lacking(title: str, error: ImportError) -> str:
-    return f"{title} is left out: it needs {error.name}, which is not installed: pip install 'srgan-hub[metrics]'"
+        raise ValueError(f"{title} is not available: its weights could not be loaded ({error})") from error

@@ -2,11 +2,17 @@
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from huggingface_hub import EvalResult
+from huggingface_hub.constants import REPOCARD_NAME
 
+from ..card import read_card, write_scores
+from ..names import ModelError
 from .judges import TITLES
 
 BICUBIC, HR = "bicubic", "HR"
@@ -16,7 +22,7 @@ TASK = "image-to-image"
 
 @dataclass(frozen=True)
 class Protocol:
-    """All that scores depend on beside the model. Scores of different protocols cannot be compared."""
+    """All that scores depend on besides the model. Scores of different protocols cannot be compared."""
 
     data: str
     pictures: int
@@ -31,6 +37,11 @@ class Protocol:
     @property
     def degradation(self) -> str:
         return f"x{self.scale}, {self.lr}" + (f", saved as {self.jpeg}" if self.jpeg else "")
+
+    @property
+    def title(self) -> str:
+        how = f"saved as {self.jpeg}" if self.jpeg else self.lr if "degradation" in self.lr else ""
+        return self.data + (f", LR {how}" if how else "")
 
     def __str__(self) -> str:
         return (
@@ -61,8 +72,7 @@ class Row:
         return float(np.mean(values)) if values else None
 
 
-@dataclass(frozen=True)
-class Difference:
+class Difference(NamedTuple):
     """Mean of a score's paired differences to the first model, with a 95 % bootstrap interval over pictures."""
 
     mean: float
@@ -80,10 +90,7 @@ class Report:
     environment: dict[str, str | int] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Row:
-        for row in self.rows:
-            if row.name == name:
-                return row
-        raise KeyError(name)
+        return {row.name: row for row in self.rows}[name]
 
     @property
     def models(self) -> list[str]:
@@ -97,64 +104,54 @@ class Report:
         """Put another model first, so that the others are compared to it. ValueError if there is none of that name."""
         if model not in self.models:
             raise ValueError(f"the report on {self.protocol.data} has no model {model!r}; it has {self.models}")
-        order = [BICUBIC, model, *(name for name in self.models if name != model), HR]
-        return replace(self, rows=tuple(row for name in order for row in self.rows if row.name == name))
+        return replace(self, rows=tuple(sorted(self.rows, key=lambda row: (row.name != BICUBIC, row.name != model))))
 
     def differences(self) -> dict[str, dict[str, Difference]]:
-        """Give by row and score the paired differences to the first model; none if there is a single picture."""
+        """Return by row and score the paired differences to the first model; none if there is a single picture."""
         found: dict[str, dict[str, Difference]] = {}
         for row in self.rows:
             if self.models and row.name not in (self.models[0], HR):
-                first = self[self.models[0]]
-                paired = {metric: _pairs(row, first, metric) for metric in self.metrics}
+                paired = {metric: _pairs(row, self[self.models[0]], metric) for metric in self.metrics}
                 found[row.name] = {name: _bootstrap(values) for name, values in paired.items() if len(values) > 1}
         return found
 
     def to_json(self) -> str:
         """Write everything, per picture too."""
-        rows = [{**asdict(row), "mean": {metric: row.mean(metric) for metric in self.metrics}} for row in self.rows]
-        differences = {name: {m: asdict(d) for m, d in row.items()} for name, row in self.differences().items()}
+        differences = {name: {m: d._asdict() for m, d in row.items()} for name, row in self.differences().items()}
         content = {
             "protocol": asdict(self.protocol),
             "environment": self.environment,
-            "rows": rows,
+            "rows": [{**asdict(row), "mean": {m: row.mean(m) for m in self.metrics}} for row in self.rows],
             "differences_to": self.models[0] if self.models else None,
             "differences": differences,
             "notes": self.notes,
         }
         return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
-    def to_markdown(self, *, cost: bool = True, notes: bool = True) -> str:
-        """Write the table of means, the differences and the notes.
+    def to_markdown(self, *, cost: bool = True) -> str:
+        """Write the table of means and the differences.
 
         Args:
-            cost: time too, which is of the machine and not of the model alone.
-            notes: sentences on scores that could not be had.
+            cost: also the time and the notes, which depend on the machine and not on the model alone.
         """
         titles = [str(TITLES[metric]) for metric in self.metrics]
-        extra = ["time, s"] if cost else []
-        lines = [str(self.protocol), "", _line(["", *titles, *extra]), _line([":--", *["--:"] * len(titles + extra)])]
-        for row in self.rows:
-            cells = [_number(row.mean(metric), TITLES[metric].digits) for metric in self.metrics]
-            if cost:
-                cells.append(_number(row.seconds, 2))
-            lines.append(_line([row.name, *cells]))
+        means = [[row.name, *(_number(row.mean(m), TITLES[m].digits) for m in self.metrics)] for row in self.rows]
+        if cost:
+            means = [[*cells, _number(row.seconds, 2)] for cells, row in zip(means, self.rows, strict=True)]
+        lines = [str(self.protocol), "", *_table([*titles, *(["time, s"] if cost else [])], means)]
         if differences := {name: row for name, row in self.differences().items() if row}:
-            lines += [
-                "",
-                f"Difference to {self.models[0]}, with the 95 % interval of a paired bootstrap over pictures:",
-                "",
+            leader = f"Difference to {self.models[0]}, with the 95 % interval of a paired bootstrap over pictures:"
+            cells = [
+                [name, *(_interval(row.get(m), TITLES[m].digits) for m in self.metrics)]
+                for name, row in differences.items()
             ]
-            lines += [_line(["", *titles]), _line([":--", *["--:"] * len(titles)])]
-            for name, by_metric in differences.items():
-                lines.append(_line([name, *(_interval(by_metric.get(m), TITLES[m].digits) for m in self.metrics)]))
-        lines += [line for note in self.notes if notes for line in ("", note)]
+            lines += ["", leader, "", *_table(titles, cells)]
+        lines += [line for note in self.notes if cost for line in ("", note)]
         return "\n".join(lines) + "\n"
 
     def eval_results(self) -> list[EvalResult]:
         """State the first model's means as entries of the Hub's model-index; the protocol is part of each."""
         row = self[self.models[0]]
-        means = {metric: row.mean(metric) for metric in self.metrics}
         return [
             EvalResult(
                 task_type=TASK,
@@ -162,25 +159,42 @@ class Report:
                 dataset_name=self.protocol.data,
                 dataset_config=self.protocol.degradation,
                 metric_type=metric.removesuffix("_y") if metric in ("psnr_y", "ssim_y") else metric,
-                metric_name=self._state(metric),
+                metric_name=TITLES[metric].text
+                + (f", shave {self.protocol.shave}" if metric.startswith(("psnr", "ssim")) else ""),
                 metric_value=round(mean, TITLES[metric].digits + 1),
             )
-            for metric, mean in means.items()
-            if mean is not None
+            for metric in self.metrics
+            if (mean := row.mean(metric)) is not None
         ]
 
-    def _state(self, metric: str) -> str:
-        shaved = f", shave {self.protocol.shave}" if metric.startswith(("psnr", "ssim")) else ""
-        return f"{TITLES[metric].text}{shaved}"
+
+def write_to_card(folder: Path, reports: Sequence[Report]) -> None:
+    """Put reports into the card of a model's folder, in place of the scores that it has; the rest of it stays.
+
+    Reports of different protocols stand in tables of their own. Writing the same reports again changes nothing.
+
+    Args:
+        folder: the model's folder, with its README.md.
+        reports: from `evaluate`, at least one, all with a row of this model, which has the folder's name.
+
+    Raises:
+        ModelError: the folder has no card.
+        ValueError: a report has no such model, or there is no report.
+    """
+    card = read_card(folder)
+    if not card:
+        raise ModelError(f"{folder} has no {REPOCARD_NAME}; save the model with this package, which writes one")
+    if not reports:
+        raise ValueError("Expected at least one report, got none.")
+    reports = [report.led_by(folder.resolve().name) for report in reports]
+    sections = [f"### {report.protocol.title}\n\n{report.to_markdown(cost=False)}" for report in reports]
+    text = write_scores(card, "\n".join(sections), [result for report in reports for result in report.eval_results()])
+    (folder / REPOCARD_NAME).write_text(text, encoding="utf-8", newline="\n")
 
 
 def _pairs(row: Row, first: Row, metric: str) -> list[float]:
-    both: list[float] = []
-    for picture, scores in row.pictures.items():
-        a, b = scores.get(metric), first.pictures.get(picture, {}).get(metric)
-        if a is not None and b is not None:
-            both.append(a - b)
-    return both
+    pairs = [(row.pictures[name].get(metric), first.pictures[name].get(metric)) for name in row.pictures]
+    return [a - b for a, b in pairs if a is not None and b is not None]
 
 
 def _bootstrap(differences: list[float]) -> Difference:
@@ -190,8 +204,9 @@ def _bootstrap(differences: list[float]) -> Difference:
     return Difference(float(values.mean()), float(low), float(high))
 
 
-def _line(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+def _table(titles: list[str], rows: list[list[str]]) -> list[str]:
+    cells = [["", *titles], [":--", *["--:"] * len(titles)], *rows]
+    return [f"| {' | '.join(row)} |" for row in cells]
 
 
 def _number(value: float | None, digits: int) -> str:

@@ -1,10 +1,10 @@
 """Run models over a benchmark and score what comes out."""
 
-import contextlib
 import hashlib
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,6 @@ from ..card import file_sha256
 from ..model import SRGAN
 from ..names import WEIGHTS, resolve
 from ..pictures.resize import bicubic
-from ..upscaler import Upscaler
 from ..version import code_version
 from .data import SEED, Pair, Pairs, to_levels, to_tensor
 from .judges import OF_HR, Score, make_judges
@@ -39,7 +38,6 @@ def evaluate(
     pictures: Path | None = None,
     precision: str = "fp32",
     device: str | torch.device = "auto",
-    threads: int | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Score models on a folder of ground truth, beside bicubic and the ground truth itself.
@@ -53,10 +51,9 @@ def evaluate(
         jpeg: save the LR as JPEG of this quality first.
         degradation: make the LR as training does, by "camera" or "gaussian", with a fixed seed.
         shave: border left out of PSNR and SSIM, in pixels; the scale by default.
-        metrics: names out of ``judges.TITLES``; all that can be had without a download by default.
+        metrics: names out of `judges.TITLES`; all that can be had without a download by default.
         pictures: a folder for contact sheets.
-        precision, device: as for ``srgan_hub.upscaler.Upscaler``.
-        threads: processor threads meanwhile.
+        precision, device: as for `srgan_hub.upscaler.Upscaler`.
         progress: called with (pictures done, all pictures).
 
     Raises:
@@ -65,48 +62,58 @@ def evaluate(
         ValueError: an option is out of its range, models differ in scale, LR and HR do not fit, or a score that was
             named cannot be had; the message says what to do.
     """
-    with _threads(threads):
-        folders = {name: resolve(name) for name in models}
-        labels = _label(list(folders))
-        loaded = {name: SRGAN.from_pretrained(folder) for name, folder in folders.items()}
-        scales = {labels[name]: model.scale for name, model in loaded.items()}
-        if len(set(scales.values())) > 1:
-            raise ValueError(f"expected models of one scale, got {scales}")
-        scale = next(iter(scales.values()), 4)
-        shave = scale if shave is None else shave
-        pairs = Pairs(data, lr=lr, scale=scale, downsampling=downsampling, jpeg=jpeg, degradation=degradation)
-        upscalers = {labels[name]: model.upscaler(precision=precision, device=device) for name, model in loaded.items()}
-        place = next((u.device for u in upscalers.values()), torch.device("cpu"))
-        judges, notes = make_judges(metrics, shave=shave, scale=scale, device=place)
-        runs = {label: _Run(upscaler) for label, upscaler in upscalers.items()}
-        sheet = ContactSheet(pictures) if pictures else None
-        scores: dict[str, dict[str, Scores]] = {name: {} for name in (BICUBIC, *runs, HR)}
-        pixels = hashlib.sha256()
-        for done, pair in enumerate(pairs, start=1):
-            for part in (pair.name.encode(), str(pair.hr.shape).encode(), pair.lr.tobytes(), pair.hr.tobytes()):
-                pixels.update(part)
-            outputs = {label: run(pair.lr) for label, run in runs.items()}
-            for label, by_name in score_pair(pair, outputs, judges, scale=scale, sheet=sheet).items():
-                scores[label][pair.name] = by_name
-            if progress:
-                progress(done, len(pairs))
-        if sheet:
-            sheet.write()
-        hashes = {labels[name]: file_sha256(folder / WEIGHTS) for name, folder in folders.items()}
-        rows = tuple(
-            Row(label, by_picture, runs[label].seconds, hashes[label]) if label in runs else Row(label, by_picture)
-            for label, by_picture in scores.items()
-        )
-        protocol = Protocol(
-            data=data.resolve().name,
-            pictures=len(pairs),
-            scale=scale,
-            shave=shave,
-            lr=_describe_lr(lr, downsampling, degradation),
-            jpeg=f"JPEG {jpeg} (4:2:0)" if jpeg else "",
-            data_sha256=pixels.hexdigest(),
-        )
-        return Report(protocol, rows, tuple(notes), _environment(place, precision))
+    folders = _label(models)
+    loaded = {label: SRGAN.from_pretrained(folder) for label, folder in folders.items()}
+    scales = {label: model.scale for label, model in loaded.items()}
+    if len(set(scales.values())) > 1:
+        raise ValueError(f"Expected models of one scale, got {scales}; score those of each scale by themselves.")
+    scale = next(iter(scales.values()), 4)
+    shave = scale if shave is None else shave
+    pairs = Pairs(data, lr=lr, scale=scale, downsampling=downsampling, jpeg=jpeg, degradation=degradation)
+    upscalers = {label: model.upscaler(precision=precision, device=device) for label, model in loaded.items()}
+    place = next((u.device for u in upscalers.values()), torch.device("cpu"))
+    judges, notes = make_judges(metrics, shave=shave, scale=scale, device=place)
+    for upscaler in upscalers.values():
+        upscaler.upscale(np.zeros((16, 16, 3), np.uint8))  # libraries set themselves up at the first call
+    pixels = hashlib.sha256()
+    seconds = dict.fromkeys(upscalers, 0.0)
+    sheet = ContactSheet(pictures) if pictures else None
+    scores: dict[str, dict[str, Scores]] = {name: {} for name in (BICUBIC, *upscalers, HR)}
+    for done, pair in enumerate(pairs, start=1):
+        for part in (pair.name.encode(), str(pair.hr.shape).encode(), pair.lr.tobytes(), pair.hr.tobytes()):
+            pixels.update(part)
+        outputs = {}
+        for label, upscaler in upscalers.items():
+            start = time.perf_counter()
+            outputs[label] = upscaler.upscale(pair.lr)
+            seconds[label] += time.perf_counter() - start
+        for label, by_name in score_pair(pair, outputs, judges, scale=scale, sheet=sheet).items():
+            scores[label][pair.name] = by_name
+        if progress:
+            progress(done, len(pairs))
+    if sheet:
+        sheet.write()
+    hashes = {label: file_sha256(folder / WEIGHTS) for label, folder in folders.items()}
+    rows = tuple(Row(label, each, seconds.get(label), hashes.get(label)) for label, each in scores.items())
+    protocol = Protocol(
+        data=data.resolve().name,
+        pictures=len(pairs),
+        scale=scale,
+        shave=shave,
+        lr=_describe_lr(lr, downsampling, degradation),
+        jpeg=f"JPEG {jpeg} (4:2:0)" if jpeg else "",
+        data_sha256=pixels.hexdigest(),
+    )
+    environment: dict[str, str | int] = {
+        "code": code_version(),
+        "torch": torch.__version__,
+        "pillow": PIL.__version__,
+        "python": platform.python_version(),
+        "device": torch.cuda.get_device_name(place) if place.type == "cuda" else place.type,
+        "threads": torch.get_num_threads(),
+        "precision": precision,
+    }
+    return Report(protocol, rows, tuple(notes), environment)
 
 
 def score_pair(
@@ -144,21 +151,6 @@ def _describe_lr(lr: Path | None, downsampling: str, degradation: str | None) ->
     return f"files in {lr.resolve().name}" if lr else f"bicubic of {downsampling.replace('matlab', 'MATLAB')}"
 
 
-class _Run:
-    """A model at work, and its time."""
-
-    def __init__(self, upscaler: Upscaler) -> None:
-        self.upscaler = upscaler
-        self.seconds = 0.0
-        upscaler.upscale(np.zeros((16, 16, 3), np.uint8))  # libraries set themselves up at the first call
-
-    def __call__(self, lr: np.ndarray) -> np.ndarray:
-        start = time.perf_counter()
-        sr = self.upscaler.upscale(lr)
-        self.seconds += time.perf_counter() - start
-        return sr
-
-
 def _judge(pair: Pair, sr: np.ndarray, judges: Mapping[str, Score]) -> Scores:
     pictures = to_tensor(sr), to_tensor(pair.hr), to_tensor(pair.lr)
     try:
@@ -167,36 +159,12 @@ def _judge(pair: Pair, sr: np.ndarray, judges: Mapping[str, Score]) -> Scores:
         raise ValueError(f"{pair.name}: {error}") from error
 
 
-def _label(names: list[str | Path]) -> dict[str | Path, str]:
-    """Call folders by their last part, as long as these differ."""
-    short = {name: Path(name).resolve().name if Path(name).is_dir() else str(name) for name in names}
-    twice = [label for label in short.values() if list(short.values()).count(label) > 1]
-    labels = {name: str(name) if label in twice else label for name, label in short.items()}
-    for label in labels.values():
-        if label in (BICUBIC, HR):
-            raise ValueError(f"a model cannot be called {label}: that is a row of its own")
-    return labels
-
-
-@contextlib.contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    if count is not None and count < 1:
-        raise ValueError(f"threads must be at least 1, got {count}")
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _environment(device: torch.device, precision: str) -> dict[str, str | int]:
-    return {
-        "code": code_version(),
-        "torch": torch.__version__,
-        "pillow": PIL.__version__,
-        "python": platform.python_version(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "threads": torch.get_num_threads(),
-        "precision": precision,
-    }
+def _label(models: Sequence[str | Path]) -> dict[str, Path]:
+    """Resolve models to folders, each called by its folder's last part as long as these differ."""
+    short = {name: Path(name).resolve().name if Path(name).is_dir() else str(name) for name in models}
+    often = Counter(short.values())
+    folders = {str(name) if often[label] > 1 else label: resolve(name) for name, label in short.items()}
+    for label in (BICUBIC, HR):
+        if label in folders:
+            raise ValueError(f"A model cannot be called {label}, which is a row of its own; rename its folder.")
+    return folders

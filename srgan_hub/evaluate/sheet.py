@@ -18,7 +18,7 @@ INK, PAPER, FRAME = (20, 20, 20), (255, 255, 255), (220, 30, 30)
 
 
 class ContactSheet:
-    """Collects pictures and writes them to contact_sheet.png, or contact_sheet_1.png, _2.png, ... if there are many.
+    """Pictures, collected and then written to contact_sheet.png, or contact_sheet_1.png, _2.png, ... if there are many.
 
     Args:
         folder: where the sheets go; it is made if it is not there.
@@ -31,7 +31,7 @@ class ContactSheet:
         self.rows: list[Image.Image] = []
 
     def add(self, name: str, lr: np.ndarray, outputs: dict[str, np.ndarray], *, scale: int) -> None:
-        """Add a picture: (h, w, 3) uint8, and by label what is ``scale`` times as large, the ground truth last."""
+        """Add a picture: (h, w, 3) uint8, and by label what is `scale` times as large, the ground truth last."""
         hr = list(outputs.values())[-1]
         top, left, height, width = find_detail(hr, scale)
         # The LR by its pixels as they are, so that the cells show the same place.
@@ -55,7 +55,7 @@ class ContactSheet:
         self.rows.append(row)
 
     def write(self) -> list[Path]:
-        """Write the sheets and say where they are."""
+        """Write the sheets and return their paths."""
         pages = [self.rows[i : i + ROWS] for i in range(0, len(self.rows), ROWS)]
         paths = []
         for number, page in enumerate(pages, start=1):

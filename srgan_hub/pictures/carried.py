@@ -1,4 +1,4 @@
-"""What a larger copy of a picture carries: its colour profile, EXIF data and resolution, as far as they are sound."""
+"""What a larger copy of a picture keeps of it: colour profile, EXIF data and resolution, where they are valid."""
 
 import logging
 from typing import Any
@@ -22,19 +22,14 @@ _TURNS = {
 }
 # These say how a TIFF's own pixels are stored; a camera's EXIF data may say it of other pixels.
 _STORAGE_TAGS = {
-    *range(254, 267),
-    *(273, 274, 284, 301),
-    *range(277, 282),
-    *range(290, 294),
-    *range(317, 348),
-    *range(512, 533),
-}
+    *range(254, 267), *(273, 274, 284, 301), *range(277, 282), *range(290, 294), *range(317, 348), *range(512, 533),
+}  # fmt: skip
 
 
 def read_carried(image: Image.Image, name: str) -> tuple[Image.Transpose | None, dict[Any, Any]]:
     """Return the turn that puts an image upright, and icc_profile, exif (orientation reset) and dpi where it has them.
 
-    What is broken is left out with a warning that begins with ``name``.
+    What is broken is left out with a warning that begins with `name`.
     """
     info: dict[Any, Any] = {}
     if isinstance(image.info.get("icc_profile"), bytes):
@@ -59,13 +54,13 @@ def read_carried(image: Image.Image, name: str) -> tuple[Image.Transpose | None,
             raise ValueError
         info["dpi"] = (across, down)
     except (ArithmeticError, TypeError, ValueError):
-        if dpi and tuple(dpi) != (0, 0):  # BMP's way to have none
+        if dpi and tuple(dpi) != (0, 0):  # which BMP has where it has none
             logger.warning("%s: a resolution of %s dots per inch left out", name, " x ".join(map(str, dpi)))
     return turn, info
 
 
 def save_options(info: dict[Any, Any], kind: str) -> dict[str, Any]:
-    """Return the options of ``Image.save`` that write what ``read_carried`` found into a file of Pillow's ``kind``."""
+    """Return the options of `Image.save` that write what `read_carried` found into a file of Pillow's `kind`."""
     options = {key: info[key] for key in ("icc_profile", "exif", "dpi") if info.get(key)}
     if kind == "TIFF" and "exif" in options:
         exif = options["exif"] = Image.Exif()
@@ -76,5 +71,5 @@ def save_options(info: dict[Any, Any], kind: str) -> dict[str, Any]:
         if ExifTags.IFD.Interop in nested:
             nested[ExifTags.IFD.Interop] = exif.get_ifd(ExifTags.IFD.Interop)
         if nested or exif.get_ifd(ExifTags.IFD.GPSInfo):
-            options["compression"] = None  # Pillow writes directories within directories only so
+            options["compression"] = None  # without it Pillow cannot write nested directories
     return options

@@ -1,4 +1,4 @@
-"""Decode a picture file rightly or say why not: what Pillow reads wrongly or reduces without a word is known here."""
+"""Decode a picture file correctly or say why not: all that Pillow reads wrongly or reduces silently is listed here."""
 
 import re
 import struct
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFile, TiffImagePlugin
 
-# What Pillow's plugins raise on files that are not as they should be.
+# What Pillow's plugins raise on broken files.
 BROKEN = (
     ArithmeticError,
     AssertionError,
@@ -64,7 +64,7 @@ def explain(path: Path) -> str:
             except Image.DecompressionBombError as error:
                 return f"holds far too many pixels: {error}"
             except BROKEN as error:
-                # Some prefixes are two letters of text, and the plugin finds that out itself.
+                # Some prefixes are two letters, as a text may have them too; the plugin then says so.
                 if not str(error).lower().startswith(("not a", "cannot identify")):
                     return f"is a {name} file that is broken or of an unsupported kind: {error}"
             else:
@@ -93,7 +93,7 @@ def depth(image: ImageFile.ImageFile) -> int:
     if image.format == "JPEG2000":
         return _codestream(image)[2]
     if image.format == "AVIF":
-        # The AV1 configuration: its third byte says high_bitdepth and twelve_bit.
+        # The AV1 configuration: its third byte holds high_bitdepth and twelve_bit.
         flags = [match[1][0] for match in re.finditer(rb"av1C..(.)", _peek(image, 65_536), re.DOTALL)]
         return max((12 if flag & 0x20 else 10 if flag & 0x40 else 8 for flag in flags), default=8)
     if image.format == "PPM":
@@ -103,13 +103,13 @@ def depth(image: ImageFile.ImageFile) -> int:
         return 16
     if image.format == "DDS" and "BC6H" in str(image.tile):
         return 16
-    return int(image.info.get("bit_depth", 8))  # pillow-heif says it so
+    return int(image.info.get("bit_depth", 8))  # where pillow-heif puts it
 
 
 def load(image: ImageFile.ImageFile) -> Image.Image:
-    """Decode an opened file and put right what Pillow leaves: transparent colours, inverted gray, gray kept in RGBA.
+    """Decode an opened file and correct what Pillow leaves: transparent colours, inverted gray, gray kept in RGBA.
 
-    ``find_fault`` must have found none. Gray of more than 8 bits becomes mode I;16 with its full range.
+    `find_fault` must have found none. Gray of more than 8 bits becomes mode I;16 with its full range.
     """
     kind, raw, bits = image.format, _raw_mode(image), depth(image)
     alpha = _bmp_alpha(image) if kind in ("BMP", "DIB") and raw == "BGRX" else None

@@ -1,4 +1,4 @@
-"""Picture files to arrays and back, with what must survive: colour profile, EXIF, resolution, transparency, gray."""
+"""Picture files to arrays and back, keeping colour profile, EXIF, resolution, transparency and gray."""
 
 import io
 import logging
@@ -38,12 +38,12 @@ class PictureError(ValueError):
 def read(path: Path, *, max_pixels: int | None = MAX_PIXELS) -> Image.Image:
     """Read a picture file, upright, as a PIL image of mode L, LA, RGB or RGBA.
 
-    Its ``info`` holds what a larger copy must carry: icc_profile, exif (orientation applied and reset), dpi.
+    Its `info` holds what a larger copy must carry: icc_profile, exif (orientation applied and reset), dpi.
 
     Args:
         path: a file of any kind that Pillow reads.
         max_pixels: the largest width times height, checked before decoding and after it. What lies between, such as
-            the pictures within an icon, is bounded by ``PIL.Image.MAX_IMAGE_PIXELS``.
+            the pictures within an icon, is bounded by `PIL.Image.MAX_IMAGE_PIXELS`.
 
     Raises:
         PictureError: the file is missing, no picture, broken, of an unsupported kind, animated or too large.
@@ -64,7 +64,7 @@ def read(path: Path, *, max_pixels: int | None = MAX_PIXELS) -> Image.Image:
 
 
 def open_header(path: Path, *, max_pixels: int | None = MAX_PIXELS) -> ImageFile.ImageFile:
-    """Open a picture and check what its header says; nothing is decoded yet. Arguments and errors as for ``read``."""
+    """Open a picture and check what its header says; nothing is decoded yet. Arguments and errors as for `read`."""
     try:
         if path.is_dir():
             raise PictureError(f"{path} is a folder; name the pictures in it")
@@ -127,19 +127,19 @@ def normalise(image: Image.Image, *, name: str = "the picture") -> Image.Image:
 
 
 def to_array(image: Image.Image) -> np.ndarray:
-    """Give a normalised image's pixels: (H, W) for gray, else (H, W, C), uint8."""
+    """Return a normalised image's pixels: (H, W) for gray, else (H, W, C), uint8."""
     return np.asarray(image)
 
 
 def to_image(array: np.ndarray, *, like: Image.Image) -> Image.Image:
-    """Make an image of pixels (H, W) or (H, W, C), uint8, that carries what ``like`` carries."""
+    """Make an image of pixels (H, W) or (H, W, C), uint8, that carries what `like` carries."""
     image = Image.fromarray(array)
     image.info = dict(like.info)
     return image
 
 
 def check_output(path: Path, *, width: int, height: int, alpha: bool) -> None:
-    """Check that a picture of this size and kind can be written to ``path``, before any work is done.
+    """Check that a picture of this size and kind can be written to `path`, before any work is done.
 
     Raises:
         PictureError: the suffix is unknown, its format cannot hold the picture, or the folder is not to be written.
@@ -165,7 +165,7 @@ def write(image: Image.Image, path: Path, *, overwrite: bool = True) -> None:
     """Write an image by its suffix, aside first and then renamed: the file is whole or not there.
 
     Args:
-        image: from ``to_image`` or ``normalise``.
+        image: from `to_image` or `normalise`.
         path: where it goes.
         overwrite: replace a file that is there by then.
 
@@ -184,7 +184,7 @@ def write(image: Image.Image, path: Path, *, overwrite: bool = True) -> None:
                 logger.warning("%s: EXIF data and resolution left out, which %s cannot hold: %s", path, name, error)
                 image.save(aside, format=name, **options, icc_profile=image.info.get("icc_profile"))
     except FileExistsError:
-        raise PictureError(f"{path} exists already; say --overwrite to replace it") from None
+        raise PictureError(f"{path} exists already; set overwrite to replace it") from None
     except decode.BROKEN as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise PictureError(f"{path} cannot be written: {reason}") from error

@@ -1,4 +1,4 @@
-"""What libraries say while they work on one picture, as one line that names it."""
+"""Libraries' warnings on one picture, gathered into one line that names it."""
 
 import logging
 import os
@@ -7,28 +7,28 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from logging.handlers import BufferingHandler
 from pathlib import Path
 
 from PIL import Image
 
 logger = logging.getLogger(__name__)
 
-# For programmers; and too many pixels are refused by our own limit.
-_UNHEARD = (DeprecationWarning, PendingDeprecationWarning, ResourceWarning, Image.DecompressionBombWarning)
+# The first three are for programmers; the last is replaced by our own limit on pixels.
+_IGNORED = (DeprecationWarning, PendingDeprecationWarning, ResourceWarning, Image.DecompressionBombWarning)
 
 
 @contextmanager
 def in_one_line(path: Path) -> Iterator[None]:
     """Gather Python's warnings, Pillow's log and what C libraries write to stderr, and log it as one warning.
 
-    It changes what all threads share, so it is for programs that read and write pictures in one.
+    It changes stderr, loggers and filters for all threads: use it where one thread reads and writes pictures.
     """
-    ours: list[logging.LogRecord] = []
-    pillows: list[logging.LogRecord] = []
     printed: list[str] = []
     caught: list[warnings.WarningMessage] = []
+    ours, pillows = BufferingHandler(sys.maxsize), BufferingHandler(sys.maxsize)
     try:
-        # Ours waits until stderr is back, or it would be taken for what a C library writes.
+        # Our own records wait until stderr is back, or they would be taken for what a C library writes.
         with (
             _diverted(__package__, ours),
             _diverted("PIL", pillows),
@@ -38,10 +38,10 @@ def in_one_line(path: Path) -> Iterator[None]:
             warnings.simplefilter("always")
             yield
     finally:
-        for record in ours:
+        for record in ours.buffer:
             logging.getLogger(record.name).handle(record)
-        said = [str(each.message) for each in caught if not issubclass(each.category, _UNHEARD)]
-        said += [record.getMessage() for record in pillows] + printed
+        said = [str(each.message) for each in caught if not issubclass(each.category, _IGNORED)]
+        said += [record.getMessage() for record in pillows.buffer] + printed
         # The same words come once for each strip of a broken file.
         lines = list(dict.fromkeys(" ".join(line.split()) for line in said))
         if lines:
@@ -49,19 +49,11 @@ def in_one_line(path: Path) -> Iterator[None]:
             logger.warning("%s: %s%s", path, "; ".join(lines[:3]), more)
 
 
-class _Keep(logging.Handler):
-    def __init__(self, records: list[logging.LogRecord]) -> None:
-        super().__init__(logging.WARNING)
-        self.records = records
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.records.append(record)
-
-
 @contextmanager
-def _diverted(name: str, records: list[logging.LogRecord]) -> Iterator[None]:
-    """Keep a logger's warnings in a list instead of handling them."""
-    diverted, handler = logging.getLogger(name), _Keep(records)
+def _diverted(name: str, handler: logging.Handler) -> Iterator[None]:
+    """Give a logger's warnings to this handler alone."""
+    diverted = logging.getLogger(name)
+    handler.setLevel(logging.WARNING)
     propagate, diverted.propagate = diverted.propagate, False
     diverted.addHandler(handler)
     try:

@@ -25,10 +25,10 @@ class Pixels:
     def __init__(self, array: np.ndarray, scale: int) -> None:
         if array.dtype not in (np.uint8, np.uint16):
             raise ValueError(
-                f"expected an array of uint8 or uint16, got {array.dtype}; for floats pass a CHW tensor in [0, 1]"
+                f"Expected an array of uint8 or uint16, got {array.dtype}; for floats pass a CHW tensor in [0, 1]."
             )
         if array.ndim not in (2, 3) or array.size == 0 or (array.ndim == 3 and array.shape[2] not in (1, 2, 3, 4)):
-            raise ValueError(f"expected an array (height, width) or (height, width, 1 to 4), got {array.shape}")
+            raise ValueError(f"Expected an array (height, width) or (height, width, 1 to 4), got {array.shape}.")
         self.flat = array.ndim == 2
         self.dtype = array.dtype
         self.levels = int(np.iinfo(array.dtype).max)
@@ -50,7 +50,7 @@ class Pixels:
         self.lr = torch.from_numpy(np.require(array, requirements=["C", "W"])).permute(2, 0, 1)[None]
 
     def load(self, rows: Tensor) -> Tensor:
-        """Convert rows of ``self.lr`` to what the network sees: (1, 3, rows, W), or (2, 3, rows, W) with alpha."""
+        """Convert rows of `self.lr` to what the network sees: (1, 3, rows, W), or (2, 3, rows, W) with alpha."""
         x = rows.float() / self.levels
         colours = x[:, :1].expand(-1, 3, -1, -1) if self.gray else x[:, :3]
         if self.alpha is None:
@@ -59,9 +59,9 @@ class Pixels:
         return torch.cat([colours, alpha.expand(-1, 3, -1, -1)])
 
     def save(self, sr: Tensor, top: int) -> Tensor:
-        """Convert the network's output (1 or 2, 3, rows, W) in [0, 1], from row ``top`` on, to levels (rows, W, C).
+        """Convert the network's output (1 or 2, 3, rows, W) in [0, 1], from row `top` on, to levels (rows, W, C).
 
-        They stay on the device, as few bytes as they need; see ``to_array``.
+        They stay on the device, in one byte each where one is enough, for `to_array`.
         """
         colours = sr[:1].mean(1, keepdim=True) if self.gray else sr[:1]
         alpha = torch.ones_like(colours[:, :1])
@@ -78,7 +78,7 @@ class Pixels:
         return levels.to(torch.uint8 if self.levels == 255 else torch.int32)
 
     def to_array(self, levels: Tensor) -> np.ndarray:
-        """Give levels (..., C) from ``save``, on the CPU by now, as an array of the picture's kind."""
+        """Convert levels (..., C) from `save`, which are on the CPU by now, to an array of the picture's kind."""
         array = levels.numpy().astype(self.dtype, copy=False)
         return array[..., 0] if self.flat else array
 
@@ -90,13 +90,13 @@ class Pixels:
 
 
 def _local_range(alpha: np.ndarray, levels: int) -> tuple[Tensor, Tensor]:
-    """Give the smallest and largest alpha around each pixel: opaque stays opaque and empty stays empty."""
+    """Return the smallest and largest alpha around each pixel, so that opaque stays opaque and empty stays empty."""
     x = torch.from_numpy(alpha.astype(np.float32) / levels)[None, None]
     return -F.max_pool2d(-x, 3, 1, 1), F.max_pool2d(x, 3, 1, 1)
 
 
 def _fill_hidden(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Replace colours (H, W, C) where ``alpha`` (H, W) is 0 by the mean of visible ones around."""
+    """Replace colours (H, W, C) where `alpha` (H, W) is 0 by the mean of visible ones around."""
     hidden = alpha == 0
     if not hidden.any():
         return colours

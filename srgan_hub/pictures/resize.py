@@ -1,4 +1,4 @@
-"""ONE bicubic: antialiased, differentiable, equal to MATLAB's ``imresize``, which made the benchmarks' LR files.
+"""The one bicubic: antialiased, differentiable, equal to MATLAB's `imresize`, which made the benchmarks' LR files.
 
 Training, scoring and colour consistency all use it. Torch's antialiased bicubic has MATLAB's kernel (Keys 1981,
 a = -0.5) and differs at the borders, which MATLAB reflects, and in rounding, which MATLAB does after each axis.
@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def bicubic(picture: Tensor, size: tuple[int, int], *, rounded: bool = False) -> Tensor:
-    """Resize to ``size``, down or up, with MATLAB's antialiased bicubic and symmetric borders.
+    """Resize to `size`, down or up, with MATLAB's antialiased bicubic and symmetric borders.
 
     Args:
         picture: NCHW, floating point, in [0, 1].
@@ -20,11 +20,11 @@ def bicubic(picture: Tensor, size: tuple[int, int], *, rounded: bool = False) ->
         rounded: Round to 8-bit levels after each axis, in float64, as MATLAB does on uint8. Passes no useful gradient.
 
     Returns:
-        NCHW of the same dtype and device. In [0, 1] if ``rounded``; otherwise bicubic may overshoot, which a loss needs
+        NCHW of the same dtype and device. In [0, 1] if `rounded`; otherwise bicubic may overshoot, which a loss needs
         to see. Half precision is computed in float32.
 
     Raises:
-        ValueError: If the picture is not floating-point NCHW, or a side of it or of ``size`` is less than 1.
+        ValueError: If the picture is not floating-point NCHW, or a side of it or of `size` is less than 1.
     """
     if picture.dim() != 4 or not picture.is_floating_point():
         raise ValueError(
@@ -34,7 +34,7 @@ def bicubic(picture: Tensor, size: tuple[int, int], *, rounded: bool = False) ->
     old_height, old_width = picture.shape[2:]
     height, width = size
     if min(old_height, old_width, height, width) < 1:
-        raise ValueError(f"Cannot resize {old_height}x{old_width} to {height}x{width}: every side must be at least 1.")
+        raise ValueError(f"Expected sides of at least 1 pixel, got {old_height}x{old_width} to {height}x{width}.")
     # Apple's GPUs lack float64, and torch before 2.8 lacks this resize there.
     wide = picture.cpu() if picture.device.type == "mps" else picture
     # MATLAB begins with the axis that shrinks most, rows first if both shrink alike.
@@ -55,7 +55,7 @@ def bicubic(picture: Tensor, size: tuple[int, int], *, rounded: bool = False) ->
 
 
 def downscale(hr: Tensor, scale: int, *, rounded: bool = False) -> Tensor:
-    """Shrink NCHW in [0, 1] by ``scale`` with :func:`bicubic`. ValueError unless ``scale`` divides both sides."""
+    """Shrink NCHW in [0, 1] by `scale` with :func:`bicubic`. ValueError unless `scale` divides both sides."""
     height, width = hr.shape[-2:]
     if height % scale or width % scale:
         raise ValueError(f"Expected sides divisible by {scale}, got {height}x{width}. Crop the picture first.")

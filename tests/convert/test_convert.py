@@ -367,5 +367,5 @@ def test_stated_project_must_be_the_right_one(tmp_path):
     torch.save(make_leftthomas(), tmp_path / "g.pth")
     with pytest.raises(ModelError, match="a checkpoint of leftthomas, not of lornatang"):
         convert(tmp_path / "g.pth", tmp_path / "model", origin="lornatang")
-    with pytest.raises(ModelError, match="known are: krasserm, lornatang, leftthomas"):
+    with pytest.raises(ModelError, match="origin out of krasserm, lornatang, leftthomas, got 'basicsr'"):
         convert(tmp_path / "g.pth", tmp_path / "model", origin="basicsr")

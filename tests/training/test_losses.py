@@ -116,7 +116,7 @@ def test_vgg_weights_that_cannot_be_fetched_say_how_to_give_a_file(monkeypatch):
         raise URLError("no network")
 
     monkeypatch.setattr(VGG19_Weights, "get_state_dict", fail)
-    with pytest.raises(ValueError, match=r"--vgg-weights.*vgg19"):
+    with pytest.raises(ValueError, match=r"pass a file as `weights`.*vgg19"):
         VGGLoss("5_4")
 
 

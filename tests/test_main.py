@@ -49,27 +49,8 @@ def test_one_picture_beside_itself(folder, capsys):
 
 
 def test_default_model_and_options(folder):
-    assert (
-        main(
-            [
-                "upscale",
-                "a.png",
-                "--output",
-                "r.png",
-                "--model",
-                "srresnet-x4",
-                "--precision",
-                "fp32",
-                "--band",
-                "7",
-                "--device",
-                "cpu",
-                "--threads",
-                "1",
-            ]
-        )
-        == 0
-    )
+    options = "--output r.png --model srresnet-x4 --precision fp32 --band 7 --device cpu --threads 1"
+    assert main(["upscale", "a.png", *options.split()]) == 0
     assert main(["upscale", "a.png", "--output", "g.png"]) == 0
     assert main(["upscale", "a.png", "--output", "d.png", "--detail", "0.3"]) == 0
     for file, model, detail in (("r.png", "srresnet-x4", None), ("g.png", DEFAULT, None), ("d.png", DEFAULT, 0.3)):

@@ -51,7 +51,7 @@ def in_one_line(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _diverted(name: str, handler: logging.Handler) -> Iterator[None]:
-    """Give a logger's warnings to this handler alone."""
+    """Hand a logger's warnings to this handler alone."""
     diverted = logging.getLogger(name)
     handler.setLevel(logging.WARNING)
     propagate, diverted.propagate = diverted.propagate, False

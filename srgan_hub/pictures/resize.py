@@ -55,7 +55,7 @@ def bicubic(picture: Tensor, size: tuple[int, int], *, rounded: bool = False) ->
 
 
 def downscale(hr: Tensor, scale: int, *, rounded: bool = False) -> Tensor:
-    """Shrink NCHW in [0, 1] by `scale` with :func:`bicubic`. ValueError unless `scale` divides both sides."""
+    """Shrink NCHW in [0, 1] by `scale` by `bicubic`. ValueError unless `scale` divides both sides."""
     height, width = hr.shape[-2:]
     if height % scale or width % scale:
         raise ValueError(f"Expected sides divisible by {scale}, got {height}x{width}. Crop the picture first.")

@@ -36,9 +36,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say in a line each what the machine lacks and what CI forbids."""
     if "SRGAN_BENCHMARK_DATA" not in os.environ:
-        terminalreporter.write_line(
-            "benchmark scores are not tested: SRGAN_BENCHMARK_DATA names no folder"
-        )
+        terminalreporter.write_line("benchmark scores are not tested: SRGAN_BENCHMARK_DATA names no folder")
     if not CHROMIUM:
         terminalreporter.write_line("the browser tests fail without chromium: apt-get install chromium")
     if os.environ.get("CI"):

@@ -45,12 +45,14 @@ def run(code: str) -> int:
     return int(done.stdout)
 
 
+@pytest.mark.slow
 @glibc
 def test_freed_memory_is_kept_for_the_next_tensor():
     # The tensors have 12,207 pages, which mostly come anew each time otherwise; what importing freed has a say in it.
     assert run(FAULTS.format("keep_freed_memory()")) < 122
 
 
+@pytest.mark.slow
 @glibc
 def test_memory_is_given_back():
     assert run(RESIDENT.format("")) > 150

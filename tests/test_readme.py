@@ -60,3 +60,14 @@ def test_the_two_commands_are_the_ones_that_ci_runs():
     assert "pip install -r requirements.txt && python app.py" in README
     command = 'pip install -e ".[test]" && pytest'
     assert command in README and command in (ROOT / ".ci" / "run").read_text()
+
+
+def test_the_workflow_runs_the_gate_on_the_lowest_and_the_highest_python():
+    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text()
+    assert "run: bash .ci/run" in workflow and '["3.10", "3.13"]' in workflow
+
+
+def test_the_first_screen_says_what_sets_the_package_apart_and_how_to_install_it():
+    opening = README.split("# srgan-hub\n")[1].split("\n## ")[0]
+    for words in ("ordinary processor", "no seams", "pip install .", "comparison.jpg"):
+        assert words in opening

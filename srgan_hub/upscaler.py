@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from .devices import exact_float32, fast_dtype, find_device, give_back_memory, keep_freed_memory, to_host
+from .devices import exact_float32, fast_dtype, find_device, to_host
 from .network.fuse import fuse
 from .network.stream import receptive_radius, stream
 from .network.winograd import use_winograd
@@ -25,8 +25,6 @@ logger = logging.getLogger(__name__)
 # How many LR pixels go through the network at once. A GPU needs more, or it waits for its own launches.
 CPU_PIXELS = 8_192
 GPU_PIXELS = 262_144
-# Bytes of results beside which the network's memory does not matter.
-LARGE = 2**28
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 Progress = Callable[[int, int], None]
@@ -67,8 +65,6 @@ class Upscaler:
         self.device = find_device(device)
         self.band = band
         self._pixels = CPU_PIXELS if self.device.type == "cpu" else GPU_PIXELS
-        if self.device.type == "cpu":
-            keep_freed_memory()
         fused = fuse(generator).to(self.device).to(memory_format=torch.channels_last)
         # The last layer runs in float32, behind the check that half precision has not overflowed.
         self._fused, self._to_range = fused[:-1], fused[-1]
@@ -140,8 +136,6 @@ class Upscaler:
             done += rows.shape[1]
             if progress:
                 progress(done // self.scale, height)
-        if results.nbytes >= LARGE:  # Pillow is about to need as much again
-            give_back_memory()
         return [
             files.to_image(result, like=image) if image else result
             for result, image in zip(results, images, strict=True)

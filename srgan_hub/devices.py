@@ -1,7 +1,6 @@
 """What depends on the device: which one there is, what it is fast in, and how results leave it."""
 
 import contextlib
-import ctypes
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -35,22 +34,6 @@ def fast_dtype(device: torch.device) -> torch.dtype:
         capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
         native = device.type == "cpu" and any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16"))
     return torch.bfloat16 if native else torch.float32
-
-
-def keep_freed_memory() -> None:
-    """Make glibc keep the memory of freed tensors for the next ones.
-
-    By default it hands large blocks back to the system and gets them again, page by page and zeroed, for every band of
-    rows. The size up to which it keeps them grows with the largest block that was freed, to 32 MiB. This one is never
-    touched, so it costs nothing; other allocators do not mind.
-    """
-    torch.empty(2**25 - 2**16, dtype=torch.uint8)
-
-
-def give_back_memory() -> None:
-    """Hand the memory of freed tensors back to the system, before something else needs as much. Only glibc can."""
-    with contextlib.suppress(OSError, TypeError, AttributeError):  # what ctypes raises on other systems
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 class _ExactFloat32(contextlib.AbstractContextManager[None]):

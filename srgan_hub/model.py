@@ -83,7 +83,7 @@ class SRGAN(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY_NAME, pipeline
         Args:
             detail: mix this model with the bundled "srresnet-x4-photo", which it should have been fine-tuned from:
                 0 is faithful, 1 is this model. None is this model too.
-            options: of ``Upscaler``: precision, device, memory, band.
+            options: of ``Upscaler``: precision, device, band.
 
         Raises:
             ValueError: an option is out of its range, or the architectures differ.

@@ -8,12 +8,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from .model import SRGAN
 from .network.fuse import fuse
-from .network.layers import FirstChannels, Residual, keeps_size, repeat_factor
+from .network.layers import Residual, keeps_size, repeat_factor
 from .replacing import replacing
 
 # Of 2022: old enough for the runtimes in other programs, new enough for all that is needed.
@@ -85,9 +84,6 @@ class _Graph:
             scales = self.weight(Tensor([1, 1, factor, factor]))
             how = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
             return self.add("Resize", [x, "", scales], **how)
-        if isinstance(layer, FirstChannels):
-            start, end, axis = (self.weight(torch.tensor([value])) for value in (0, layer.count, 1))
-            return self.add("Slice", [x, start, end, axis])
         if isinstance(layer, nn.Sigmoid):
             return self.add("Sigmoid", [x])
         if isinstance(layer, nn.Hardtanh):
@@ -104,8 +100,7 @@ class _Graph:
     def weight(self, values: Tensor) -> str:
         """Add a constant; give its name."""
         name = f"weight{len(self.weights)}"
-        values = values.float() if values.is_floating_point() else values
-        self.weights.append(self.onnx.numpy_helper.from_array(values.detach().cpu().numpy(), name))
+        self.weights.append(self.onnx.numpy_helper.from_array(values.detach().float().cpu().numpy(), name))
         return name
 
     def finish(self, scale: int) -> Any:

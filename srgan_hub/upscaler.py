@@ -6,14 +6,14 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from .devices import exact_float32, fast_dtype, find_device, give_back_memory, keep_freed_memory, to_host
+from .devices import exact_float32, fast_dtype, find_device, to_host
 from .network.fuse import fuse
 from .network.stream import receptive_radius, stream
 from .network.winograd import use_winograd
@@ -23,13 +23,12 @@ from .pictures.pixels import Pixels
 logger = logging.getLogger(__name__)
 
 # How many LR pixels go through the network at once. A GPU needs more, or it waits for its own launches.
-CPU_BUDGET = 8_192
-GPU_BUDGET = 262_144
-# Bytes of results beside which the network's memory does not matter.
-LARGE = 2**28
+CPU_PIXELS = 8_192
+GPU_PIXELS = 262_144
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 Progress = Callable[[int, int], None]
+Picture = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor
 
 
 class Upscaler:
@@ -41,8 +40,8 @@ class Upscaler:
         precision: "auto", "fp32", "bf16" or "fp16". "auto" takes bf16 for 8-bit pictures where the device has it in
             hardware, and float32 otherwise.
         device: "auto" (cuda, then mps, then cpu) or any torch device.
-        memory: LR pixels that go through the network at once, the measure of the memory it takes.
-        band: LR rows that go through at once, instead of ``memory``.
+        band: LR rows that go through the network at once, the measure of the memory it takes. By default they are as
+            many as make `CPU_PIXELS` or `GPU_PIXELS`.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -55,21 +54,17 @@ class Upscaler:
         scale: int,
         precision: str = "auto",
         device: str | torch.device = "auto",
-        memory: int | None = None,
         band: int | None = None,
     ) -> None:
         if precision not in ("auto", *PRECISIONS):
             raise ValueError(f"precision must be auto, {', '.join(PRECISIONS)}, got {precision!r}")
-        for name, value in (("memory", memory), ("band", band)):
-            if value is not None and (type(value) is not int or value < 1):
-                raise ValueError(f"{name} must be a positive integer, got {value!r}")
+        if band is not None and (type(band) is not int or band < 1):
+            raise ValueError(f"band must be a positive integer, got {band!r}")
         self.scale = scale
         self.precision = precision
         self.device = find_device(device)
         self.band = band
-        self.memory = memory or (CPU_BUDGET if self.device.type == "cpu" else GPU_BUDGET)
-        if self.device.type == "cpu":
-            keep_freed_memory()
+        self._pixels = CPU_PIXELS if self.device.type == "cpu" else GPU_PIXELS
         fused = fuse(generator).to(self.device).to(memory_format=torch.channels_last)
         # The last layer runs in float32, behind the check that half precision has not overflowed.
         self._fused, self._to_range = fused[:-1], fused[-1]
@@ -77,7 +72,15 @@ class Upscaler:
         self._lock = threading.Lock()
         self._radius = receptive_radius(fused)
 
-    def upscale(self, picture: Any, *, progress: Progress | None = None) -> Any:
+    @overload
+    def upscale(self, picture: Tensor, *, progress: Progress | None = None) -> Tensor: ...
+    @overload
+    def upscale(self, picture: np.ndarray, *, progress: Progress | None = None) -> np.ndarray: ...
+    @overload
+    def upscale(
+        self, picture: str | os.PathLike[str] | Image.Image, *, progress: Progress | None = None
+    ) -> Image.Image: ...
+    def upscale(self, picture: Picture, *, progress: Progress | None = None) -> Tensor | np.ndarray | Image.Image:
         """Enlarge a picture.
 
         Args:
@@ -95,8 +98,17 @@ class Upscaler:
         """
         if isinstance(picture, Tensor):
             return self._upscale_tensor(picture, progress)
-        return self.upscale_batch([picture], progress=progress)[0]
+        pictures: list[Any] = [picture]
+        return self.upscale_batch(pictures, progress=progress)[0]
 
+    @overload
+    def upscale_batch(
+        self, pictures: Sequence[np.ndarray], *, progress: Progress | None = None
+    ) -> list[np.ndarray]: ...
+    @overload
+    def upscale_batch(
+        self, pictures: Sequence[str | os.PathLike[str] | Image.Image], *, progress: Progress | None = None
+    ) -> list[Image.Image]: ...
     def upscale_batch(self, pictures: Sequence[Any], *, progress: Progress | None = None) -> list[Any]:
         """Enlarge pictures of one size together, which is faster where they are small; see ``batch_size``.
 
@@ -124,8 +136,6 @@ class Upscaler:
             done += rows.shape[1]
             if progress:
                 progress(done // self.scale, height)
-        if results.nbytes >= LARGE:  # Pillow is about to need as much again
-            give_back_memory()
         return [
             files.to_image(result, like=image) if image else result
             for result, image in zip(results, images, strict=True)
@@ -133,10 +143,14 @@ class Upscaler:
 
     def batch_size(self, height: int, width: int) -> int:
         """Say how many pictures of this size ``upscale_batch`` takes at once within the memory of this upscaler."""
-        budget = self.band * width if self.band else self.memory
-        return max(1, budget // (height * width))
+        pixels = self.band * width if self.band else self._pixels
+        return max(1, pixels // (height * width))
 
-    def stream(self, picture: Any) -> Iterator[Any]:
+    @overload
+    def stream(self, picture: Tensor) -> Iterator[Tensor]: ...
+    @overload
+    def stream(self, picture: str | os.PathLike[str] | Image.Image | np.ndarray) -> Iterator[np.ndarray]: ...
+    def stream(self, picture: Picture) -> Iterator[Tensor] | Iterator[np.ndarray]:
         """Enlarge a picture and yield the result band by band, from top to bottom.
 
         Args:
@@ -190,36 +204,49 @@ class Upscaler:
     def _stream(
         self, lr: Tensor, load: Callable[[Tensor], Tensor], preferred: torch.dtype, inputs: int
     ) -> Iterator[Tensor]:
-        """Yield bands of the output in float32 on the device; ``load`` makes ``inputs`` pictures of ``lr``."""
-        dtype = PRECISIONS.get(self.precision, preferred)
-        network = self._network(dtype)
-        band = self.band or max(1, self.memory // (inputs * lr.shape[3]))
+        """Yield bands of the output in float32 on the device; `load` makes `inputs` pictures of `lr`.
 
-        def prepare(rows: Tensor, dtype: torch.dtype = dtype) -> Tensor:
+        Where memory runs out, the picture goes on from there with half the band; where half precision overflows, in
+        float32. Either way the stream begins anew with the LR rows that the next output row depends on.
+        """
+        dtype = PRECISIONS.get(self.precision, preferred)
+        band = self.band or max(1, self._pixels // (inputs * lr.shape[3]))
+        top = 0
+        while top < lr.shape[2] * self.scale:
+            first = max(0, top // self.scale - self._radius)
+            band = min(band, lr.shape[2] - first)
+            try:
+                for logits in self._logits(lr[:, :, first:], load, dtype, band, top - first * self.scale):
+                    if dtype != torch.float32 and not logits.isfinite().all():
+                        logger.warning("row %d overflowed in %s; going on in float32", top, dtype)
+                        dtype = torch.float32
+                        break
+                    yield self._to_range(logits.float())
+                    top += logits.shape[2]
+            except (RuntimeError, MemoryError) as error:
+                if band == 1 or not _is_out_of_memory(error):
+                    raise
+                band = -(-band // 2)
+                logger.warning("out of memory at row %d: going on with bands of %d rows", top, band)
+
+    def _logits(
+        self, lr: Tensor, load: Callable[[Tensor], Tensor], dtype: torch.dtype, band: int, skip: int
+    ) -> Iterator[Tensor]:
+        """Yield bands of what the last layer is given, but for the first `skip` rows of all."""
+
+        def prepare(rows: Tensor) -> Tensor:
             rows = rows.to(self.device)  # as few bytes as they have
             return load(rows).to(dtype, memory_format=torch.channels_last)
 
-        top = 0
-        bands = stream(network, lr, band=band, load=prepare)
+        bands = stream(self._network(dtype), lr, band=band, load=prepare)
         while True:
             with exact_float32:
                 logits = next(bands, None)
             if logits is None:
                 return
-            bottom = top + logits.shape[2]
-            if dtype != torch.float32 and not logits.isfinite().all():
-                logger.warning("rows %d to %d overflowed in %s; computing them again in float32", top, bottom, dtype)
-                logits = self._replay(lr, lambda rows: prepare(rows, torch.float32), top, bottom, band)
-            yield self._to_range(logits.float())
-            top = bottom
-
-    def _replay(self, lr: Tensor, load: Callable[[Tensor], Tensor], top: int, bottom: int, band: int) -> Tensor:
-        """Compute output rows ``top`` to ``bottom`` in float32, from the LR rows that they depend on."""
-        first = max(0, top // self.scale - self._radius)
-        seen = lr[:, :, first : -(-bottom // self.scale) + self._radius]
-        with exact_float32:
-            rows = torch.cat(list(stream(self._network(torch.float32), seen, band=band, load=load)), dim=2)
-        return rows[:, :, top - first * self.scale : bottom - first * self.scale]
+            if skip < logits.shape[2]:
+                yield logits[:, :, skip:]
+            skip = max(0, skip - logits.shape[2])
 
     def _network(self, dtype: torch.dtype) -> nn.Sequential:
         with self._lock:
@@ -255,3 +282,7 @@ def _check_tensor(picture: Tensor) -> Tensor:
     if not (lowest >= -1e-3 and highest <= 1 + 1e-3):
         raise ValueError(f"expected values in [0, 1], got {lowest:.4g} to {highest:.4g}; divide by 255 or clamp first")
     return picture.detach().reshape(-1, *picture.shape[-3:])
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) or "allocate memory" in str(error)

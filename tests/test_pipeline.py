@@ -15,8 +15,9 @@ from srgan_hub.upscaler import Upscaler
 
 
 @pytest.fixture
-def upscaler(lively) -> Upscaler:
-    return Upscaler(lively(), scale=4, memory=4 * 6 * 5, device="cpu", precision="fp32")  # four pictures of 6x5
+def upscaler(lively, monkeypatch) -> Upscaler:
+    monkeypatch.setattr("srgan_hub.upscaler.CPU_PIXELS", 4 * 6 * 5)  # four pictures of 6x5
+    return Upscaler(lively(), scale=4, device="cpu", precision="fp32")
 
 
 @pytest.fixture
@@ -219,9 +220,8 @@ def test_pictures_of_several_sizes_are_no_batch(upscaler):
         upscaler.upscale_batch([np.zeros((2, 3), np.uint8), np.zeros((3, 2), np.uint8)])
 
 
-def test_batch_size(lively):
+def test_batch_size(lively, upscaler):
     network = lively()
-    assert Upscaler(network, scale=4, memory=1000, device="cpu").batch_size(10, 25) == 4
-    assert Upscaler(network, scale=4, memory=1000, device="cpu").batch_size(100, 25) == 1
+    assert [upscaler.batch_size(*size) for size in ((6, 5), (3, 5), (7, 5), (100, 25))] == [4, 8, 3, 1]
     assert Upscaler(network, scale=4, band=40, device="cpu").batch_size(10, 25) == 4
     assert Upscaler(network, scale=4, band=5, device="cpu").batch_size(10, 25) == 1

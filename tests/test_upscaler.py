@@ -6,9 +6,9 @@ import pytest
 import torch
 from PIL import Image
 
-from srgan_hub import SRGAN, bundled, devices
-from srgan_hub.network import stream as streaming
+from srgan_hub import SRGAN, bundled, devices, upscaler
 from srgan_hub.network.fuse import fuse
+from srgan_hub.network.stream import Stream
 from srgan_hub.network.winograd import WinogradConv2d
 from srgan_hub.pictures.files import PictureError
 from srgan_hub.pictures.pixels import Pixels
@@ -92,13 +92,15 @@ def test_progress_counts_rows_and_stream_gives_the_same(model, cat):
     assert torch.equal(torch.cat(list(upscaler.stream(tensor)), 1), upscaler.upscale(tensor))
 
 
-def test_memory_budget_sets_the_band(lively, monkeypatch):
-    seen = []
-    push = streaming.push
-    monkeypatch.setattr(streaming, "push", lambda n, s, rows, **more: seen.append(rows) or push(n, s, rows, **more))
-    list(Upscaler(lively(), scale=4, memory=100).stream(torch.rand(2, 3, 30, 10)))
-    pushed = [rows.shape for rows in seen if rows is not None and rows.shape[1] == 3 and rows.shape[3] == 10]
-    assert max(n * h * w for n, _, h, w in pushed) == 100 and pushed[0][2] == 5
+def test_the_band_has_as_many_pixels_as_the_device_takes(lively, monkeypatch):
+    pushed = []
+    push = Stream.push
+    monkeypatch.setattr(
+        Stream, "push", lambda self, rows, **more: pushed.append(rows.shape) or push(self, rows, **more)
+    )
+    monkeypatch.setattr(upscaler, "CPU_PIXELS", 100)
+    list(Upscaler(lively(), scale=4, device="cpu").stream(torch.rand(2, 3, 30, 10)))
+    assert pushed == [(2, 3, 5, 10)] * 6
 
 
 def test_model_and_picture_are_left_as_they_were(model, cat):
@@ -112,38 +114,79 @@ def test_model_and_picture_are_left_as_they_were(model, cat):
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
+@pytest.fixture
+def begun(monkeypatch) -> list[tuple[int, int]]:
+    """The LR rows and the height of the bands of each stream that is begun."""
+    streams = []
+    stream = upscaler.stream
+    monkeypatch.setattr(
+        upscaler, "stream", lambda n, lr, **more: streams.append((lr.shape[2], more["band"])) or stream(n, lr, **more)
+    )
+    return streams
+
+
 @pytest.mark.parametrize("layer", [0, 3, 5, 6])
-def test_out_of_memory_takes_smaller_pieces_and_keeps_finished_rows(layer, lively, monkeypatch, caplog):
-    """From its third call on, one convolution (head, trunk, both upsamplings) can do with no more than 9 new rows."""
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
+def test_out_of_memory_goes_on_with_half_the_band(layer, error, lively, monkeypatch, caplog, begun):
+    """From its third call on, one convolution (head, trunk, both upsamplings) can do with no more than 6 new rows."""
     network, lr = lively(), torch.rand(1, 3, 81, 5)
-    upscaler = Upscaler(network, scale=4, precision="fp32", band=20)
-    convs = [module for module in upscaler._network(torch.float32).modules() if isinstance(module, torch.nn.Conv2d)]
+    prepared = Upscaler(network, scale=4, precision="fp32", band=20)
+    convs = [module for module in prepared._network(torch.float32).modules() if isinstance(module, torch.nn.Conv2d)]
     convolve, calls, fails = torch.nn.functional.conv2d, [], []
 
     def crowded(x, weight, *args, **kwargs):
         if weight is convs[layer].weight:
             calls.append(x.shape[2])
-            if len(calls) > 2 and x.shape[2] > 9 + 2 * (convs[layer].kernel_size[0] // 2):
+            if len(calls) > 2 and x.shape[2] > 6 + 2 * (convs[layer].kernel_size[0] // 2):
                 fails.append(x.shape[2])
-                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+                raise error
         return convolve(x, weight, *args, **kwargs)
 
     with torch.inference_mode():
         whole = fuse(network)(lr)
     monkeypatch.setattr(torch.nn.functional, "conv2d", crowded)
     with caplog.at_level(logging.WARNING):
-        sr = upscaler.upscale(lr)
-    torch.testing.assert_close(sr, whole, atol=1e-5, rtol=0)
-    assert 1 <= len(fails) <= 3 and caplog.text.count("out of memory: going on with pieces of") == len(fails)
+        bands = list(prepared.stream(lr))
+    torch.testing.assert_close(torch.cat(bands, 2), whole, atol=1e-5, rtol=0)
+    assert 1 <= len(fails) == caplog.text.count("out of memory at row") == len(begun) - 1
+    assert [band for _, band in begun] == [20, 10, 5, 3][: len(begun)]
 
 
-def test_out_of_memory_with_one_row_is_an_error(lively, monkeypatch):
+def test_finished_rows_are_kept_when_memory_runs_out(lively, monkeypatch, begun):
+    """The stream begins anew with the rows that the next one depends on, not with the picture."""
+    prepared = Upscaler(lively(), scale=4, precision="fp32", band=20)
+    push, pushes = Stream.push, []
+
+    def crowded(self, rows, **more):
+        pushes.append(rows.shape[2])
+        if len(pushes) == 4:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return push(self, rows, **more)
+
+    monkeypatch.setattr(Stream, "push", crowded)
+    lr = torch.rand(1, 3, 100, 5)
+    bands = prepared.stream(lr)
+    done = next(bands).shape[2] + next(bands).shape[2] + next(bands).shape[2]
+    rest = torch.cat(list(bands), 2)
+    assert begun == [(100, 20), (100 - (done // 4 - prepared._radius), 10)] and done + rest.shape[2] == 400
+    torch.testing.assert_close(rest, prepared.upscale(lr)[:, :, done:], atol=1e-5, rtol=0)
+
+
+def test_out_of_memory_with_one_row_is_an_error(lively, monkeypatch, begun):
     def full(*args, **kwargs):
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory")
 
     monkeypatch.setattr(torch.nn.functional, "conv2d", full)
     with pytest.raises(RuntimeError, match="can't allocate"):
-        Upscaler(lively(), scale=4, band=8).upscale(torch.rand(3, 20, 4))
+        Upscaler(lively(), scale=4, band=30).upscale(torch.rand(3, 20, 4))
+    assert [band for _, band in begun] == [20, 10, 5, 3, 2, 1]
+
+
+def test_other_errors_are_not_tried_again(lively, monkeypatch, begun):
+    monkeypatch.setattr(Stream, "push", lambda *args, **more: torch.zeros(2) + torch.zeros(3))
+    with pytest.raises(RuntimeError, match="must match"):
+        Upscaler(lively(), scale=4).upscale(torch.rand(3, 20, 4))
+    assert len(begun) == 1
 
 
 def test_a_band_is_copied_while_the_next_one_is_computed(monkeypatch):
@@ -253,7 +296,7 @@ def test_bad_pictures(lively, picture, message):
     [
         ({"precision": "int8"}, "precision must be"),
         ({"band": 0}, "band must be a positive integer"),
-        ({"memory": -1}, "memory must be a positive integer"),
+        ({"band": 2.0}, "band must be a positive integer"),
         ({"device": "abacus"}, "device 'abacus' cannot be used"),
     ],
 )

@@ -6,7 +6,7 @@ Two rewrites, both exact up to rounding:
 * The last convolution has three output channels at full size, which starves convolution kernels. After
   ``PixelShuffle(r)`` or a nearest ``Upsample(r)`` it becomes a convolution to ``3 r * r`` channels at ``1 / r`` of the
   size, followed by ``PixelShuffle(r)``: each output phase gets its own kernel. An activation in between moves in front
-  of the shuffle, with its slopes repeated. Output channels that fill the processor's vectors are computed and dropped.
+  of the shuffle, with its slopes repeated.
 """
 
 import copy
@@ -18,12 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from .layers import FirstChannels, keeps_size, repeat_factor
+from .layers import keeps_size, repeat_factor
 
 # Convolutions with at most this many output channels are rewritten to run before the upsampling.
 FEW_CHANNELS = 4
-# Convolution kernels compute so many output channels at a time, and are slower where they have to mask some.
-VECTOR = 16
 
 
 def fuse(network: nn.Sequential) -> nn.Sequential:
@@ -78,9 +76,7 @@ def _move_tail(layers: Layers) -> Layers:
     coarse.weight = nn.Parameter(weight.detach())
     if bias is not None:
         coarse.bias = nn.Parameter(bias.detach())
-    moved: Layers = [(act_name, act), (conv_name, coarse)]
-    moved.append((f"{conv_name}_used", FirstChannels(conv.out_channels * factor**2)))
-    moved.append((up_name, nn.PixelShuffle(factor)))
+    moved: Layers = [(act_name, act), (conv_name, coarse), (up_name, nn.PixelShuffle(factor))]
     return layers[:at] + moved + layers[at + 3 :]
 
 
@@ -101,7 +97,7 @@ class PolyphaseTail(nn.Sequential):
         x = F.prelu(x, _slopes(act, up)) if isinstance(act, nn.PReLU) else act(x)
         weight, bias = _polyphase(conv, up)
         x = F.conv2d(x, weight, bias, padding=(weight.shape[2] // 2, weight.shape[3] // 2))
-        x = F.pixel_shuffle(x[:, : conv.out_channels * _factor(up) ** 2], _factor(up))
+        x = F.pixel_shuffle(x, _factor(up))
         for layer in layers[at + 3 :]:
             x = layer(x)
         return x
@@ -133,8 +129,6 @@ def _slopes(act: nn.PReLU, up: nn.Module) -> Tensor:
 def _polyphase(conv: nn.Conv2d, up: nn.Module) -> tuple[Tensor, Tensor | None]:
     """Give weight and bias of the convolution before the upsampling whose pixel-shuffled output is that of ``conv``.
 
-    There are more output channels, all zero, if that makes a multiple of ``VECTOR``.
-
     The output at fine row ``factor * Y + p`` reads fine rows around it. So its kernel is that of ``conv``, placed ``p``
     rows lower in a window of whole coarse rows; columns likewise. Unshuffled, the window's pixels become channels.
     """
@@ -150,6 +144,4 @@ def _polyphase(conv: nn.Conv2d, up: nn.Module) -> tuple[Tensor, Tensor | None]:
     weight = torch.stack(kernels, dim=1).flatten(0, 1)
     if type(up) is not nn.PixelShuffle:  # all pixels that were one
         weight = weight.unflatten(1, (conv.in_channels, factor**2)).sum(2)
-    unused = -len(weight) % VECTOR
-    bias = None if conv.bias is None else F.pad(conv.bias.repeat_interleave(factor**2), (0, unused))
-    return F.pad(weight, (0, 0, 0, 0, 0, 0, 0, unused)), bias
+    return weight, None if conv.bias is None else conv.bias.repeat_interleave(factor**2)

@@ -68,7 +68,7 @@ def seams() -> Image.Image:
     lr = torch.from_numpy(np.asarray(Image.open(FOLDER.parent / "astronaut.png")) / np.float32(255)).permute(2, 0, 1)[
         None
     ]
-    fused = model.upscaler(precision="fp32", memory=lr.shape[2] * lr.shape[3])
+    fused = model.upscaler(precision="fp32", band=lr.shape[2])
     row = []
     for text, sr, whole in [
         ("96-px tiles, no halo", tiled(model, lr, 0), model(lr)),

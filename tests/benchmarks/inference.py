@@ -33,6 +33,7 @@ from srgan_hub import SRGAN, bundled
 from srgan_hub.devices import fast_dtype
 from srgan_hub.names import WEIGHTS
 from srgan_hub.onnx import export
+from srgan_hub.upscaler import CPU_PIXELS
 
 FOLDER = Path(__file__).parent
 RATIOS = FOLDER / "ratios.json"
@@ -130,8 +131,8 @@ def streaming(height: int, width: int, arguments: argparse.Namespace) -> Report:
     """Time the whole picture, bands of several heights, and as many pixels in pictures of 64x64."""
     model = SRGAN.from_pretrained(MODEL)
     picture = make_picture(height, width)
-    budgets = [height * width, *(2**power for power in range(12, 17))]
-    upscalers = {f"bands of {budget} pixels": model.upscaler(memory=budget, device="cpu") for budget in budgets}
+    heights = [height, *(max(1, 2**power // width) for power in range(12, 17))]
+    upscalers = {f"bands of {rows} rows": model.upscaler(band=rows, device="cpu") for rows in heights}
     default = model.upscaler(device="cpu")
     small = [picture[y : y + 64, x : x + 64] for y in range(0, height - 63, 64) for x in range(0, width - 63, 64)]
     size = default.batch_size(64, 64)
@@ -152,7 +153,7 @@ def streaming(height: int, width: int, arguments: argparse.Namespace) -> Report:
         {"what": name, "seconds": round(time, 3), "of the whole picture": round(time / first, 3)}
         for name, time in times.items()
     ]
-    return {"size": [height, width], "rows": rows, "notes": [f"the default budget is {default.memory} pixels"]}
+    return {"size": [height, width], "rows": rows, "notes": [f"the default band has {CPU_PIXELS} pixels"]}
 
 
 def memory(height: int, width: int, arguments: argparse.Namespace) -> Report:

@@ -12,7 +12,7 @@ from srgan_hub import SRGAN, bundled
 from srgan_hub.network.fuse import fuse
 from srgan_hub.network.generator import OUTPUTS, TRUNK_ENDS
 from srgan_hub.network.layers import Residual
-from srgan_hub.network.stream import push, receptive_radius, stream
+from srgan_hub.network.stream import Stream, receptive_radius, stream
 from srgan_hub.network.winograd import use_winograd
 
 
@@ -51,6 +51,42 @@ def test_bundled_weights_give_the_same_picture_to_the_bit(name, band, winograd):
     with torch.inference_mode():
         whole = network(lr)
     assert torch.equal(streamed(network, lr, band), whole)
+
+
+class Step(nn.Module):
+    """A push as a pure function: rows and kept rows in, output rows and kept rows out."""
+
+    def __init__(self, network, keepers):
+        super().__init__()
+        self.network, self.keepers = network, keepers
+
+    def forward(self, rows, *kept):
+        walk = Stream(self.network)
+        walk.kept = dict(zip(self.keepers, kept, strict=True))
+        return walk.push(rows), *(walk.kept[keeper] for keeper in self.keepers)
+
+
+def test_a_step_is_exported_with_what_it_keeps(lively):
+    """The graph is for middle bands: before them not all rows are kept yet, and the last one meets the border."""
+    network = fuse(lively(channels=64, num_blocks=1)).to(memory_format=torch.channels_last)
+    lr = torch.rand(1, 3, 96, 96, generator=torch.Generator().manual_seed(0)).to(memory_format=torch.channels_last)
+    first, second, third, *_ = bands = lr.split(16, dim=2)
+    walk = Stream(network)
+    with torch.inference_mode():
+        whole = network(lr)
+    with torch.no_grad():
+        done = [walk.push(band) for band in (first, second)]
+        keepers, kept = [*walk.kept], [*walk.kept.values()]
+        step = torch.export.export(Step(network, keepers), (third, *kept), strict=False).module()
+        for band in bands[2:-1]:
+            before = [rows.clone() for rows in kept]
+            rows, *after = step(band, *kept)
+            assert all(map(torch.equal, kept, before)) and [x.shape for x in after] == [x.shape for x in kept]
+            kept = after
+            done.append(rows)
+        walk.kept = dict(zip(keepers, kept, strict=True))
+        done.append(walk.push(bands[-1], last=True))
+    assert torch.equal(torch.cat([rows for rows in done if rows is not None], 2), whole)
 
 
 def test_bands_are_even(lively):
@@ -93,20 +129,16 @@ def test_the_band_bounds_the_pixels_at_double_size_too(lively, monkeypatch):
     assert len(pixels) > 20 and max(pixels) <= 1.5 * 8 * 8 + 2 * 16  # what the last convolution's padding adds
 
 
-def kept_bytes(state):
-    if isinstance(state, torch.Tensor):
-        return state.untyped_storage().nbytes()  # what a view keeps alive counts whole
-    return sum(map(kept_bytes, state)) if isinstance(state, (list, tuple)) else 0
-
-
 def test_memory_does_not_grow_with_height(lively):
     network = fuse(lively())
 
     def most_kept(height):
-        state, kept = None, []
+        walk, kept = Stream(network), []
         for top in range(0, height, 4):
-            state, _ = push(network, state, torch.rand(1, 3, 4, 8), last=top + 4 >= height)
-            kept.append(kept_bytes(state))
+            walk.push(torch.rand(1, 3, 4, 8), last=top + 4 >= height)
+            # A view would keep alive the whole of what it shows a part of.
+            assert all(rows.untyped_storage().nbytes() == rows.nbytes for rows in walk.kept.values())
+            kept.append(sum(rows.nbytes for rows in walk.kept.values()))
         return max(kept)
 
     assert most_kept(400) == most_kept(100)
@@ -119,7 +151,7 @@ def test_memory_does_not_grow_with_height(lively):
 def test_unknown_layers_raise_at_once(layer):
     network = nn.Sequential(nn.Conv2d(3, 3, 9, padding=4), Residual(layer))
     with pytest.raises(TypeError, match="cannot stream"):
-        push(network, None, torch.rand(1, 3, 1, 4), last=False)  # long before a row could reach it
+        Stream(network)  # long before a row could reach it
 
 
 @pytest.mark.parametrize(
@@ -154,16 +186,6 @@ def test_caller_is_not_left_in_inference_mode(lively):
     assert torch.is_grad_enabled()
     bands.close()
     assert torch.is_grad_enabled()
-
-
-def test_a_push_that_fails_in_its_first_layer_can_be_repeated(lively):
-    network = fuse(lively())
-    lr = torch.rand(1, 3, 20, 4)
-    state, first = push(network, None, lr[:, :, :14], last=False)
-    with pytest.raises(RuntimeError):
-        push(network, state, torch.rand(1, 3, 6, 99), last=True)
-    _, second = push(network, state, lr[:, :, 14:], last=True)
-    torch.testing.assert_close(torch.cat([*first, *second], 2), network(lr), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])

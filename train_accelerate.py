@@ -51,15 +51,14 @@ from tqdm import tqdm
 from srgan_hub import SRGAN, metrics
 from srgan_hub.card import inherit, make_eval_results
 from srgan_hub.degrade import make_degradation
-from srgan_hub.names import resolve
+from srgan_hub.hub import PublishError, push, resolve
 from srgan_hub.network.discriminator import Discriminator, build_patch_discriminator
 from srgan_hub.network.fuse import PolyphaseTail
 from srgan_hub.pictures import files
 from srgan_hub.pictures.resize import bicubic
-from srgan_hub.publish import PublishError, push
 from srgan_hub.training import checkpoint, losses
 from srgan_hub.training.average import EMA
-from srgan_hub.training.dataset import INDEX, SUFFIXES, Crops, prepare, read_index
+from srgan_hub.training.dataset import INDEX, Crops, prepare, read_index
 from srgan_hub.training.div2k import VALID, download, prepare_div2k
 
 logger = logging.getLogger("train_accelerate")
@@ -248,7 +247,9 @@ def prepare_data(args: argparse.Namespace, accelerator: Accelerator) -> tuple[Pa
     else:
         on_first_process(accelerator, work)
     folder = archives / VALID.name if args.val_data == "div2k" else args.val_data
-    pictures = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in SUFFIXES) if folder else []
+    pictures = (
+        sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in files.SUFFIXES) if folder else []
+    )
     small = [path for path in pictures if min(files.open_header(path).size) < 16 * args.scale]
     for path in small:
         logger.warning("%s is left out of validation: it has less than %d pixels a side", path, 16 * args.scale)

@@ -9,7 +9,9 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from .names import DEFAULT, FAITHFUL, bundled_names
+from .hub import DEFAULT, FAITHFUL, bundled_names
+from .pictures.files import MAX_PIXELS
+from .upscaler import PRECISIONS
 
 PROGRAM = "srgan-hub"
 
@@ -59,14 +61,14 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     upscale.add_argument(
         "--precision",
-        choices=("auto", "fp32", "bf16", "fp16"),
+        choices=("auto", *PRECISIONS),
         default="auto",
         help="auto: bf16 for 8-bit pictures where the hardware has it, otherwise fp32",
     )
     upscale.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
     upscale.add_argument("--band", type=int, metavar="ROWS", help="rows that go through the network at once")
     upscale.add_argument("--threads", type=int, help="processor threads (default: PyTorch's choice)")
-    upscale.add_argument("--max-pixels", type=int, default=64_000_000, help="largest input (default: 64000000)")
+    upscale.add_argument("--max-pixels", type=int, default=MAX_PIXELS, help=f"largest input (default: {MAX_PIXELS})")
     existing = upscale.add_mutually_exclusive_group()
     existing.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
     existing.add_argument("--skip-existing", action="store_true", help="pass over outputs that exist, as after a stop")
@@ -105,7 +107,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     evaluate.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables")
     evaluate.add_argument("--pictures", type=Path, metavar="FOLDER", help="write contact sheets")
     evaluate.add_argument("--card", type=Path, metavar="FOLDER", help="write the scores into this model's card too")
-    evaluate.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"), default="fp32", help="default: fp32")
+    evaluate.add_argument("--precision", choices=("auto", *PRECISIONS), default="fp32", help="default: fp32")
     evaluate.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
     evaluate.add_argument("--threads", type=int, help="processor threads (default: PyTorch's choice)")
     evaluate.set_defaults(run=run_evaluate)
@@ -242,7 +244,7 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
 
 
 def run_push(arguments: argparse.Namespace) -> int:
-    from .publish import push
+    from .hub import push
 
     url = push(
         arguments.folder,
@@ -257,17 +259,17 @@ def run_push(arguments: argparse.Namespace) -> int:
 
 
 def run_export(arguments: argparse.Namespace) -> int:
+    from .hub import info
     from .model import SRGAN
     from .onnx import export
-    from .provenance import info
 
-    licence = info(arguments.model).licence or None
-    print(export(SRGAN.from_pretrained(arguments.model), arguments.target, name=arguments.model, license=licence))
+    license = info(arguments.model).value("license") or None
+    print(export(SRGAN.from_pretrained(arguments.model), arguments.target, name=arguments.model, license=license))
     return 0
 
 
 def run_info(arguments: argparse.Namespace) -> int:
-    from .provenance import info
+    from .hub import info
 
     print(info(arguments.model, revision=arguments.revision))
     return 0

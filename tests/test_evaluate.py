@@ -19,8 +19,8 @@ from srgan_hub.evaluate.data import Pairs, to_levels, to_tensor
 from srgan_hub.evaluate.judges import SHIFTS, _averaged_over_shifts, make_judges
 from srgan_hub.evaluate.report import BICUBIC, HR, Protocol, Report, Row
 from srgan_hub.evaluate.sheet import CELL, CROP, GAP, LABEL, ContactSheet, find_detail
+from srgan_hub.hub import ModelError
 from srgan_hub.metrics import to_y
-from srgan_hub.names import ModelError
 from srgan_hub.pictures.resize import bicubic, downscale
 
 CPU = torch.device("cpu")

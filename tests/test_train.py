@@ -25,7 +25,7 @@ from torchvision.models import VGG19_Weights
 
 import train_accelerate
 from srgan_hub import SRGAN
-from srgan_hub.publish import PublishError
+from srgan_hub.hub import PublishError
 from srgan_hub.training import checkpoint, div2k
 from srgan_hub.training.dataset import prepare
 

@@ -11,8 +11,8 @@ import PIL
 import torch
 
 from ..card import file_sha256
+from ..hub import WEIGHTS, resolve
 from ..model import SRGAN
-from ..names import WEIGHTS, resolve
 from ..pictures.resize import bicubic
 from ..upscaler import Upscaler
 from ..version import code_version

@@ -6,7 +6,7 @@ from pathlib import Path
 from huggingface_hub.constants import REPOCARD_NAME
 
 from ..card import read_card, write_scores
-from ..names import ModelError
+from ..hub import ModelError
 from .report import Report
 
 

@@ -11,7 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .names import DEFAULT, FAITHFUL, bundled_names
+from .hub import DEFAULT, FAITHFUL, bundled_names
+from .pictures.files import MAX_PIXELS
 
 PROGRAM = "srgan-hub"
 MODEL = "bundled name, folder or Hub id"
@@ -66,7 +67,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     _add_hardware(upscale, precision="auto")
     upscale.add_argument("--band", type=int, metavar="ROWS", help="rows that go through the network at once")
-    upscale.add_argument("--max-pixels", type=int, default=64_000_000, help="largest input (default: 64000000)")
+    upscale.add_argument("--max-pixels", type=int, default=MAX_PIXELS, help=f"largest input (default: {MAX_PIXELS})")
     existing = upscale.add_mutually_exclusive_group()
     existing.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
     existing.add_argument("--skip-existing", action="store_true", help="pass over outputs that exist, as after a stop")
@@ -242,7 +243,7 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
 
 
 def run_push(arguments: argparse.Namespace) -> int:
-    from .publish import push
+    from .hub import push
 
     url = push(
         arguments.folder,
@@ -257,17 +258,17 @@ def run_push(arguments: argparse.Namespace) -> int:
 
 
 def run_export(arguments: argparse.Namespace) -> int:
+    from .hub import info
     from .model import SRGAN
     from .onnx import export
-    from .provenance import info
 
-    licence = info(arguments.model).licence or None
-    print(export(SRGAN.from_pretrained(arguments.model), arguments.target, name=arguments.model, license=licence))
+    license = info(arguments.model).value("license") or None
+    print(export(SRGAN.from_pretrained(arguments.model), arguments.target, name=arguments.model, license=license))
     return 0
 
 
 def run_info(arguments: argparse.Namespace) -> int:
-    from .provenance import info
+    from .hub import info
 
     print(info(arguments.model, revision=arguments.revision))
     return 0

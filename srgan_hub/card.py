@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +43,13 @@ def make_card(
         config: what config.json holds.
         name: the model's name, or its Hub id.
         license: the identifier of the weights' licence on the Hub.
-        base_model: Hub id or name of the model that it was fine-tuned from; see ``inherit``.
+        base_model: Hub id or name of the model that it was fine-tuned from; see `inherit`.
         origin: Markdown: where the weights come from, with attribution and licence.
         data: Markdown: what it was trained on, and under which licence.
         command: the exact command that trained it.
         training: Markdown: what else is to be said of the recipe.
         scores: Markdown: a table with its protocol.
-        eval_results: the same scores for the card's model-index; see ``make_eval_results``.
+        eval_results: the same scores for the card's model-index; see `make_eval_results`.
     """
     card_data = ModelCardData(
         model_name=name.split("/")[-1],
@@ -114,7 +115,7 @@ def read_section(card: str, title: str) -> str:
 
 
 def inherit(folder: Path, name: str) -> dict[str, Any]:
-    """Give the arguments of ``make_card`` that a model fine-tuned from another one owes to it.
+    """Return the arguments of `make_card` that a model fine-tuned from another one owes to it.
 
     The origin is the base model's own, so that an attribution survives any number of generations.
 
@@ -141,7 +142,7 @@ def write_scores(card: str, scores: str, eval_results: list[EvalResult]) -> str:
     Args:
         card: the card's text.
         scores: Markdown: a table with its protocol.
-        eval_results: the same scores; see ``make_eval_results``.
+        eval_results: the same scores; see `make_eval_results`.
     """
     parsed = ModelCard(card)
     section = f"## Scores\n\n{scores.strip()}\n\n"
@@ -165,3 +166,42 @@ def state_weights(card: str, weights: Path) -> str:
 def file_sha256(file: Path) -> str:
     """Hash a file."""
     return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Info:
+    """What `srgan_hub.hub.info` finds; what the card says is "" where it is silent; `str()` gives a report."""
+
+    name: str
+    folder: Path
+    architecture: str
+    parameters: int
+    receptive_radius: int  # rows of the input above and below that an output row depends on
+    size: int  # bytes of the weights
+    sha256: str
+    card: str
+
+    def value(self, key: str) -> str:
+        """Return a value of the card's metadata."""
+        return read_value(self.card, key) or ""
+
+    def section(self, title: str) -> str:
+        """Return the Markdown under a heading of the card."""
+        return read_section(self.card, title)
+
+    def __str__(self) -> str:
+        lines = {
+            "model": self.name,
+            "folder": str(self.folder),
+            "architecture": self.architecture,
+            "parameters": f"{self.parameters:,}",
+            "receptive radius": f"{self.receptive_radius} rows of the input",
+            "weights": f"{self.size / 1e6:.2f} MB",
+            "SHA-256": self.sha256,
+            "licence": self.value("license"),
+            "made by": self.value("made_by"),
+            "fine-tuned from": self.value("base_model"),
+        }
+        report = [f"{key + ':':18}{value}" for key, value in lines.items() if value]
+        report += [f"\n{title}\n{text}" for title in ("Origin", "Training", "Scores") if (text := self.section(title))]
+        return "\n".join(report)

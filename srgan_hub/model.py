@@ -1,31 +1,23 @@
-"""The Hub-compatible model: ``SRGAN.from_pretrained("org/srgan-x4").upscale("picture.png")``."""
+"""The Hub-compatible model: `SRGAN.from_pretrained("org/srgan-x4").upscale("picture.png")`."""
 
 import copy
-import inspect
-import json
+import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, overload
 
+import numpy as np
+import torch
 from huggingface_hub import ModelCard, PyTorchModelHubMixin
 from huggingface_hub.constants import REPOCARD_NAME
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from PIL import Image
 from torch import Tensor, nn
 
-from .card import (
-    LIBRARY_NAME,
-    PIPELINE_TAG,
-    TAGS,
-    WEIGHTS_HASH,
-    file_sha256,
-    make_card,
-    read_card,
-    read_value,
-    state_weights,
-)
-from .names import CONFIG, FAITHFUL, WEIGHTS, ModelError, resolve
+from . import hub
+from .card import LIBRARY_NAME, PIPELINE_TAG, TAGS, make_card, read_card, state_weights
 from .network.generator import build_generator
 from .upscaler import Progress, Upscaler
+
+Array = TypeVar("Array", np.ndarray, Tensor)
 
 
 class SRGAN(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY_NAME, pipeline_tag=PIPELINE_TAG, tags=[*TAGS]):
@@ -72,28 +64,69 @@ class SRGAN(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY_NAME, pipeline
     def forward(self, lr: Tensor) -> Tensor:
         """Enlarge a batch: (N, 3, H, W) in [0, 1] -> (N, 3, H * scale, W * scale) in [0, 1], RGB, any size from 1x1.
 
-        This runs the network as it is trained, on the whole pictures at once; ``upscale`` is faster and takes less
+        This runs the network as it is trained, on the whole pictures at once; `upscale` is faster and takes less
         memory.
         """
         return self.generator(lr)
 
-    def upscaler(self, *, detail: float | None = None, **options: Any) -> Upscaler:
+    def upscaler(
+        self,
+        *,
+        detail: float | None = None,
+        precision: str = "auto",
+        device: str | torch.device = "auto",
+        band: int | None = None,
+    ) -> Upscaler:
         """Prepare for many pictures.
 
         Args:
             detail: mix this model with the bundled "srresnet-x4-photo", which it should have been fine-tuned from:
                 0 is faithful, 1 is this model. None is this model too.
-            options: of ``Upscaler``: precision, device, band.
+            precision, device, band: as for `Upscaler`.
 
         Raises:
             ValueError: an option is out of its range, or the architectures differ.
         """
-        model = self if detail is None else SRGAN.interpolate(SRGAN.from_pretrained(FAITHFUL), self, detail)
-        return Upscaler(model.generator, scale=self.scale, **options)
+        model = self if detail is None else SRGAN.interpolate(SRGAN.from_pretrained(hub.FAITHFUL), self, detail)
+        return Upscaler(model.generator, scale=self.scale, precision=precision, device=device, band=band)
 
-    def upscale(self, picture: Any, *, progress: Progress | None = None, **options: Any) -> Any:
-        """Enlarge one picture; see ``Upscaler.upscale`` for the kinds, and ``upscaler`` for the options."""
-        return self.upscaler(**options).upscale(picture, progress=progress)
+    @overload
+    def upscale(
+        self,
+        picture: str | Path | Image.Image,
+        *,
+        progress: Progress | None = None,
+        detail: float | None = None,
+        precision: str = "auto",
+        device: str | torch.device = "auto",
+        band: int | None = None,
+    ) -> Image.Image: ...
+
+    @overload
+    def upscale(
+        self,
+        picture: Array,
+        *,
+        progress: Progress | None = None,
+        detail: float | None = None,
+        precision: str = "auto",
+        device: str | torch.device = "auto",
+        band: int | None = None,
+    ) -> Array: ...
+
+    def upscale(
+        self,
+        picture: Any,
+        *,
+        progress: Progress | None = None,
+        detail: float | None = None,
+        precision: str = "auto",
+        device: str | torch.device = "auto",
+        band: int | None = None,
+    ) -> Any:
+        """Enlarge one picture; see `Upscaler.upscale` for the kinds, and `upscaler` for the options."""
+        upscaler = self.upscaler(detail=detail, precision=precision, device=device, band=band)
+        return upscaler.upscale(picture, progress=progress)
 
     @staticmethod
     def interpolate(a: "SRGAN", b: "SRGAN", amount: float) -> "SRGAN":
@@ -101,10 +134,10 @@ class SRGAN(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY_NAME, pipeline
 
         Args:
             a, b: the models; they stay as they are.
-            amount: from 0, which is ``a``, to 1, which is ``b``.
+            amount: from 0, which is `a`, to 1, which is `b`.
 
         Returns:
-            A model of its own, in evaluation mode, on the device of ``a``.
+            A model of its own, in evaluation mode, on the device of `a`.
 
         Raises:
             ValueError: the architectures differ, or the amount is not from 0 to 1.
@@ -139,13 +172,13 @@ class SRGAN(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY_NAME, pipeline
         Args:
             pretrained_model_name_or_path: an existing folder, a bundled name ("srgan-x4") or a Hub id ("org/name").
             revision: branch, tag or commit on the Hub.
-            token, cache_dir, local_files_only, force_download: as in ``huggingface_hub.hf_hub_download``.
+            token, cache_dir, local_files_only, force_download: as in `huggingface_hub.snapshot_download`.
 
         Raises:
             ModelError: nothing is found, config or weights are not exactly this model's, or the weights are not those
                 that the folder's card states; the message says what is missing or unexpected.
         """
-        folder = resolve(
+        folder = hub.resolve(
             pretrained_model_name_or_path,
             revision=revision,
             token=token,
@@ -153,73 +186,52 @@ class SRGAN(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY_NAME, pipeline
             local_files_only=local_files_only,
             force_download=force_download,
         )
-        config = cls._read_config(folder / CONFIG)
-        try:
+        config, generator = hub.read_model(folder)
+        with torch.device("meta"):  # its own generator is replaced at once
             model = cls(**config)
-        except ValueError as error:
-            raise ModelError(f"{folder / CONFIG}: {error}") from error
-        model._load_weights(folder / WEIGHTS)
-        stated = read_value(read_card(folder), WEIGHTS_HASH)
-        if stated and stated != (got := file_sha256(folder / WEIGHTS)):
-            raise ModelError(
-                f"{folder / WEIGHTS} is not what its card states: expected SHA-256 {stated}, got {got}; fetch it "
-                f"again, or, if you changed it yourself, delete the line {WEIGHTS_HASH} from {REPOCARD_NAME}"
-            )
+        model.generator = generator
         return model.eval()
 
-    def save_pretrained(self, save_directory: str | Path, **options: Any) -> str | None:
+    def save_pretrained(  # type: ignore[override]
+        self, save_directory: str | Path, *, model_card_kwargs: dict[str, Any] | None = None
+    ) -> None:
         """Save config.json, model.safetensors and the card; one that is there stays, but for its line with the hash.
 
-        Options are the mixin's; its ``model_card_kwargs`` are those of ``srgan_hub.card.make_card``.
+        Args:
+            save_directory: the folder; made if it is missing.
+            model_card_kwargs: as for `srgan_hub.card.make_card`.
         """
-        url = super().save_pretrained(save_directory, **options)
-        card, weights = Path(save_directory, REPOCARD_NAME), Path(save_directory, WEIGHTS)
+        super().save_pretrained(save_directory, model_card_kwargs=model_card_kwargs)
+        card, weights = Path(save_directory, REPOCARD_NAME), Path(save_directory, hub.WEIGHTS)
         card.write_text(state_weights(read_card(card.parent), weights), encoding="utf-8", newline="\n")
-        return url
 
-    @classmethod
-    def _read_config(cls, file: Path) -> dict[str, Any]:
-        try:
-            config = json.loads(file.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise ModelError(f"{file} is missing: a model's folder holds {CONFIG} and {WEIGHTS}") from None
-        except (OSError, ValueError) as error:
-            raise ModelError(f"{file} cannot be read as JSON: {error}") from error
-        expected = list(inspect.signature(cls.__init__).parameters)[1:]
-        got = list(config) if isinstance(config, dict) else [f"a {type(config).__name__}"]
-        _compare(file, "option", expected, got)
-        return config
+    def push_to_hub(  # type: ignore[override]
+        self,
+        repo_id: str,
+        *,
+        private: bool = False,
+        revision: str | None = None,
+        tag: str | None = None,
+        token: str | None = None,
+        overwrite_card: bool = False,
+        model_card_kwargs: dict[str, Any] | None = None,
+    ) -> str:
+        """Publish this model as `srgan_hub.hub.push` does a folder: a card that is on the Hub stays.
 
-    def _load_weights(self, file: Path) -> None:
-        try:
-            weights = load_file(file)
-        except FileNotFoundError:
-            raise ModelError(f"{file} is missing: only safetensors are loaded, never pickles") from None
-        except (OSError, SafetensorError) as error:
-            raise ModelError(f"{file} cannot be read as safetensors: {error}") from error
-        expected = self.state_dict()
-        _compare(file, "tensor", list(expected), list(weights))
-        for name, tensor in expected.items():
-            if weights[name].shape != tensor.shape:
-                raise ModelError(
-                    f"{file}: {name} has shape {tuple(weights[name].shape)}, "
-                    f"but {CONFIG} makes it {tuple(tensor.shape)}"
-                )
-        self.load_state_dict(weights)
+        `model_card_kwargs` are those of `srgan_hub.card.make_card`, for a new card.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder, model_card_kwargs={"name": repo_id, **(model_card_kwargs or {})})
+            return hub.push(
+                Path(folder),
+                repo_id,
+                private=private,
+                revision=revision,
+                tag=tag,
+                token=token,
+                overwrite_card=overwrite_card,
+            )
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
-        """Render the card from ``model_card.md``; keyword arguments as in ``srgan_hub.card.make_card``."""
+        """Render the card from `model_card.md`; keyword arguments as in `srgan_hub.card.make_card`."""
         return make_card(self.config, **kwargs)
-
-
-def _compare(file: Path, kind: str, expected: list[str], got: list[str]) -> None:
-    parts = []
-    for verdict, names in (
-        ("is missing", [name for name in expected if name not in got]),
-        ("is unexpected", [name for name in got if name not in expected]),
-    ):
-        if names:
-            more = f" and {len(names) - 4} more" if len(names) > 4 else ""
-            parts.append(f"{kind} {', '.join(names[:4])}{more} {verdict}")
-    if parts:
-        raise ModelError(f"{file} is not of this model: {'; '.join(parts)}")

@@ -105,8 +105,8 @@ def upscale_files(
         source, target, first = batch[0]
         # The pictures of a batch are all done at once: only one that goes alone shows how far it is.
         alone = progress(source) if progress and len(batch) == 1 else None
-        action = partial(upscaler.upscale_batch, [image for *_, image in batch], progress=alone)
-        results = _attempt(source, action)
+        images: list[Image.Image] = [image for _, _, image in batch]
+        results = _attempt(source, lambda: upscaler.upscale_batch(images, progress=alone))
         if not isinstance(results, PictureError):
             for (source, target, _), result in zip(batch, results, strict=True):
                 if progress and not alone:

@@ -318,9 +318,13 @@ class _Handler(BaseHTTPRequestHandler):
     def tree(self, _: bytes, name: str, revision: str) -> None:
         repo = self._repo(name)
         tree = repo.commits[self._commit_of(repo, revision)]
-        self._json(
-            [{"type": "file", "path": path, "size": len(data), "oid": _etag(path, data)} for path, data in tree.items()]
-        )
+        answer = []
+        for path, data in tree.items():
+            entry: dict[str, Any] = {"type": "file", "path": path, "size": len(data), "oid": _etag(path, data)}
+            if _is_large(path):
+                entry["lfs"] = {"oid": _etag(path, data), "size": len(data), "pointerSize": 134}
+            answer.append(entry)
+        self._json(answer)
 
     def resolve(self, _: bytes, name: str, revision: str, path: str) -> None:
         repo = self._repo(name)

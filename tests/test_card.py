@@ -16,8 +16,7 @@ from srgan_hub.card import (
     state_weights,
     write_scores,
 )
-from srgan_hub.names import ModelError, bundled_names
-from srgan_hub.provenance import info
+from srgan_hub.hub import ModelError, bundled_names, info
 
 CONFIG = {"scale": 4, "channels": 4, "num_blocks": 1, "upsampler": "pixelshuffle"}
 
@@ -32,8 +31,12 @@ def test_bundled_models_say_where_they_come_from(name: str) -> None:
     facts = info(name)
     notice = (Path(__file__).parents[1] / "NOTICE").read_text()
     assert facts.sha256 in notice
-    assert facts.licence == "apache-2.0" and "Martin Krasser" in facts.origin and "DIV2K" in facts.origin
-    assert facts.made_by.startswith("srgan-hub ")
+    assert (
+        facts.value("license") == "apache-2.0"
+        and "Martin Krasser" in facts.section("Origin")
+        and "DIV2K" in facts.section("Origin")
+    )
+    assert facts.value("made_by").startswith("srgan-hub ")
     assert (facts.parameters, facts.receptive_radius) == (1_550_659, 40)
     for fact in (name, "1,550,659", "40 rows", facts.sha256, "Martin Krasser"):
         assert fact in str(facts)
@@ -45,7 +48,7 @@ def test_an_attribution_survives_generations(tmp_path: Path) -> None:
     card = {"name": "grandchild", **inherit(tmp_path / "child", "child")}
     assert card["base_model"] == "child"
     tiny().save_pretrained(tmp_path / "grandchild", model_card_kwargs=card)
-    origin = info(tmp_path / "grandchild").origin
+    origin = info(tmp_path / "grandchild").section("Origin")
     parts = [
         "`grandchild` was fine-tuned from `child`.",
         "`child` was fine-tuned from `srresnet-x4`.",

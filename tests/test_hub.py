@@ -7,6 +7,7 @@ a fresh process: each costs an import of torch, so all tests share the three.
 import logging
 import multiprocessing
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -24,9 +25,7 @@ from torch import Tensor
 
 from srgan_hub import SRGAN
 from srgan_hub.card import read_value
-from srgan_hub.names import ModelError
-from srgan_hub.provenance import Info, info
-from srgan_hub.publish import PublishError, push
+from srgan_hub.hub import Info, ModelError, PublishError, info, push
 
 FILES = {".gitattributes", "README.md", "config.json", "model.safetensors"}
 
@@ -78,6 +77,11 @@ def publish(folder: Path, repo_id: str, **options: Any) -> tuple[str, list[str]]
     finally:
         logger.removeHandler(handler)
     return url.rsplit("/", 1)[1], said
+
+
+def publish_loaded(folder: Path, repo_id: str, **options: Any) -> str:
+    """Load a model and push it by its own method; return the commit."""
+    return SRGAN.from_pretrained(folder).push_to_hub(repo_id, token=WRITER, **options).rsplit("/", 1)[1]
 
 
 def train(data: Path, output: Path, repo_id: str) -> int:
@@ -282,7 +286,7 @@ def test_a_download_that_goes_wrong(hub: Hub, loader: Process, tmp_path: Path) -
     hub.requests.clear()
     hub.fail("GET", "model.safetensors", "cut", times=2)
     assert torch.equal(loader(upscale, "org/shaky"), sr)
-    downloads = [request.rpartition("/")[2] for request in hub.requests if request.startswith("GET")]
+    downloads = [request.rpartition("/")[2] for request in hub.requests if re.match("GET .*/resolve/", request)]
     size, resumed = (folder / "model.safetensors").stat().st_size, []
     for _ in range(2):  # each time half of the rest came, in whole pieces
         start = resumed[-1] if resumed else 0
@@ -290,12 +294,13 @@ def test_a_download_that_goes_wrong(hub: Hub, loader: Process, tmp_path: Path) -
     assert downloads == ["model.safetensors", *(f"model.safetensors bytes={start}-" for start in resumed)]
 
     hub.fail("HEAD", "config.json", 503, times=99)
+    with pytest.raises(ModelError, match=r"cannot be reached|cannot be downloaded"):
+        loader(upscale, "org/shaky", force_download=True)
+    hub.fail("GET", "/api/models/", 503, times=99)
     assert torch.equal(loader(upscale, "org/shaky"), sr)  # from the cache
     hub.repos["org/down"] = hub.repos["org/shaky"]
     with pytest.raises(ModelError, match="the Hub cannot be reached nor is it in the download cache"):
         loader(upscale, "org/down")
-    with pytest.raises(ModelError, match="cannot be downloaded"):
-        loader(upscale, "org/shaky", force_download=True)
 
 
 def test_an_upload_that_breaks_off_can_be_repeated(hub: Hub, publisher: Process, tmp_path: Path) -> None:
@@ -391,12 +396,52 @@ def test_a_card_on_the_hub_stays(hub: Hub, publisher: Process, loader: Process, 
     assert b"Ich war hier" not in repo.files()["README.md"]
 
 
+def test_both_ways_out_give_the_same_commit_and_keep_a_card(hub: Hub, publisher: Process, tmp_path: Path) -> None:
+    first, second = (make_model(tmp_path / f"number-{seed}", seed) for seed in (13, 14))
+    (first / "README.md").unlink()
+    publisher(publish_loaded, first, "org/both")
+    repo = hub.repos["org/both"]
+    files = repo.files()
+    assert set(files) == FILES and len(repo.commits) == 2
+    del hub.repos["org/both"]
+    publisher(publish, first, "org/both")
+    assert hub.repos["org/both"].files() == files
+
+    repo = hub.repos["org/both"]
+    by_hand = files["README.md"] + b"\nMy words.\n"
+    repo.commit({"README.md": by_hand})
+    before = repo.branches["main"]
+    publisher(publish_loaded, second, "org/both")
+    files = repo.files()
+    repo.branches["main"] = before
+    publisher(publish, second, "org/both")
+    assert repo.files() == files and b"\nMy words.\n" in files["README.md"]
+    assert files["model.safetensors"] == (second / "model.safetensors").read_bytes()
+    publisher(publish_loaded, second, "org/both", overwrite_card=True, tag="v1")
+    assert b"My words." not in repo.files("v1")["README.md"]
+
+
+def test_a_download_is_the_three_files_of_a_model(hub: Hub, loader: Process, tmp_path: Path) -> None:
+    repo = hub.repos["org/more"] = Repo()
+    repo.commit({**_read(make_model(tmp_path / "model")), "pytorch_model.bin": b"0", "logs/events": b"0"})
+    loader(upscale, "org/more")
+    assert {request.rpartition("/")[2] for request in hub.requests if "/resolve/" in request} == {
+        "README.md",
+        "config.json",
+        "model.safetensors",
+    }
+    hub.requests.clear()
+    loader(upscale, "org/more")
+    assert not [request for request in hub.requests if "/resolve/" in request]  # one question, and all is there
+
+
 def test_info_of_a_model_on_the_hub(hub: Hub, publisher: Process, loader: Process, tmp_path: Path) -> None:
     folder = make_model(tmp_path / "model", seed=12, origin="Made by nobody.", scores="| PSNR |\n| --- |\n| 20 |")
     publisher(publish, folder, "org/known")
     facts: Info = loader(info, "org/known")
     assert facts.name == "org/known"
-    assert (facts.origin, facts.licence, facts.scores) == ("Made by nobody.", "apache-2.0", "| PSNR |\n| --- |\n| 20 |")
+    found = (facts.section("Origin"), facts.value("license"), facts.section("Scores"))
+    assert found == ("Made by nobody.", "apache-2.0", "| PSNR |\n| --- |\n| 20 |")
     assert facts.size == (folder / "model.safetensors").stat().st_size
 
 

@@ -13,9 +13,10 @@ PACKAGE = ROOT / "srgan_hub"
 FLOORS = [
     {"replacing"},
     {"network", "pictures", "devices", "draws", "version", "demo"},
-    {"names", "card", "upscaler", "metrics", "features", "degrade"},
+    {"card", "upscaler", "metrics", "features", "degrade"},
+    {"hub"},
     {"model"},
-    {"pipeline", "convert", "onnx", "publish", "provenance", "evaluate"},
+    {"pipeline", "convert", "onnx", "evaluate"},
     {"training"},
     {"__init__"},
     {"__main__"},

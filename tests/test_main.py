@@ -16,7 +16,7 @@ from safetensors import safe_open
 
 from srgan_hub import SRGAN, __version__
 from srgan_hub.__main__ import main
-from srgan_hub.names import DEFAULT
+from srgan_hub.hub import DEFAULT
 
 ROOT = Path(__file__).parent.parent
 

@@ -1,4 +1,5 @@
 import copy
+import inspect
 import json
 
 import numpy as np
@@ -9,7 +10,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from srgan_hub import SRGAN, bundled
-from srgan_hub.names import ModelError
+from srgan_hub.hub import ModelError
 
 
 @pytest.fixture
@@ -117,6 +118,12 @@ def test_a_list_of_many_missing_tensors_is_cut_short(folder):
     change_config(folder, lambda c: c.update(num_blocks=3))
     with pytest.raises(ModelError, match=r"trunk.block1.conv1.weight.* and 26 more is missing"):
         SRGAN.from_pretrained(folder)
+
+
+def test_options_are_named_and_typed():
+    options = {"detail", "precision", "device", "band"}
+    assert set(inspect.signature(SRGAN.upscaler).parameters) == {"self", *options}
+    assert set(inspect.signature(SRGAN.upscale).parameters) == {"self", "picture", "progress", *options}
 
 
 def test_names_that_lead_nowhere():

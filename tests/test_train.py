@@ -25,7 +25,7 @@ from torchvision.models import VGG19_Weights
 
 import train_accelerate
 from srgan_hub import SRGAN
-from srgan_hub.publish import PublishError
+from srgan_hub.hub import PublishError
 from srgan_hub.training import arguments, batches, checkpoint, div2k, metrics_log, run_card, run_folder
 from srgan_hub.training.dataset import prepare
 from srgan_hub.training.distributed import choose_threads
@@ -372,10 +372,9 @@ def test_pictures_are_prepared_on_first_use(run, pictures, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif("SRGAN_BENCHMARK_DATA" not in os.environ, reason="needs photographs to learn from")
-def test_a_small_network_from_scratch_beats_bicubic(tmp_path):
+def test_a_small_network_from_scratch_beats_bicubic(tmp_path, benchmark_data):
     """600 steps, about four minutes on one thread; scored on whole pictures that it has not seen."""
-    photos = Path(os.environ["SRGAN_BENCHMARK_DATA"]) / "photos"
+    photos = benchmark_data / "photos"
     words = ["--train-data", photos / "train", "--val-data", photos / "valid", "--output-dir", tmp_path / "out"]
     words += ["--channels", 32, "--num-blocks", 1, "--freeze-bn", "--steps", 600, "--hr-crop", 64, "--batch-size", 32]
     words += ["--learning-rate", 4e-3, "--beta2", 0.95, "--clip-grad", 0.02, "--schedule", "cosine", "--threads", 1]

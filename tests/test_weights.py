@@ -9,10 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from srgan_hub import SRGAN, bundled, names
+from srgan_hub import SRGAN, bundled, hub
 from srgan_hub.evaluate import evaluate
+from srgan_hub.hub import DEFAULT, FAITHFUL, ModelError, bundled_names
 from srgan_hub.metrics import psnr
-from srgan_hub.names import DEFAULT, FAITHFUL, ModelError, bundled_names
 
 ROOT = Path(__file__).parent.parent
 
@@ -82,7 +82,7 @@ def test_detail_is_a_smooth_dial(benchmark_data, tmp_path):
 
 def test_a_bundled_model_without_its_card_is_refused(tmp_path, monkeypatch):
     shutil.copytree(bundled(DEFAULT), tmp_path / DEFAULT)
-    monkeypatch.setattr(names, "_BUNDLED", tmp_path)
+    monkeypatch.setattr(hub, "_BUNDLED", tmp_path)
     assert bundled(DEFAULT) == tmp_path / DEFAULT
     (tmp_path / DEFAULT / "README.md").unlink()
     with pytest.raises(ModelError, match=r"lacks README.md, its card"):

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from ..card import file_sha256
+from ..hub import ModelError
 from ..model import SRGAN
-from ..names import ModelError
 from .krasserm import convert_krasserm
 from .pytorch import convert_state
 from .state_dict import read_state

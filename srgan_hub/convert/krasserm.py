@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..hub import ModelError
 from ..model import SRGAN
-from ..names import ModelError
 
 KERAS_EPSILON = 1e-3
 # What a Keras layer of each kind holds.

@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ..hub import ModelError
 from ..model import SRGAN
-from ..names import ModelError
 
 State = dict[str, Tensor]
 

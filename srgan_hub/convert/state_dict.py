@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..names import ModelError
+from ..hub import ModelError
 from .krasserm import TENSORLAYER
 
 # Where training scripts put the weights beside other things; the first one found wins.

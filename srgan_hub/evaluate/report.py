@@ -12,7 +12,7 @@ from huggingface_hub import EvalResult
 from huggingface_hub.constants import REPOCARD_NAME
 
 from ..card import read_card, write_scores
-from ..names import ModelError
+from ..hub import ModelError
 from .judges import TITLES
 
 BICUBIC, HR = "bicubic", "HR"

@@ -12,8 +12,8 @@ import PIL
 import torch
 
 from ..card import file_sha256
+from ..hub import WEIGHTS, resolve
 from ..model import SRGAN
-from ..names import WEIGHTS, resolve
 from ..pictures.resize import bicubic
 from ..version import code_version
 from .data import SEED, Pair, Pairs, to_levels, to_tensor

@@ -2,11 +2,11 @@
 
 import argparse
 import math
-import re
 from typing import Any
 
 import torch
 
+from ..hub import is_hub_id
 from . import losses
 
 # What builds a model beside its sizes, and what config.json holds: the paper's choices.
@@ -88,7 +88,7 @@ def complete(args: argparse.Namespace, config: dict[str, Any] | None) -> dict[st
         raise ValueError(f"--hr-crop {args.hr_crop}: the paper's discriminator needs a multiple of 16; patch takes any")
     if not 0 <= args.seed < 2**63:
         raise ValueError(f"--seed must be from 0 to 2**63 - 1, got {args.seed}")
-    if args.push_to_hub and not re.fullmatch(r"[\w.-]+/[\w.-]+", args.push_to_hub):
+    if args.push_to_hub and not is_hub_id(args.push_to_hub):
         raise ValueError(f"--push-to-hub: expected a Hub id such as org/name, got {args.push_to_hub!r}")
     if args.push_every and not args.push_to_hub:
         raise ValueError("--push-every needs --push-to-hub org/name")

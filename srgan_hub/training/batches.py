@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm import tqdm
 
 from ..pictures import files
-from .dataset import INDEX, SUFFIXES, Crops, prepare
+from .dataset import INDEX, Crops, prepare
 from .distributed import on_first_process
 from .div2k import VALID, download, prepare_div2k
 from .run import Run
@@ -45,7 +45,9 @@ def prepare_data(args: argparse.Namespace, accelerator: Accelerator) -> tuple[Pa
     else:
         on_first_process(accelerator, work)
     folder = archives / VALID.name if args.val_data == "div2k" else args.val_data
-    pictures = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in SUFFIXES) if folder else []
+    pictures = (
+        sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in files.SUFFIXES) if folder else []
+    )
     small = [path for path in pictures if min(files.open_header(path).size) < 16 * args.scale]
     for path in small:
         logger.warning("%s is left out of validation: it has less than %d pixels a side", path, 16 * args.scale)

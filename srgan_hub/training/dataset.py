@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..draws import CROP, draws
+from ..pictures.files import SUFFIXES
 from ..pictures.resize import bicubic
 from ..replacing import replacing, sweep
 
@@ -25,7 +26,6 @@ logger = logging.getLogger(__name__)
 
 INDEX = "index.json"
 FORMAT = 1
-SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 SHARD_BYTES = 512 * 2**20
 HEADER_BYTES = 2**20  # kept free in each shard for the names of its pictures
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from ..card import inherit
-from ..names import resolve
+from ..hub import resolve
 from .run import Run, State
 from .validation import report
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ..publish import PublishError, push
+from ..hub import PublishError, push
 from ..replacing import replacing
 from . import checkpoint, metrics_log
 from .dataset import read_index

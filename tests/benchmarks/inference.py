@@ -31,7 +31,7 @@ from torch import nn
 
 from srgan_hub import SRGAN, bundled
 from srgan_hub.devices import fast_dtype
-from srgan_hub.names import WEIGHTS
+from srgan_hub.hub import WEIGHTS
 from srgan_hub.onnx import export
 from srgan_hub.upscaler import CPU_PIXELS
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from srgan_hub import SRGAN
 from srgan_hub.convert import convert
-from srgan_hub.names import ModelError
+from srgan_hub.hub import ModelError
 from srgan_hub.network.fuse import fuse
 
 CHANNELS = 5

@@ -12,8 +12,8 @@ from srgan_hub import SRGAN
 from srgan_hub.evaluate import evaluate
 from srgan_hub.evaluate.data import to_levels, to_tensor
 from srgan_hub.evaluate.report import BICUBIC, HR
+from srgan_hub.hub import ModelError
 from srgan_hub.metrics import to_y
-from srgan_hub.names import ModelError
 from srgan_hub.pictures.resize import bicubic, downscale
 
 

@@ -5,7 +5,7 @@ from huggingface_hub import ModelCard
 from known_pictures import FAST
 
 from srgan_hub.evaluate import evaluate, write_to_card
-from srgan_hub.names import ModelError
+from srgan_hub.hub import ModelError
 
 
 def test_scores_in_a_card(data, make_model):

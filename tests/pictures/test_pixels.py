@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from srgan_hub import SRGAN, bundled
-from srgan_hub.names import bundled_names
+from srgan_hub.hub import bundled_names
 from srgan_hub.pictures.pixels import Pixels
 
 

@@ -1,0 +1,339 @@
+"""One way in, from what a user calls a model to the folder that holds it; one way out, from a folder to the Hub."""
+
+import inspect
+import json
+import logging
+import re
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub import errors as hub
+from huggingface_hub.constants import REPOCARD_NAME
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from .card import WEIGHTS_HASH, Info, file_sha256, make_card, read_card, read_value, state_weights
+from .network.generator import build_generator
+from .network.stream import receptive_radius
+from .version import code_version
+
+logger = logging.getLogger(__name__)
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+FILES = [CONFIG, WEIGHTS, REPOCARD_NAME]
+# The photo pair, mixed by `SRGAN.upscaler(detail=...)`: the faithful end of the dial, and the model that is taken
+# where none is named.
+FAITHFUL, DEFAULT = "srresnet-x4-photo", "srgan-x4-photo"
+_BUNDLED = Path(__file__).parent / "weights"
+
+
+class ModelError(ValueError):
+    """A model that cannot be found, or whose files are not what they should be. The message says what to do."""
+
+
+class PublishError(ValueError):
+    """A model that was not published. The message says why and what to do."""
+
+
+def is_hub_id(name: str) -> bool:
+    """Tell whether a name reads org/name."""
+    return re.fullmatch(r"[\w.-]+/[\w.-]+", name) is not None
+
+
+def bundled_names() -> list[str]:
+    """List the models that come with the package."""
+    return sorted(folder.name for folder in _BUNDLED.iterdir() if (folder / WEIGHTS).is_file())
+
+
+def bundled(name: str) -> Path:
+    """Return the folder of a model that comes with the package: config.json, model.safetensors and its card.
+
+    Raises:
+        ModelError: there is none of that name, or its card is missing, which states license and origin.
+    """
+    if name not in bundled_names():
+        raise ModelError(f"there is no bundled model {name!r}; there are: {', '.join(bundled_names())}")
+    if not (_BUNDLED / name / REPOCARD_NAME).is_file():
+        raise ModelError(f"{_BUNDLED / name} lacks README.md, its card with licence and origin; install srgan-hub anew")
+    return _BUNDLED / name
+
+
+def resolve(name: str | Path, **download: Any) -> Path:
+    """Find a model's folder by an existing folder, a bundled name or a Hub id such as "org/srgan-x4", in this order.
+
+    Args:
+        name: the folder, bundled name or Hub id.
+        download: passed to `huggingface_hub.snapshot_download` for a Hub id: revision, token, cache_dir,
+            local_files_only, force_download.
+
+    Raises:
+        ModelError: nothing of that name can be found or downloaded.
+    """
+    if Path(name).is_dir():
+        return Path(name)
+    name = str(name)
+    if name in bundled_names():
+        return bundled(name)
+    local = f"it is no folder and not bundled ({', '.join(bundled_names())})"
+    if not is_hub_id(name):
+        raise ModelError(f"no model {name!r}: {local}, and a Hub id reads org/name")
+    revision = download.get("revision")
+    at = f" at revision {revision!r}" if revision else ""
+    try:
+        folder = Path(snapshot_download(name, allow_patterns=FILES, **download))
+    except hub.LocalEntryNotFoundError as error:
+        raise ModelError(
+            f"no model {name!r}{at}: {local}, and the Hub cannot be reached nor is it in the download cache; "
+            "check the name and the connection"
+        ) from error
+    except hub.GatedRepoError as error:
+        raise ModelError(
+            f"model {name!r} is gated: ask for access on its Hub page, then log in by `hf auth login`"
+        ) from error
+    except hub.RepositoryNotFoundError as error:
+        raise ModelError(
+            f"no model {name!r}: {local}, and the Hub has none; check the name, "
+            "or log in by `hf auth login` if it is private"
+        ) from error
+    except hub.RevisionNotFoundError as error:
+        raise ModelError(f"model {name!r} has no revision {revision!r} on the Hub") from error
+    # HTTPError: the connection broke off. ValueError: an odd name, or a forced download without a connection.
+    except (OSError, hub.HTTPError, ValueError) as error:
+        raise ModelError(f"model {name!r} cannot be downloaded: {_first_line(error)}") from error
+    for file in (CONFIG, WEIGHTS):
+        if not (folder / file).is_file():
+            raise ModelError(
+                f"model {name!r} has no {file} on the Hub{at}: expected a model of this package, which consists of "
+                f"{CONFIG} and {WEIGHTS}; pickles such as pytorch_model.bin are never loaded"
+            )
+    # The cache names a large file by the SHA-256 that the Hub announced; the client itself checks the size alone.
+    blob = (folder / WEIGHTS).resolve()
+    if re.fullmatch(r"[0-9a-f]{64}", blob.name) and file_sha256(blob) != blob.name:
+        blob.unlink()
+        raise ModelError(
+            f"{folder / WEIGHTS} was damaged: it is not what the Hub announced (SHA-256 {blob.name}); "
+            "it has been removed from the download cache, so load the model again"
+        )
+    return folder
+
+
+def read_model(folder: Path) -> tuple[dict[str, Any], nn.Sequential]:
+    """Read a model's config.json and safetensors, never a pickle.
+
+    Returns:
+        What config.json holds, and the generator in training mode, on the CPU.
+
+    Raises:
+        ModelError: config or weights are not exactly a model's, or the weights are not those that the card states.
+    """
+    file = folder / CONFIG
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError(f"{file} is missing: a model's folder holds {CONFIG} and {WEIGHTS}") from None
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{file} cannot be read as JSON: {error}") from error
+    got = list(config) if isinstance(config, dict) else [f"a {type(config).__name__}"]
+    _compare(file, "option", list(inspect.signature(build_generator).parameters), got)
+    try:
+        generator = build_generator(**config)
+    except ValueError as error:
+        raise ModelError(f"{file}: {error}") from error
+    file = folder / WEIGHTS
+    try:
+        weights = load_file(file)
+    except FileNotFoundError:
+        raise ModelError(f"{file} is missing: only safetensors are loaded, never pickles") from None
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{file} cannot be read as safetensors: {error}") from error
+    expected = {f"generator.{name}": tensor.shape for name, tensor in generator.state_dict().items()}
+    _compare(file, "tensor", list(expected), list(weights))
+    for name, shape in expected.items():
+        if weights[name].shape != shape:
+            raise ModelError(
+                f"{file}: {name} has shape {tuple(weights[name].shape)}, but {CONFIG} makes it {tuple(shape)}"
+            )
+    stated = read_value(read_card(folder), WEIGHTS_HASH)
+    if stated and stated != (actual := file_sha256(file)):
+        raise ModelError(
+            f"{file} is not what its card states: expected SHA-256 {stated}, got {actual}; fetch it "
+            f"again, or, if you changed it yourself, delete the line {WEIGHTS_HASH} from {REPOCARD_NAME}"
+        )
+    generator.load_state_dict({name.removeprefix("generator."): tensor for name, tensor in weights.items()})
+    return config, generator
+
+
+def _compare(file: Path, kind: str, expected: list[str], got: list[str]) -> None:
+    parts = []
+    for verdict, names in (
+        ("is missing", [name for name in expected if name not in got]),
+        ("is unexpected", [name for name in got if name not in expected]),
+    ):
+        if names:
+            more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+            parts.append(f"{kind} {', '.join(names[:4])}{more} {verdict}")
+    if parts:
+        raise ModelError(f"{file} is not of this model: {'; '.join(parts)}")
+
+
+def info(name: str | Path, **download: Any) -> Info:
+    """Read what is known of a model: its architecture, provenance and scores.
+
+    Args:
+        name: an existing folder, a bundled name or a Hub id.
+        download: as in `resolve`.
+
+    Raises:
+        ModelError: as `resolve` and `read_model`.
+    """
+    folder = resolve(name, **download)
+    config, generator = read_model(folder)
+    return Info(
+        name=str(name),
+        folder=folder,
+        architecture=", ".join(f"{key} {value}" for key, value in config.items()),
+        parameters=sum(parameter.numel() for parameter in generator.parameters()),
+        receptive_radius=receptive_radius(generator),
+        size=(folder / WEIGHTS).stat().st_size,
+        sha256=file_sha256(folder / WEIGHTS),
+        card=read_card(folder),
+    )
+
+
+def push(
+    folder: Path,
+    repo_id: str,
+    *,
+    private: bool = False,
+    revision: str | None = None,
+    tag: str | None = None,
+    token: str | None = None,
+    overwrite_card: bool = False,
+) -> str:
+    """Publish a model's folder: config.json, model.safetensors and its card, in one commit.
+
+    The repository and the branch are created if they are missing. A folder without a card gets one. A card that is on
+    the Hub stays, but for its line with the weights' hash, and a warning says so. A push that broke off can be
+    repeated: what has been uploaded is not sent twice.
+
+    Args:
+        folder: what `SRGAN.save_pretrained` or the training wrote.
+        repo_id: "org/name".
+        private: create the repository as a private one.
+        revision: the branch; the default one if None.
+        tag: a name for this very commit, which is never moved.
+        token: a token with the right to write; the one of `hf auth login` or HF_TOKEN if None.
+        overwrite_card: replace a card that is on the Hub.
+
+    Returns:
+        The URL of the commit.
+
+    Raises:
+        PublishError: the folder is no whole model, or the Hub cannot be reached or refuses.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise PublishError(f"cannot publish {folder}: expected a folder with {CONFIG} and {WEIGHTS}")
+    if not is_hub_id(repo_id):
+        raise PublishError(f"cannot publish as {repo_id!r}: expected a Hub id such as org/name")
+    try:
+        config, _ = read_model(folder)
+    except ModelError as error:
+        raise PublishError(f"{folder} is no whole model: {error}") from error
+    card = read_card(folder) or str(make_card(config, name=repo_id))
+    # Training knew the folder alone; the first snippet is how this very model is loaded.
+    card = re.sub(r'(?<=SRGAN\.from_pretrained\(")[^"]+', repo_id, card, count=1)
+    api = HfApi(token=token)
+    try:
+        with tempfile.TemporaryDirectory() as staging:
+            head = _prepare_repo(api, repo_id, private=private, revision=revision, tag=tag)
+            remote_card = "" if overwrite_card else _read_remote_card(api, repo_id, head, Path(staging))
+            if remote_card:
+                logger.warning(
+                    "the card of %s stays as it is, though its scores may be of older weights; to replace it, push "
+                    "with --overwrite-card (overwrite_card=True)",
+                    repo_id,
+                )
+            for name in (CONFIG, WEIGHTS):
+                shutil.copyfile(folder / name, Path(staging, name))
+            card = state_weights(remote_card or card, folder / WEIGHTS)
+            if card == remote_card:
+                Path(staging, REPOCARD_NAME).unlink()  # it was read there, and goes back only if it changed
+            else:
+                Path(staging, REPOCARD_NAME).write_text(card, encoding="utf-8", newline="\n")
+            commit = api.upload_folder(
+                repo_id=repo_id,
+                folder_path=staging,
+                allow_patterns=FILES,
+                revision=revision,
+                parent_commit=head,
+                commit_message=f"Model by {code_version()}",
+            )
+        if tag:
+            api.create_tag(repo_id, tag=tag, revision=commit.oid)
+        return commit.commit_url
+    except PublishError:
+        raise
+    # RuntimeError: what the client raises from a failed upload.
+    except (OSError, hub.HTTPError, RuntimeError, ValueError) as error:
+        raise PublishError(f"{folder} was not published as {repo_id}: {_reason(error)}") from error
+
+
+def _prepare_repo(api: HfApi, repo_id: str, *, private: bool, revision: str | None, tag: str | None) -> str:
+    """Make sure that repository and branch exist; return the commit that the branch is at."""
+    # None leaves the choice to the organisation's settings.
+    api.create_repo(repo_id, private=private or None, exist_ok=True)
+    try:
+        remote = api.model_info(repo_id, revision=revision)
+    except hub.RevisionNotFoundError:
+        assert revision is not None
+        api.create_branch(repo_id, branch=revision)
+        remote = api.model_info(repo_id, revision=revision)
+    if private and not remote.private:
+        raise PublishError(
+            f"{repo_id} is public already: make it private on its settings page, or push without private"
+        )
+    if tag and any(tag == ref.name for ref in api.list_repo_refs(repo_id).tags):
+        raise PublishError(f"{repo_id} has a tag {tag!r} already, and a tag is never moved: choose another")
+    assert remote.sha is not None
+    return remote.sha
+
+
+def _read_remote_card(api: HfApi, repo_id: str, commit: str, staging: Path) -> str:
+    # Only the Hub's word that there is none counts: a failure to look must not overwrite a card.
+    try:
+        file = api.hf_hub_download(repo_id, REPOCARD_NAME, revision=commit, local_dir=staging)
+    except hub.RemoteEntryNotFoundError:
+        return ""
+    return read_card(Path(file).parent)
+
+
+def _reason(error: BaseException) -> str:
+    """Return in one sentence why the Hub did not take a model."""
+    while isinstance(error, (RuntimeError, hub.LocalEntryNotFoundError)) and error.__cause__:
+        error = error.__cause__
+    first_line = _first_line(error)
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if isinstance(error, hub.OfflineModeIsEnabled):
+        return "HF_HUB_OFFLINE is set; unset it"
+    if isinstance(error, hub.LocalTokenNotFoundError) or status == 401:
+        return "there is no valid token; log in by `hf auth login`, or set HF_TOKEN, with a token that may write"
+    if status == 403:
+        return "the token has no right to write there; use one that has"
+    if status == 404:
+        return "the Hub has no such place, or hides it; check the name, and that the token may write there"
+    if status in (409, 412):
+        return "somebody else changed it at the same time; push again"
+    if (status is None and isinstance(error, hub.HTTPError)) or (status or 0) >= 500:
+        return f"the Hub cannot be reached or is down ({first_line}); push again later"
+    return first_line
+
+
+def _first_line(error: BaseException) -> str:
+    said = getattr(error, "server_message", None) or str(error)
+    return next(iter(said.strip().splitlines()), type(error).__name__)

@@ -100,7 +100,7 @@ def evaluate(
         pictures=len(pairs),
         scale=scale,
         shave=shave,
-        lr=_describe_lr(lr, downsampling, degradation),
+        lr=describe_lr(lr, downsampling, degradation),
         jpeg=f"JPEG {jpeg} (4:2:0)" if jpeg else "",
         data_sha256=pixels.hexdigest(),
     )
@@ -144,10 +144,11 @@ def score_pair(
     return scores
 
 
-def _describe_lr(lr: Path | None, downsampling: str, degradation: str | None) -> str:
+def describe_lr(lr: Path | None, downsampling: str, degradation: str | None, *, seed: int = SEED) -> str:
+    """Say in a protocol how the LR was made."""
     if degradation:
         half_clean = ", which leaves half of the pictures clean" if degradation == "camera" else ""
-        return f"training's degradation {degradation}, seed {SEED}{half_clean}"
+        return f"training's degradation {degradation}, seed {seed}{half_clean}"
     return f"files in {lr.resolve().name}" if lr else f"bicubic of {downsampling.replace('matlab', 'MATLAB')}"
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from ..evaluate.data import to_tensor
 from ..evaluate.judges import OF_HR, make_judges
 from ..evaluate.report import BICUBIC, HR, Protocol, Report, Row
-from ..evaluate.run import score_pair
+from ..evaluate.run import describe_lr, score_pair
 from ..evaluate.sheet import ContactSheet
 from .metrics_log import show
 from .run import Run, State, averaged_model
@@ -73,7 +73,7 @@ def report(run: Run, means: dict[str, dict[str, float]], name: str) -> Report:
         pictures=len(run.validation),
         scale=args.scale,
         shave=args.scale,
-        lr=f"training's degradation {args.degradation}, seed {args.seed}",
+        lr=describe_lr(None, "matlab", args.degradation.replace("bicubic", "") or None, seed=args.seed),
         jpeg="",
         data_sha256="",
     )

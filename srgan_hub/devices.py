@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def find_device(device: str | torch.device) -> torch.device:
-    """Give a device that can be used; "auto" takes cuda, then mps, then cpu.
+    """Return a device that can be used; "auto" takes cuda, then mps, then cpu.
 
     Raises:
         ValueError: it cannot be used here; the message says why.
@@ -27,7 +27,7 @@ def find_device(device: str | torch.device) -> torch.device:
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:
-    """Give bfloat16 where the device computes in it natively; emulation is slower than float32."""
+    """Return bfloat16 where the device computes in it natively; emulation is slower than float32."""
     if device.type == "cuda":
         native = torch.cuda.get_device_capability(device) >= (8, 0)
     else:

@@ -41,7 +41,7 @@ class PublishError(ValueError):
 
 
 def is_hub_id(name: str) -> bool:
-    """Tell whether a name reads org/name."""
+    """Return whether a name reads org/name."""
     return re.fullmatch(r"[\w.-]+/[\w.-]+", name) is not None
 
 

@@ -21,9 +21,9 @@ IR_VERSION = 8
 
 
 def export(model: SRGAN, target: Path, *, name: str | None = None, license: str | None = None) -> Path:
-    """Write a model as ONNX: input ``lr`` (N, 3, H, W) and output ``sr`` (N, 3, H * scale, W * scale), any size.
+    """Write a model as ONNX: input `lr` (N, 3, H, W) and output `sr` (N, 3, H * scale, W * scale), any size.
 
-    Both are float32 RGB in [0, 1]. The file's metadata state this, ``scale``, and what is given here.
+    Both are float32 RGB in [0, 1]. The file's metadata state this, `scale`, and what is given here.
 
     Args:
         model: the model; batch norm is taken in evaluation mode.
@@ -64,7 +64,7 @@ class _Graph:
         self.weights: list[Any] = []
 
     def layer(self, layer: nn.Module, x: str) -> str:
-        """Add a layer, or a whole network, that takes the tensor called ``x``; give the name of what it makes."""
+        """Add a layer, or a whole network, that takes the tensor called `x`; give the name of what it makes."""
         if isinstance(layer, nn.Sequential):
             y = x
             for inner in layer:
@@ -104,7 +104,7 @@ class _Graph:
         return name
 
     def finish(self, scale: int) -> Any:
-        """Give the graph from ``lr`` to ``sr``."""
+        """Return the graph from `lr` to `sr`."""
         lr, sr = (
             self.onnx.helper.make_tensor_value_info(name, self.onnx.TensorProto.FLOAT, ["batch", 3, *size])
             for name, size in (("lr", ("height", "width")), ("sr", (f"height_x{scale}", f"width_x{scale}")))

@@ -17,7 +17,7 @@ _PART = re.compile(r"\..+\.[0-9a-f]{16}\.part", re.DOTALL)
 
 @contextmanager
 def replacing(path: Path, *, folder: bool = False, overwrite: bool = True, durable: bool = False) -> Iterator[Path]:
-    """Make an empty file or folder beside ``path`` for the block to fill; it gets the name when the block ends.
+    """Make an empty file or folder beside `path` for the block to fill; it gets the name when the block ends.
 
     If the block raises, nothing is left of it. A folder that is there is renamed away first: there is a moment in which
     a crash leaves none.
@@ -32,7 +32,7 @@ def replacing(path: Path, *, folder: bool = False, overwrite: bool = True, durab
         Where the block writes.
 
     Raises:
-        FileExistsError: ``overwrite`` is false and the name is taken, if only by a link that leads nowhere.
+        FileExistsError: `overwrite` is false and the name is taken, if only by a link that leads nowhere.
         OSError: the place cannot be written.
     """
     aside, lock = _create_part(path, folder)

@@ -35,7 +35,7 @@ class Upscaler:
     """A generator prepared for many pictures. Threads may share one: all state of a picture belongs to its call.
 
     Args:
-        generator: from ``build_generator``; it is copied.
+        generator: from `build_generator`; it is copied.
         scale: its scale.
         precision: "auto", "fp32", "bf16" or "fp16". "auto" takes bf16 for 8-bit pictures where the device has it in
             hardware, and float32 otherwise.
@@ -89,7 +89,7 @@ class Upscaler:
             progress: called with (rows done, all rows) of the picture that is being enlarged, after each band.
 
         Returns:
-            The same kind, ``scale`` times as high and wide; a PIL image for a path. Gray stays gray, transparency
+            The same kind, `scale` times as high and wide; a PIL image for a path. Gray stays gray, transparency
             is kept, and a PIL image keeps its colour profile, EXIF data and resolution.
 
         Raises:
@@ -110,14 +110,14 @@ class Upscaler:
         self, pictures: Sequence[str | os.PathLike[str] | Image.Image], *, progress: Progress | None = None
     ) -> list[Image.Image]: ...
     def upscale_batch(self, pictures: Sequence[Any], *, progress: Progress | None = None) -> list[Any]:
-        """Enlarge pictures of one size together, which is faster where they are small; see ``batch_size``.
+        """Enlarge pictures of one size together, which is faster where they are small; see `batch_size`.
 
         Args:
-            pictures: as for ``upscale``, but for tensors, which have a batch dimension. All of one shape and type.
+            pictures: as for `upscale`, but for tensors, which have a batch dimension. All of one shape and type.
             progress: called with (rows done, all rows) of each picture, after each band.
 
         Returns:
-            What ``upscale`` gives for each, in their order.
+            What `upscale` gives for each, in their order.
 
         Raises:
             PictureError: a file or image cannot be used; the message says why.
@@ -142,7 +142,7 @@ class Upscaler:
         ]
 
     def batch_size(self, height: int, width: int) -> int:
-        """Say how many pictures of this size ``upscale_batch`` takes at once within the memory of this upscaler."""
+        """Return how many pictures of this size `upscale_batch` takes at once within the memory of this upscaler."""
         pixels = self.band * width if self.band else self._pixels
         return max(1, pixels // (height * width))
 
@@ -154,13 +154,13 @@ class Upscaler:
         """Enlarge a picture and yield the result band by band, from top to bottom.
 
         Args:
-            picture: as for ``upscale``.
+            picture: as for `upscale`.
 
         Yields:
             Arrays (rows, W * scale, C), of the picture's type; for a tensor, tensors (..., 3, rows, W * scale).
 
         Raises:
-            As for ``upscale``.
+            As for `upscale`.
         """
         if isinstance(picture, Tensor):
             lr = _check_tensor(picture)
@@ -261,7 +261,7 @@ class Upscaler:
 
 
 def _read(picture: Any) -> tuple[np.ndarray, Image.Image | None]:
-    """Give a picture's pixels, and the image that the result must resemble unless it came as an array."""
+    """Return a picture's pixels, and the image that the result must resemble unless it came as an array."""
     if isinstance(picture, np.ndarray):
         return picture, None
     if isinstance(picture, (str, os.PathLike)):

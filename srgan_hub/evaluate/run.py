@@ -129,7 +129,7 @@ def score_pair(
     Args:
         pair: LR and HR.
         outputs: what models made of the LR, by label.
-        judges: from ``make_judges``.
+        judges: from `make_judges`.
         scale: how many times larger HR is.
         sheet: gets a row.
 
@@ -145,7 +145,7 @@ def score_pair(
 
 
 def describe_lr(lr: Path | None, downsampling: str, degradation: str | None, *, seed: int = SEED) -> str:
-    """Say in a protocol how the LR was made."""
+    """Describe in a protocol how the LR was made."""
     if degradation:
         half_clean = ", which leaves half of the pictures clean" if degradation == "camera" else ""
         return f"training's degradation {degradation}, seed {seed}{half_clean}"

@@ -2,10 +2,10 @@
 
 Two rewrites, both exact up to rounding:
 
-* ``Conv2d, BatchNorm2d`` become one ``Conv2d``.
+* `Conv2d, BatchNorm2d` become one `Conv2d`.
 * The last convolution has three output channels at full size, which starves convolution kernels. After
-  ``PixelShuffle(r)`` or a nearest ``Upsample(r)`` it becomes a convolution to ``3 r * r`` channels at ``1 / r`` of the
-  size, followed by ``PixelShuffle(r)``: each output phase gets its own kernel. An activation in between moves in front
+  `PixelShuffle(r)` or a nearest `Upsample(r)` it becomes a convolution to `3 r * r` channels at `1 / r` of the
+  size, followed by `PixelShuffle(r)`: each output phase gets its own kernel. An activation in between moves in front
   of the shuffle, with its slopes repeated.
 """
 
@@ -81,7 +81,7 @@ def _move_tail(layers: Layers) -> Layers:
 
 
 class PolyphaseTail(nn.Sequential):
-    """For training: the same layers, of which the last convolution is computed as ``fuse`` computes it.
+    """For training: the same layers, of which the last convolution is computed as `fuse` computes it.
 
     The parameters and their names stay, and their gradients are the same up to rounding.
     """
@@ -120,16 +120,16 @@ def _find_tail(layers: list[nn.Module]) -> int | None:
 
 
 def _slopes(act: nn.PReLU, up: nn.Module) -> Tensor:
-    """Give the slopes that do before the upsampling what those of ``act`` do after it."""
+    """Return the slopes that do before the upsampling what those of `act` do after it."""
     if type(up) is not nn.PixelShuffle or act.num_parameters == 1:
         return act.weight
     return act.weight.repeat_interleave(up.upscale_factor**2)
 
 
 def _polyphase(conv: nn.Conv2d, up: nn.Module) -> tuple[Tensor, Tensor | None]:
-    """Give weight and bias of the convolution before the upsampling whose pixel-shuffled output is that of ``conv``.
+    """Return weight and bias of the convolution before the upsampling whose pixel-shuffled output is that of `conv`.
 
-    The output at fine row ``factor * Y + p`` reads fine rows around it. So its kernel is that of ``conv``, placed ``p``
+    The output at fine row `factor * Y + p` reads fine rows around it. So its kernel is that of `conv`, placed `p`
     rows lower in a window of whole coarse rows; columns likewise. Unshuffled, the window's pixels become channels.
     """
     factor = _factor(up)
@@ -142,6 +142,6 @@ def _polyphase(conv: nn.Conv2d, up: nn.Module) -> tuple[Tensor, Tensor | None]:
             bottom, right = (2 * rows + 1) * factor - top - height, (2 * cols + 1) * factor - left - width
             kernels.append(F.pixel_unshuffle(F.pad(conv.weight, (left, right, top, bottom)), factor))
     weight = torch.stack(kernels, dim=1).flatten(0, 1)
-    if type(up) is not nn.PixelShuffle:  # all pixels that were one
+    if type(up) is not nn.PixelShuffle:  # nearest: the pixels of a block are equal, so their weights add up
         weight = weight.unflatten(1, (conv.in_channels, factor**2)).sum(2)
     return weight, None if conv.bias is None else conv.bias.repeat_interleave(factor**2)

@@ -23,8 +23,8 @@ def build_generator(
 ) -> nn.Sequential:
     """Build the generator, SRResNet's and SRGAN's alike.
 
-    It maps an NCHW RGB tensor in [0, 1] of any size to one ``scale`` times as high and wide, in [0, 1] too. The paper
-    ends in tanh and rescales; ``(tanh(z) + 1) / 2`` is ``sigmoid(2 z)``, so a sigmoid says the same in one layer.
+    It maps an NCHW RGB tensor in [0, 1] of any size to one `scale` times as high and wide, in [0, 1] too. The paper
+    ends in tanh and rescales; `(tanh(z) + 1) / 2` is `sigmoid(2 z)`, so a sigmoid says the same in one layer.
 
     Args:
         scale: 2, 3 or 4.

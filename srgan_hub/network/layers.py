@@ -4,14 +4,14 @@ from torch import Tensor, nn
 
 
 class Residual(nn.Sequential):
-    """A sequence of layers whose input is added to its output: ``x + layers(x)``."""
+    """A sequence of layers whose input is added to its output: `x + layers(x)`."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x + super().forward(x)
 
 
 def keeps_size(layer: nn.Module) -> bool:
-    """Whether the layer is a convolution with zero padding whose output is as large as its input."""
+    """Return whether the layer is a convolution with zero padding whose output is as large as its input."""
     return (
         type(layer) is nn.Conv2d
         and layer.stride == (1, 1)
@@ -23,7 +23,7 @@ def keeps_size(layer: nn.Module) -> bool:
 
 
 def repeat_factor(layer: nn.Module) -> int:
-    """How many times the layer repeats each row and column: 0 unless it is a nearest ``Upsample`` by an integer."""
+    """Return how often the layer repeats each row and column: 0 unless it is a nearest `Upsample` by an integer."""
     if type(layer) is not nn.Upsample or layer.mode != "nearest" or not isinstance(layer.scale_factor, (int, float)):
         return 0
     factor = int(layer.scale_factor)

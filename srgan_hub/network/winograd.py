@@ -120,10 +120,10 @@ def _gather(parts: Sequence[Tensor], rows: int, tiles: int) -> Tensor:
 
 @functools.cache
 def toom_cook() -> tuple[Tensor, Tensor, Tensor]:
-    """Return the matrices of Toom and Cook's algorithm in float64, for ``POINTS`` and infinity.
+    """Return the matrices of Toom and Cook's algorithm in float64, for `POINTS` and infinity.
 
-    They lead to outputs (6, 8), to weights (8, 3) and to inputs (8, 8): the sums of ``kernel[k] * inputs[i + k]`` are
-    ``to_outputs @ ((to_weights @ kernel) * (to_inputs @ inputs))``. The first input is in the first product alone and
+    They lead to outputs (6, 8), to weights (8, 3) and to inputs (8, 8): the sums of `kernel[k] * inputs[i + k]` are
+    `to_outputs @ ((to_weights @ kernel) * (to_inputs @ inputs))`. The first input is in the first product alone and
     the last one in the last product alone, as they are.
     """
     to_outputs, to_weights = np.zeros((TILE, PRODUCTS)), np.zeros((PRODUCTS, TAPS))

@@ -1,4 +1,4 @@
-"""Checkpoints ``step-N.safetensors``: one file of tensors with its state as JSON in the header, whole or not there."""
+"""Checkpoints `step-N.safetensors`: one file of tensors with its state as JSON in the header, whole or not there."""
 
 import errno
 import json
@@ -27,7 +27,7 @@ class CheckpointError(ValueError):
 
 
 def save(folder: Path, step: int, parts: dict[str, Tensors], state: dict[str, Any]) -> Path:
-    """Write ``folder/step-N.safetensors`` aside, flush it to the disk and rename it.
+    """Write `folder/step-N.safetensors` aside, flush it to the disk and rename it.
 
     A crash leaves the older checkpoints and at most a hidden file, which the next save removes.
 
@@ -35,7 +35,7 @@ def save(folder: Path, step: int, parts: dict[str, Tensors], state: dict[str, An
         folder: where checkpoints lie; it is made.
         step: N.
         parts: tensors by name, for each part; on any device, of any memory format.
-        state: JSON-able; ``step`` is added.
+        state: JSON-able; `step` is added.
 
     Raises:
         CheckpointError: the disk is full or cannot be written; older checkpoints are untouched.
@@ -59,7 +59,7 @@ def save(folder: Path, step: int, parts: dict[str, Tensors], state: dict[str, An
 
 
 def load(path: Path) -> tuple[dict[str, Tensors], dict[str, Any]]:
-    """Read what :func:`save` wrote: the parts, on the CPU, and the state. CheckpointError if it is not whole."""
+    """Read what `save` wrote: the parts, on the CPU, and the state. CheckpointError if it is not whole."""
     parts: dict[str, Tensors] = {}
     try:
         with safe_open(path, framework="pt") as file:  # this compares the file's size with what its header promises
@@ -88,7 +88,7 @@ def find(folder: Path) -> list[Path]:
 
 
 def prune(folder: Path, keep: int) -> None:
-    """Remove all but the newest ``keep`` checkpoints."""
+    """Remove all but the newest `keep` checkpoints."""
     for path in find(folder)[:-keep]:
         path.unlink()
 
@@ -103,13 +103,13 @@ def restore(network: nn.Module, tensors: Tensors) -> None:
 
 
 def optimizer_tensors(optimizer: Optimizer) -> Tensors:
-    """Name an optimizer's state: ``0.exp_avg`` is that of its first parameter."""
+    """Name an optimizer's state: `0.exp_avg` is that of its first parameter."""
     state = optimizer.state_dict()["state"]
     return {f"{i}.{key}": value for i, values in state.items() for key, value in values.items()}
 
 
 def restore_optimizer(optimizer: Optimizer, tensors: Tensors) -> None:
-    """Put back what :func:`optimizer_tensors` named, in the parameters' memory format."""
+    """Put back what `optimizer_tensors` named, in the parameters' memory format."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, Tensors] = {}
     for name, tensor in tensors.items():

@@ -36,9 +36,9 @@ Progress = Callable[[str, int, int], None]
 def prepare(
     data: Path, output: Path, *, minimum_size: int = 96, minimum_pictures: int = 1, progress: Progress | None = None
 ) -> Path:
-    """Decode every picture under a folder once, into shards that :class:`Crops` reads. Does nothing if that is done.
+    """Decode every picture under a folder once, into shards that `Crops` reads. Does nothing if that is done.
 
-    The output is ``index.json`` and ``shard-00000.safetensors`` and so on, each at most 512 MiB, with one uint8 HWC RGB
+    The output is `index.json` and `shard-00000.safetensors` and so on, each at most 512 MiB, with one uint8 HWC RGB
     tensor per picture. EXIF orientation is applied, alpha dropped. Everything is written aside and renamed at the end,
     so an interrupted run leaves no output; the next one clears its remains. One process at a time may do this.
 
@@ -47,15 +47,15 @@ def prepare(
         output: Folder to make. If it holds shards of other pictures, or of these before they changed (names, sizes,
             times of change), they are replaced.
         minimum_size: Pictures with a side shorter than this are left out, as are unreadable ones; each is named in a
-            warning and under ``left_out`` in the index.
+            warning and under `left_out` in the index.
         minimum_pictures: How many pictures must remain.
-        progress: Called as ``progress("pictures", done, total)``.
+        progress: Called as `progress("pictures", done, total)`.
 
     Returns:
         The output folder.
 
     Raises:
-        ValueError: If too few pictures remain, ``data`` is no folder, or ``output`` holds anything but shards.
+        ValueError: If too few pictures remain, `data` is no folder, or `output` holds anything but shards.
     """
     data, output = Path(data), Path(output)
     if not data.is_dir():
@@ -83,7 +83,7 @@ def prepare(
 
 
 def read_index(folder: Path) -> dict[str, Any]:
-    """Return the index of a prepared folder. Raises ValueError if the folder was not made by :func:`prepare`."""
+    """Return the index of a prepared folder. Raises ValueError if the folder was not made by `prepare`."""
     try:
         index = json.loads((Path(folder) / INDEX).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -97,18 +97,18 @@ def read_index(folder: Path) -> dict[str, Any]:
 
 
 class Crops(Dataset[Tensor]):
-    """Endless random crops: ``crops[sample_index]`` is a uint8 CHW RGB tensor of ``size`` x ``size`` pixels.
+    """Endless random crops: `crops[sample_index]` is a uint8 CHW RGB tensor of `size` x `size` pixels.
 
     Which picture, where, flips and quarter turns are a pure function of (seed, sample index). Crops are read from
     mapped files without decoding: over 10,000 crops of 96 pixels a second on one core. Files are opened on first use
     in each process, so the dataset may be sent or forked to DataLoader workers.
 
     Args:
-        folder: Made by :func:`prepare`.
+        folder: Made by `prepare`.
         size: Of the crops, in pixels.
         seed: 0 to 2**64 - 1.
         shrunk: Share of the samples, 0 to 1, that are cut from a larger window, of up to twice the size, and shrunk to
-            ``size`` by bicubic: more detail a pixel. Such a sample takes one or two milliseconds, not a tenth of one.
+            `size` by bicubic: more detail a pixel. Such a sample takes one or two milliseconds, not a tenth of one.
 
     Raises:
         ValueError: If a picture is smaller than a crop, or the folder is not a prepared one.

@@ -23,7 +23,7 @@ TIMEOUT = 60  # seconds without a byte
 
 @dataclass(frozen=True)
 class Archive:
-    """A zip of PNGs ``name/0001.png`` and so on: its size in bytes, its SHA-256 and how many pictures it holds."""
+    """A zip of PNGs `name/0001.png` and so on: its size in bytes, its SHA-256 and how many pictures it holds."""
 
     name: str
     size: int
@@ -44,10 +44,10 @@ def prepare_div2k(
     archives: tuple[Archive, ...] = (TRAIN, VALID),
     progress: Progress | None = None,
 ) -> Path:
-    """Download DIV2K beside ``output`` and prepare its training pictures in it; see :func:`download` and ``prepare``.
+    """Download DIV2K beside `output` and prepare its training pictures in it; see `download` and `prepare`.
 
-    The pictures stay in ``OUTPUT-pictures/DIV2K_train_HR`` and ``OUTPUT-pictures/DIV2K_valid_HR`` (for validation).
-    Returns ``output``.
+    The pictures stay in `OUTPUT-pictures/DIV2K_train_HR` and `OUTPUT-pictures/DIV2K_valid_HR` (for validation).
+    Returns `output`.
     """
     output = Path(output)
     pictures = download(output.with_name(f"{output.name}-pictures"), url=url, archives=archives, progress=progress)
@@ -71,10 +71,10 @@ def download(
     leave the folder; then the count of pictures. An archive is deleted once unpacked.
 
     Args:
-        output: Folder that gets ``DIV2K_train_HR/0001.png`` and so on, and ``DIV2K_valid_HR/0801.png`` and so on.
+        output: Folder that gets `DIV2K_train_HR/0001.png` and so on, and `DIV2K_valid_HR/0801.png` and so on.
         url: Folder on a server that has the archives.
         archives: What to fetch.
-        progress: Called as ``progress(file name, bytes done, bytes in all)``.
+        progress: Called as `progress(file name, bytes done, bytes in all)`.
 
     Returns:
         The output folder.
@@ -102,7 +102,7 @@ def download(
 
 
 def _fetch(url: str, part: Path, archive: Archive, progress: Progress | None) -> None:
-    """Bring ``part`` to its full size, from where it stands."""
+    """Bring `part` to its full size, from where it stands."""
     if part.exists() and part.stat().st_size > archive.size:
         part.unlink()
     _check_disk(part, archive)

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 class EMA:
     """A copy of a network whose weights, and batch norm statistics alike, follow slowly.
 
-    After update ``step``, counted from 0, each value is ``d * average + (1 - d) * value``, where
-    ``d = min(decay, (1 + step) / (10 + step))``: the start is forgotten soon.
+    After update `step`, counted from 0, each value is `d * average + (1 - d) * value`, where
+    `d = min(decay, (1 + step) / (10 + step))`: the start is forgotten soon.
 
     Args:
-        network: copied in evaluation mode, so do this before ``Accelerator.prepare``, which binds the forward of what
+        network: copied in evaluation mode, so do this before `Accelerator.prepare`, which binds the forward of what
             it prepares to the original.
         decay: 0 to below 1; 0 follows at once.
     """
@@ -26,7 +26,7 @@ class EMA:
 
     @torch.no_grad()
     def update(self, network: nn.Module, step: int) -> None:
-        """Follow ``network``, which has the same layers, after update ``step``."""
+        """Follow `network`, which has the same layers, after update `step`."""
         decay = min(self.decay, (1 + step) / (10 + step))
         values: dict[str, Tensor] = network.state_dict()
         for name, average in self.network.state_dict().items():

@@ -22,7 +22,7 @@ LEVEL = (1 / 255) ** 2
 
 
 def parse_content_loss(text: str) -> dict[str, float]:
-    """Read ``"vgg54=1 mse=0.1"``: the terms of :data:`CONTENT_TERMS` and their weights, or raise ValueError."""
+    """Read `"vgg54=1 mse=0.1"`: the terms of `CONTENT_TERMS` and their weights, or raise ValueError."""
     weights: dict[str, float] = {}
     for part in text.split():
         name, _, number = part.partition("=")
@@ -42,11 +42,11 @@ def parse_content_loss(text: str) -> dict[str, float]:
 
 
 class ContentLoss(torch.nn.Module):
-    """A weighted sum of the terms of :func:`parse_content_loss`.
+    """A weighted sum of the terms of `parse_content_loss`.
 
     Args:
-        weights: from :func:`parse_content_loss`.
-        vgg_weights: a file for the VGG terms, see :class:`VGGLoss`.
+        weights: from `parse_content_loss`.
+        vgg_weights: a file for the VGG terms, see `VGGLoss`.
 
     Raises:
         ValueError: weights cannot be had, or an extra is not installed.
@@ -69,17 +69,17 @@ class ContentLoss(torch.nn.Module):
         return terms | {name: loss(sr, hr) for name, loss in self.features.items()}
 
     def total(self, terms: dict[str, Tensor]) -> Tensor:
-        """Add up the terms of :meth:`forward` with their weights."""
+        """Add up the terms of `forward` with their weights."""
         return torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
 
 
 def adversarial_loss(fake_logits: Tensor) -> Tensor:
-    """The paper's ``-log D(G(lr))`` (Ledig et al. 2016, equation 6), as a mean, whatever the batch."""
+    """The paper's `-log D(G(lr))` (Ledig et al. 2016, equation 6), as a mean, whatever the batch."""
     return F.binary_cross_entropy_with_logits(fake_logits.float(), torch.ones_like(fake_logits, dtype=torch.float))
 
 
 def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """``-log D(hr) - log(1 - D(G(lr)))``, each as a mean; 2 log 2 = 1.39 for one that knows nothing."""
+    """`-log D(hr) - log(1 - D(G(lr)))`, each as a mean; 2 log 2 = 1.39 for one that knows nothing."""
     real = F.binary_cross_entropy_with_logits(real_logits.float(), torch.ones_like(real_logits, dtype=torch.float))
     fake = F.binary_cross_entropy_with_logits(fake_logits.float(), torch.zeros_like(fake_logits, dtype=torch.float))
     return real + fake
@@ -116,7 +116,7 @@ def artifact_loss(sr: Tensor, hr: Tensor, ema_sr: Tensor) -> Tensor:
 
 
 def lattice_loss(sr: Tensor, hr: Tensor, scale: int) -> Tensor:
-    """How much more of the output's detail than of the truth's repeats with a period of ``scale`` pixels.
+    """Return how much more of the output's detail than of the truth's repeats with a period of `scale` pixels.
 
     A generator can draw such a lattice cheaply, by its pixel shuffles, and a consistency loss cannot see it. The detail
     is the picture minus its 5x5 mean. Unshuffled by the scale and averaged over windows, only what repeats remains; its

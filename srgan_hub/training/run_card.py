@@ -15,7 +15,7 @@ EXPORTED = ("final", "last", "best")  # the models in a run's folder
 
 
 def card_fields(run: Run, state: State, name: str) -> dict[str, Any]:
-    """Return the arguments of ``srgan_hub.card.make_card`` for the model OUTPUT_DIR/name."""
+    """Return the arguments of `srgan_hub.card.make_card` for the model OUTPUT_DIR/name."""
     args = run.args
     pictures = "DIV2K's training pictures, a data set for academic research" if args.train_data == "div2k" else (
         f"{len(run.crops.pictures)} pictures of {Path(args.train_data).name}"

@@ -121,7 +121,7 @@ def _arguments(run: Run) -> dict[str, Any]:
 
 
 def _fingerprints(run: Run) -> dict[str, str]:
-    """Say what the training pictures and the frozen networks hold, wherever they lie."""
+    """Hash what the training pictures and the frozen networks hold, wherever they lie."""
     pictures = json.dumps(read_index(run.crops.folder)["pictures"], sort_keys=True)
     frozen = sum(float(p.double().sum()) for p in run.content.parameters())
     return {"train-data": hashlib.sha256(pictures.encode()).hexdigest(), "vgg-weights": f"{frozen:.6g}"}

@@ -1,4 +1,4 @@
-"""Validation: whole pictures through the streamed upscaler with the averaged weights, scored as ``evaluate`` scores."""
+"""Validation: whole pictures through the streamed upscaler with the averaged weights, scored as `evaluate` scores."""
 
 from pathlib import Path
 
@@ -65,7 +65,7 @@ def flatten(means: dict[str, dict[str, float]]) -> dict[str, float]:
 
 
 def report(run: Run, means: dict[str, dict[str, float]], name: str) -> Report:
-    """Return the means as ``evaluate`` reports them, for a card of the model called ``name``."""
+    """Return the means as `evaluate` reports them, for a card of the model called `name`."""
     args, rows = run.args, {BICUBIC: BICUBIC, name: SR, HR: HR}
     assert run.validation is not None
     protocol = Protocol(

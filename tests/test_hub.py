@@ -172,7 +172,7 @@ def test_what_was_trained_is_published_and_loaded(
         Image.fromarray(levels).save(tmp_path / "data" / f"{seed}.png")
     hub.fail("POST", "/api/repos/create", 503, times=999)
     assert publisher(train, tmp_path / "data", tmp_path / "down", "org/trained") == 1
-    assert "org/trained" not in hub.repos and (tmp_path / "down" / "step-4").is_dir()
+    assert "org/trained" not in hub.repos and (tmp_path / "down" / "step-4.safetensors").is_file()
     hub.faults.clear()
     assert publisher(train, tmp_path / "data", tmp_path / "up", "org/trained") == 0
     final = tmp_path / "up" / "final"

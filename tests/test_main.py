@@ -278,7 +278,7 @@ def test_version_and_module(folder):
 
 # Runs the command line, and sends itself a signal in the midst of computing or of writing.
 SUICIDE = """
-import os, sys
+import os, sys, time
 from PIL import Image
 from safetensors import safe_open
 import srgan_hub.upscaler
@@ -286,6 +286,8 @@ from srgan_hub.__main__ import main
 
 def when_computing(self, sr, top):
     os.kill(os.getpid(), int(sys.argv[2]))
+    while True:  # another thread may get the signal first
+        time.sleep(0.01)
 
 def when_writing(self, file, **options):
     file.write_bytes(b"half a picture")

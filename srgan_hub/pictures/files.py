@@ -161,7 +161,7 @@ def check_output(path: Path, *, width: int, height: int, alpha: bool) -> None:
         raise PictureError(f"{path}: {name} cannot hold transparency; use .png, .webp or .tif")
 
 
-def write(image: Image.Image, path: Path, *, overwrite: bool = True) -> None:
+def write(image, path, *, overwrite=True, quality=None) -> None:
     """Write an image by its suffix, aside first and then renamed: the file is whole or not there.
 
     Args:

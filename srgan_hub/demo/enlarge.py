@@ -1,0 +1,249 @@
+"""A visitor's picture: read within limits, enlarged band by band, shown as it grows, and written."""
+
+import base64
+import io
+import logging
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ..pictures import carried, files
+from ..pictures.sizes import plan_size
+from .kinds import KINDS, find_upscaler, load_model
+from .settings import FORMATS, SIZES, Settings
+from .speed import Speed
+from .zero_gpu import ZERO_GPU, on_gpu
+
+# The longest side of the picture that is shown while it grows.
+PREVIEW_SIDE = 1024
+# Browsers struggle with larger pictures in the comparison; the download is always whole.
+PAIR_SIDE = 2048
+# How often it is shown at most, and the share of the time that this may take.
+PREVIEWS, PREVIEW_SHARE = 10, 0.04
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture that was read: its pixels, what they are called, and what the reader had to say."""
+
+    image: Image.Image
+    name: str
+    notes: str
+
+    def size(self, settings: Settings) -> tuple[int, int]:
+        """Return width and height of the result. ValueError if it cannot be so large."""
+        scale = load_model(KINDS[settings.kind].crisp).scale
+        return plan_size(settings.wish, self.image.width, self.image.height, scale=scale)
+
+    @property
+    def cost(self) -> int:
+        """LR pixels that go through the network; transparency goes through it beside the colours."""
+        return self.image.width * self.image.height * (2 if "A" in self.image.mode else 1)
+
+
+def read(path: Path, *, max_pixels: int) -> Picture:
+    """Read a picture. PictureError if it cannot be read or has more pixels."""
+    notes: list[str] = []
+    thread = threading.get_ident()
+
+    def note(record: logging.LogRecord) -> bool:
+        if record.thread == thread:
+            notes.append(record.getMessage().replace(str(path), path.name))
+        return True
+
+    files.logger.addFilter(note)
+    try:
+        image = files.read(path, max_pixels=max_pixels)
+    finally:
+        files.logger.removeFilter(note)
+    return Picture(image, path.name, " ".join(f"{text}." for text in notes))
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is: the share in [0, 1], the seconds left if they are known, a preview if there is a new one."""
+
+    picture: Picture
+    width: int
+    height: int
+    share: float
+    left: float | None
+    preview: str | None
+
+
+@dataclass(frozen=True)
+class Done:
+    """A result: the image, its file, and where previews were asked for two files that compare it with bicubic."""
+
+    picture: Picture
+    image: Image.Image
+    file: Path
+    pair: tuple[Path, ...]
+    seconds: float
+
+
+def enlarge(
+    path: Path, settings: Settings, folder: Path, *, max_pixels: int, speed: Speed, previews: bool = False
+) -> Iterator[Progress | Done]:
+    """Enlarge a picture file.
+
+    Args:
+        path: the picture.
+        settings: what is asked for.
+        folder: where the result goes.
+        max_pixels: the largest picture that is accepted.
+        speed: gets the time that it took.
+        previews: make pictures of the result as it grows.
+
+    Yields:
+        Progress after each band, then the result.
+
+    Raises:
+        ValueError: the picture cannot be read, or not made so large; the message says why.
+    """
+    if not ZERO_GPU:
+        find_upscaler(settings.kind, settings.detail)  # loading it is no measure of this machine
+    start = time.perf_counter()
+    picture = read(path, max_pixels=max_pixels)
+    width, height = picture.size(settings)
+    preview = Preview(picture.image, (width, height))
+    yield Progress(picture, width, height, 0, speed.predict(picture.cost), preview.draw() if previews else None)
+    bands: list[np.ndarray] = []
+    done = 0
+    began = time.perf_counter()
+    for rows in _stream(files.to_array(picture.image), settings, (width, height)):
+        bands.append(rows)
+        done += len(rows)
+        share = done / height
+        left = (time.perf_counter() - began) * (1 - share) / share
+        image = preview.draw(bands) if previews and preview.is_due(done) else None
+        yield Progress(picture, width, height, share, left, image)
+    result = files.to_image(np.concatenate(bands), like=picture.image)
+    file = _write(result, picture, settings, folder)
+    pair = _write_pair(picture.image, result, folder, file.stem) if previews else ()
+    seconds = time.perf_counter() - start
+    speed.observe(picture.cost, seconds)
+    yield Done(picture, result, file, pair, seconds)
+
+
+def _gpu_seconds(array: np.ndarray, *_: object) -> int:
+    """Return for how long ZeroGPU shall lend a GPU at most."""
+    return 15 + array.shape[0] * array.shape[1] // 100_000
+
+
+@on_gpu(duration=_gpu_seconds)
+def _stream(array: np.ndarray, settings: Settings, size: tuple[int, int]) -> Iterator[np.ndarray]:
+    yield from find_upscaler(settings.kind, settings.detail).stream(array, size=size)
+
+
+def _write(result: Image.Image, picture: Picture, settings: Settings, folder: Path) -> Path:
+    """Write the result under its name, with the metadata that was asked for."""
+    if settings.metadata != "all":
+        carried.strip(result, gps=settings.metadata == "no place")
+    size = f"x{settings.size[0]}" if settings.size in SIZES else f"{result.width}x{result.height}"
+    path = folder / f"{Path(picture.name).stem}_{size}{FORMATS[settings.format]}"
+    files.write(result, path, quality=None if settings.format == "PNG" else settings.quality)
+    return path
+
+
+class Preview:
+    """A reduced copy of a result that grows: bicubic at first, and finished rows from the top.
+
+    Args:
+        image: the LR picture.
+        size: the result's width and height.
+    """
+
+    def __init__(self, image: Image.Image, size: tuple[int, int]) -> None:
+        self._height = size[1]
+        shrink = min(1.0, PREVIEW_SIDE / max(size))
+        small = max(1, round(size[0] * shrink)), max(1, round(size[1] * shrink))
+        self._canvas = flat(image).resize(small, Image.Resampling.BICUBIC)
+        self._bands = self._rows = 0  # those that are drawn
+        self._cost, self._shown = 0.0, time.perf_counter()
+
+    def is_due(self, rows: int) -> bool:
+        """Return whether a tenth is new since it was drawn last, and enough time passed for what drawing costs."""
+        since = time.perf_counter() - self._shown
+        return (rows - self._rows) * PREVIEWS >= self._height and since * PREVIEW_SHARE >= self._cost
+
+    def draw(self, bands: Sequence[np.ndarray] = ()) -> str:
+        """Draw the bands that are done by now, and return the picture as a data address."""
+        start = time.perf_counter()
+        for band in bands[self._bands :]:
+            top, bottom = (row * self._canvas.height // self._height for row in (self._rows, self._rows + len(band)))
+            if bottom > top:
+                strip = flat(Image.fromarray(band)).resize((self._canvas.width, bottom - top), Image.Resampling.BOX)
+                self._canvas.paste(strip, (0, top))
+            self._rows += len(band)
+        self._bands = len(bands)
+        address = to_address(self._canvas, "JPEG")
+        self._shown = time.perf_counter()
+        self._cost = self._shown - start
+        return address
+
+
+def _write_pair(image: Image.Image, result: Image.Image, folder: Path, stem: str) -> tuple[Path, Path]:
+    """Write bicubic and result for the comparison, at one size that browsers bear, and return the two files."""
+    shrink = min(1.0, PAIR_SIDE / max(result.size))
+    size = (max(1, round(result.width * shrink)), max(1, round(result.height * shrink)))
+    paths = (folder / f"{stem} bicubic.png", folder / f"{stem} result.png")
+    for path, large in zip(paths, (image.resize(result.size, Image.Resampling.BICUBIC), result), strict=True):
+        small = large.resize(size, Image.Resampling.LANCZOS) if shrink < 1 else large
+        small.save(path, compress_level=1, icc_profile=result.info.get("icc_profile"))
+    return paths
+
+
+def flat(image: Image.Image) -> Image.Image:
+    """Return an image as RGB, on white where it is transparent."""
+    if "A" not in image.mode:
+        return image.convert("RGB")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA")).convert("RGB")
+
+
+def to_address(image: Image.Image, kind: str) -> str:
+    """Return an image as a data address of Pillow's kind of file."""
+    buffer = io.BytesIO()
+    image.save(buffer, kind)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def close_up(picture: Picture, kind: str, x: float, y: float, *, side: int = 48) -> dict[str, str]:
+    """Enlarge the region around a place three times: bicubic, faithful, crisp.
+
+    Args:
+        picture: the LR picture.
+        kind: whose weights are compared.
+        x, y: the middle of the region, as shares of the picture's width and height.
+        side: of the region, in LR pixels, as far as the picture is that large.
+
+    Returns:
+        Data addresses of lossless pictures at the network's scale, by name.
+    """
+    image = picture.image
+    width, height = min(side, image.width), min(side, image.height)
+    left = round(min(max(x * image.width - width / 2, 0), image.width - width))
+    top = round(min(max(y * image.height - height / 2, 0), image.height - height))
+    faithful, crisp = (find_upscaler(kind, detail) for detail in (0.0, 1.0))
+    # What the region's pixels depend on, so that they are those of the whole result.
+    reach, scale = crisp.radius, crisp.scale
+    box = (
+        max(0, left - reach),
+        max(0, top - reach),
+        min(image.width, left + width + reach),
+        min(image.height, top + height + reach),
+    )
+    around = image.crop(box)
+    x0, y0 = scale * (left - box[0]), scale * (top - box[1])
+    region = (x0, y0, x0 + scale * width, y0 + scale * height)
+    large = {
+        "Bicubic": around.resize((around.width * scale, around.height * scale), Image.Resampling.BICUBIC),
+        "Faithful": faithful.upscale(around),
+        "Crisp": crisp.upscale(around),
+    }
+    return {name: to_address(flat(each.crop(region)), "PNG") for name, each in large.items()}

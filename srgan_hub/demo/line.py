@@ -1,0 +1,84 @@
+"""Who waits for whom: the visitors' runs in the order in which they came."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+
+class StoppedError(Exception):
+    """The visitor stopped the run; the message says how."""
+
+
+@dataclass(eq=False)
+class Job:
+    """A visitor's run, and why it shall stop, if it shall."""
+
+    session: str
+    visitor: str
+    stopped: str = ""
+
+    def check(self) -> None:
+        """Raise `StoppedError` if this run shall stop."""
+        if self.stopped:
+            raise StoppedError(self.stopped)
+
+
+class Line:
+    """The runs of all visitors; the first `concurrency` of them are at work. Threads may share it.
+
+    Args:
+        concurrency: how many are at work at once.
+        length: how many may be in the line, those at work included.
+        each: how many places of them one visitor may hold.
+    """
+
+    def __init__(self, *, concurrency: int = 1, length: int = 20, each: int = 3) -> None:
+        self.concurrency, self.length, self.each = concurrency, length, each
+        self._jobs: list[Job] = []
+        self._moved = threading.Condition()
+
+    @contextmanager
+    def place(self, session: str, visitor: str = "") -> Iterator[Job]:
+        """Queue up a run. ValueError if the line is full or this visitor has places enough."""
+        job = Job(session, visitor or session)
+        with self._moved:
+            if len(self._jobs) >= self.length:
+                raise ValueError(f"Busy: {len(self._jobs)} pictures are waiting. Try again in a minute.")
+            if sum(other.visitor == job.visitor for other in self._jobs) >= self.each:
+                raise ValueError(f"You have {self.each} pictures in the line already. Wait until one is done.")
+            self._jobs.append(job)
+        try:
+            yield job
+        finally:
+            with self._moved:
+                self._jobs.remove(job)
+                self._moved.notify_all()
+
+    def wait(self, job: Job) -> Iterator[int]:
+        """Wait for a run's turn, and yield three times a second how many must end before. Raises `StoppedError`."""
+        while True:
+            with self._moved:
+                self._moved.wait_for(lambda: job in self._jobs[: self.concurrency] or job.stopped, timeout=0.3)
+                job.check()
+                ahead = self._jobs.index(job) - self.concurrency + 1
+            if ahead <= 0:
+                return
+            yield ahead
+
+    def again(self, job: Job) -> None:
+        """Go to the end of the line, for a run of several pictures: between two of them others have their turn."""
+        with self._moved:
+            self._jobs.remove(job)
+            self._jobs.append(job)
+            self._moved.notify_all()
+
+    def stop(self, session: str, why: str) -> bool:
+        """Stop a visitor's runs, wait until they have ended, and return whether there were any."""
+        with self._moved:
+            jobs = [job for job in self._jobs if job.session == session]
+            for job in jobs:
+                job.stopped = why
+            self._moved.notify_all()
+            self._moved.wait_for(lambda: not set(jobs) & set(self._jobs), timeout=30)
+        return bool(jobs)

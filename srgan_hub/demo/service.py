@@ -1,0 +1,196 @@
+"""What the demo does for its visitors, one after the other: enlarge, enlarge many, compare."""
+
+import logging
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+from .. import hub
+from .compare import Compared, compare
+from .enlarge import Done, Picture, Progress, enlarge, flat, read, to_address
+from .line import Job, Line, StoppedError
+from .settings import Settings
+from .speed import Speed
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+# How many models are compared, and how many files are taken at once.
+COMPARED, MANY = 3, 100
+THUMBNAIL = 96
+
+
+@dataclass(frozen=True)
+class Visitor:
+    """Who asks: a session, which can be stopped, and an address, which has only so many places in the line."""
+
+    session: str
+    address: str
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """So many runs end before this one begins."""
+
+    count: int
+
+
+@dataclass(frozen=True)
+class Cancelled:
+    """The visitor stopped the run; the text says how."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file of many: its state is waiting, running, done, failed or cancelled; the text says what became of it.
+
+    A result that is done has its size, the seconds it took, and a small picture as a data address.
+    """
+
+    name: str
+    state: str
+    text: str = ""
+    width: int = 0
+    height: int = 0
+    seconds: float = 0
+    thumbnail: str = ""
+
+
+class Service:
+    """The demo without its page. Threads share it.
+
+    Args:
+        models: what may be compared beside the bundled ones: folders or Hub ids.
+        max_pixels: the largest picture that is accepted.
+        concurrency: how many pictures are enlarged at once.
+        queue: how many runs the line holds.
+        each: how many of them may be one visitor's.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[str] = (),
+        *,
+        max_pixels: int = 4_000_000,
+        concurrency: int = 1,
+        queue: int = 20,
+        each: int = 3,
+    ) -> None:
+        self.models = [*hub.bundled_names(), *models]
+        self.max_pixels = max_pixels
+        self.line = Line(concurrency=concurrency, length=queue, each=each)
+        self.speed = Speed()
+
+    def read(self, path: Path) -> Picture:
+        """Read a picture within the limit. ValueError if it cannot be read."""
+        return read(path, max_pixels=self.max_pixels)
+
+    def upscale(
+        self, path: Path, settings: Settings, folder: Path, visitor: Visitor, *, previews: bool = False
+    ) -> Iterator[Ahead | Progress | Done | Cancelled]:
+        """Wait and enlarge a picture into a folder; see `enlarge`."""
+        return self._in_turn(visitor, self._enlarge(path, settings, folder, previews))
+
+    def batch(self, paths: Sequence[Path], settings: Settings, folder: Path, visitor: Visitor) -> Iterator[list[Entry]]:
+        """Enlarge pictures into results.zip in a folder; one that fails does not stop the others.
+
+        Yields:
+            The state of all, whenever one changes. The file is whole after the last.
+        """
+        if not paths:
+            raise ValueError("Choose pictures first.")
+        if len(paths) > MANY:
+            raise ValueError(f"Expected at most {MANY} pictures at once, got {len(paths)}; choose fewer.")
+        entries = [Entry(path.name, "waiting") for path in paths]
+        with (
+            self.line.place(visitor.session, visitor.address) as job,
+            zipfile.ZipFile(folder / "results.zip", "w", zipfile.ZIP_STORED) as archive,
+        ):
+            for number, path in enumerate(paths):
+                yield entries
+                try:
+                    for count in self.line.wait(job):
+                        entries[number] = replace(entries[number], text=f"{count} ahead of you")
+                        yield entries
+                    for step in until_stopped(job, self._enlarge(path, settings, folder, False)):
+                        if isinstance(step, Done):
+                            archive.write(step.file, _free_name(step.file, archive))
+                            step.file.unlink()
+                            width, height = step.image.size
+                            step.image.thumbnail((THUMBNAIL, THUMBNAIL))
+                            entries[number] = Entry(
+                                path.name,
+                                "done",
+                                f"{width} x {height} pixels in {step.seconds:.1f} s",
+                                width,
+                                height,
+                                round(step.seconds, 2),
+                                to_address(flat(step.image), "JPEG"),
+                            )
+                        elif entries[number].state != "running":
+                            entries[number] = replace(entries[number], state="running", text="")
+                            yield entries
+                except StoppedError:
+                    entries[number:] = [replace(each, state="cancelled", text="") for each in entries[number:]]
+                    break
+                except Exception as error:
+                    entries[number] = Entry(path.name, "failed", sentence(error, path))
+                self.line.again(job)
+        yield entries
+
+    def compare(
+        self, path: Path, models: Sequence[str], truth: Path | None, visitor: Visitor
+    ) -> Iterator[Ahead | float | Compared | Cancelled]:
+        """Wait and enlarge a picture by two or three models; see `compare`."""
+        unknown = [name for name in models if name not in self.models]
+        if unknown:
+            raise ValueError(f"The model {unknown[0]!r} is not offered here; there are: {', '.join(self.models)}.")
+        if not 2 <= len(set(models)) <= COMPARED:
+            raise ValueError(f"Choose two or {COMPARED} models, got {len(set(models))}.")
+        steps = compare(self.read(path), list(dict.fromkeys(models)), self.read(truth) if truth else None)
+        return self._in_turn(visitor, steps)
+
+    def stop(self, visitor: Visitor, why: str) -> bool:
+        """Stop a visitor's runs, and return whether there were any."""
+        return self.line.stop(visitor.session, why)
+
+    def _in_turn(self, visitor: Visitor, steps: Iterator[T]) -> Iterator[Ahead | T | Cancelled]:
+        """Wait in the line and then do the steps. The last one is taken before another visitor's turn comes."""
+        with self.line.place(visitor.session, visitor.address) as job:
+            try:
+                yield from map(Ahead, self.line.wait(job))
+                yield from until_stopped(job, steps)
+            except StoppedError as stopped:
+                yield Cancelled(f"{stopped}")
+
+    def _enlarge(self, path: Path, settings: Settings, folder: Path, previews: bool) -> Iterator[Progress | Done]:
+        return enlarge(path, settings, folder, max_pixels=self.max_pixels, speed=self.speed, previews=previews)
+
+
+def until_stopped(job: Job, steps: Iterator[T]) -> Iterator[T]:
+    """Pass steps on as long as the job is not stopped."""
+    with closing(steps):  # type: ignore[type-var]
+        for step in steps:
+            job.check()
+            yield step
+
+
+def sentence(error: Exception, path: Path | None) -> str:
+    """Describe an error by the picture's name instead of its path, which is the server's."""
+    name = path.name if path else "The picture"
+    if isinstance(error, ValueError):
+        return f"{error}".replace(str(path), name)
+    logger.error("%s failed", path, exc_info=error)
+    return f"{name} cannot be enlarged: the server failed ({type(error).__name__})."
+
+
+def _free_name(file: Path, archive: zipfile.ZipFile) -> str:
+    """Return the file's name, numbered where the archive has one of that name."""
+    taken = set(archive.namelist())
+    names = (f"{file.stem}{f' ({number})' if number else ''}{file.suffix}" for number in range(len(taken) + 1))
+    return next(name for name in names if name not in taken)

@@ -12,18 +12,18 @@ PACKAGE = ROOT / "srgan_hub"
 # From the ground up. Within a wing (a folder) files import one another; wings of one floor do not.
 FLOORS = [
     {"replacing"},
-    {"network", "pictures", "devices", "draws", "version", "demo"},
+    {"network", "pictures", "devices", "draws", "version"},
     {"card", "upscaler", "metrics", "features", "degrade"},
     {"hub"},
     {"model"},
     {"pipeline", "convert", "onnx", "evaluate"},
-    {"training"},
+    {"training", "demo"},
     {"__init__"},
     {"__main__"},
 ]
 # What a program that upscales must not pay for: only scripts, the command line and training import these.
 TOP_ONLY = {"gradio", "accelerate", "argparse"}
-TOP = {"training", "__main__"}
+TOP = {"training", "demo", "__main__"}
 
 
 def modules() -> dict[str, Path]:

@@ -111,6 +111,9 @@ def enlarge(
     start = time.perf_counter()
     picture = read(path, max_pixels=max_pixels)
     width, height = picture.size(settings)
+    size = f"x{settings.size[0]}" if settings.size in SIZES else f"{width}x{height}"
+    target = folder / f"{path.stem}_{size}{FORMATS[settings.format]}"
+    files.check_output(target, width=width, height=height, alpha="A" in picture.image.mode)
     preview = Preview(picture.image, (width, height))
     yield Progress(picture, width, height, 0, speed.predict(picture.cost), preview.draw() if previews else None)
     bands: list[np.ndarray] = []
@@ -124,11 +127,13 @@ def enlarge(
         image = preview.draw(bands) if previews and preview.is_due(done) else None
         yield Progress(picture, width, height, share, left, image)
     result = files.to_image(np.concatenate(bands), like=picture.image)
-    file = _write(result, picture, settings, folder)
-    pair = _write_pair(picture.image, result, folder, file.stem) if previews else ()
+    if settings.metadata != "all":
+        carried.strip(result, gps=settings.metadata == "no place")
+    files.write(result, target, quality=None if settings.format == "PNG" else settings.quality)
+    pair = _write_pair(picture.image, result, target) if previews else ()
     seconds = time.perf_counter() - start
     speed.observe(picture.cost, seconds)
-    yield Done(picture, result, file, pair, seconds)
+    yield Done(picture, result, target, pair, seconds)
 
 
 def _gpu_seconds(array: np.ndarray, *_: object) -> int:
@@ -139,16 +144,6 @@ def _gpu_seconds(array: np.ndarray, *_: object) -> int:
 @on_gpu(duration=_gpu_seconds)
 def _stream(array: np.ndarray, settings: Settings, size: tuple[int, int]) -> Iterator[np.ndarray]:
     yield from find_upscaler(settings.kind, settings.detail).stream(array, size=size)
-
-
-def _write(result: Image.Image, picture: Picture, settings: Settings, folder: Path) -> Path:
-    """Write the result under its name, with the metadata that was asked for."""
-    if settings.metadata != "all":
-        carried.strip(result, gps=settings.metadata == "no place")
-    size = f"x{settings.size[0]}" if settings.size in SIZES else f"{result.width}x{result.height}"
-    path = folder / f"{Path(picture.name).stem}_{size}{FORMATS[settings.format]}"
-    files.write(result, path, quality=None if settings.format == "PNG" else settings.quality)
-    return path
 
 
 class Preview:
@@ -188,11 +183,11 @@ class Preview:
         return address
 
 
-def _write_pair(image: Image.Image, result: Image.Image, folder: Path, stem: str) -> tuple[Path, Path]:
-    """Write bicubic and result for the comparison, at one size that browsers bear, and return the two files."""
+def _write_pair(image: Image.Image, result: Image.Image, target: Path) -> tuple[Path, Path]:
+    """Write bicubic and result for the comparison beside the target, at one size that browsers bear."""
     shrink = min(1.0, PAIR_SIDE / max(result.size))
     size = (max(1, round(result.width * shrink)), max(1, round(result.height * shrink)))
-    paths = (folder / f"{stem} bicubic.png", folder / f"{stem} result.png")
+    paths = (target.with_name(f"{target.stem} bicubic.png"), target.with_name(f"{target.stem} shown.png"))
     for path, large in zip(paths, (image.resize(result.size, Image.Resampling.BICUBIC), result), strict=True):
         small = large.resize(size, Image.Resampling.LANCZOS) if shrink < 1 else large
         small.save(path, compress_level=1, icc_profile=result.info.get("icc_profile"))

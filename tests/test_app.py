@@ -1,13 +1,12 @@
-"""The demo as programs meet it: through gradio_client and plain HTTP. See test_page.py for the browser."""
+"""The demo as programs meet it: through gradio_client, MCP and plain HTTP. See test_page.py for the browser."""
 
 import json
 import os
-import runpy
+import re
 import sys
-import threading
+import zipfile
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,6 @@ import pytest
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
-import gradio as gr
 import httpx
 from gradio.utils import get_upload_folder
 from gradio_client import Client, handle_file
@@ -24,15 +22,17 @@ from PIL import Image
 
 import app
 from srgan_hub import SRGAN
-
-EXAMPLES = Path(app.EXAMPLES)
+from srgan_hub.demo import enlarge
+from srgan_hub.demo.one_picture import EXAMPLES
+from srgan_hub.evaluate.run import evaluate
+from srgan_hub.upscaler import Upscaler
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory) -> Iterator[str]:
+def url() -> Iterator[str]:
     """The demo, with limits that small pictures can reach."""
-    demo = app.create_demo(max_pixels=70_000, slider_side=512)
-    _, address, _ = demo.launch(prevent_thread_lock=True, quiet=True, **app.LAUNCH)
+    demo = app.create_demo(max_pixels=70_000)
+    _, address, _ = demo.launch(prevent_thread_lock=True, quiet=True, **app.launch_options())
     yield address
     demo.close()
 
@@ -56,6 +56,10 @@ def pictures(tmp_path_factory) -> Path:
     cat.save(folder / "clear.png")
     cat.crop((0, 0, 1, 1)).convert("RGB").save(folder / "one.png")
     Image.fromarray(np.full((30, 40), 40_000, np.uint16)).save(folder / "deep.png")
+    exif = Image.Exif()
+    exif[0x010F] = "Maker"
+    exif.get_ifd(0x8825)[1] = "N"
+    cat.convert("RGB").save(folder / "placed.jpg", exif=exif, quality=95)
     (folder / "text.png").write_text("no picture")
     (folder / "empty.png").write_bytes(b"")
     (folder / "huge.png").write_bytes(png_header(20_000, 20_000))
@@ -63,68 +67,184 @@ def pictures(tmp_path_factory) -> Path:
     return folder
 
 
+def pixels(path: str | Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image).astype(int)
+
+
 @pytest.mark.parametrize("name", ["small.png", "gray.png", "clear.png", "one.png"])
-@pytest.mark.parametrize("model", ["srgan-x4-photo", "srresnet-x4"])
-def test_endpoint_gives_what_the_package_gives(client, pictures, name, model):
-    slider, download, job = client.predict(handle_file(pictures / name), model, api_name="/upscale")
-    expected = SRGAN.from_pretrained(model).upscale(pictures / name)
-    with Image.open(download) as result:
+@pytest.mark.parametrize(
+    ("kind", "detail", "model", "mixed"),
+    [
+        ("photo", 1, "srgan-x4-photo", None),
+        ("photo", 0, "srresnet-x4-photo", None),
+        ("photo", 0.3, "srgan-x4-photo", 0.3),
+        ("clean", 0.4, "srresnet-x4", None),
+        ("clean", 0.5, "srgan-x4", None),
+    ],
+)
+def test_upscale_gives_what_the_package_gives(client, pictures, name, kind, detail, model, mixed):
+    file, width, height, seconds = client.predict(
+        handle_file(pictures / name), detail=detail, kind=kind, api_name="/upscale"
+    )
+    expected = SRGAN.from_pretrained(model).upscale(pictures / name, detail=mixed)
+    with Image.open(file) as result:
         assert result.format == "PNG" and result.mode == expected.mode
-        assert np.abs(np.asarray(result).astype(int) - np.asarray(expected)).max() <= 1
-    assert Path(download).name == f"{Path(name).stem}_x4.png"
-    with Image.open(pictures / name) as image, Image.open(slider[0]) as bicubic, Image.open(slider[1]) as shown:
-        assert bicubic.size == shown.size == expected.size and shown.format == "PNG"
-        assert np.array_equal(np.asarray(bicubic), np.asarray(image.resize(expected.size, Image.Resampling.BICUBIC)))
-    assert job["state"] == "done" and job["share"] is None
-    label = "Photo SRGAN" if model == "srgan-x4-photo" else "Paper's SRResNet"
-    assert f"{name} with {label}: " in job["text"]
-    assert f"→ {expected.width} x {expected.height} pixels in" in job["text"]
-
-
-def test_slider_is_capped_and_says_so_while_the_download_is_whole(client):
-    slider, download, job = client.predict(handle_file(EXAMPLES / "cat.png"), "srgan-x4", api_name="/upscale")
-    for path in slider:
-        with Image.open(path) as image:
-            assert image.size == (512, 340)
-    with Image.open(download) as result:
-        assert result.size == (904, 600)
-    assert "shows it at 512 x 340, the download is full size" in job["text"]
+    assert np.abs(pixels(file) - np.asarray(expected)).max() <= 1
+    assert Path(file).name == f"{Path(name).stem}_x4.png"
+    assert (width, height) == expected.size and 0 < seconds < 60
 
 
 @pytest.mark.parametrize(
-    ("name", "message"),
+    ("size", "expected", "name"), [("2x", (80, 60), "x2"), ("3x", (120, 90), "x3"), ("100", (100, 75), "100x75")]
+)
+def test_a_size_is_the_whole_result_reduced_by_the_packages_bicubic(client, pictures, size, expected, name):
+    file, width, height, _ = client.predict(handle_file(pictures / "small.png"), size=size, api_name="/upscale")
+    assert (width, height) == expected and Path(file).name == f"small_{name}.png"
+    wish = size if size.endswith("x") else int(size)
+    whole = SRGAN.from_pretrained("srgan-x4-photo").upscale(pictures / "small.png", size=wish)
+    assert np.abs(pixels(file) - np.asarray(whole)).max() <= 1
+
+
+@pytest.mark.parametrize(("kind", "suffix"), [("JPEG", ".jpg"), ("WebP", ".webp")])
+def test_formats_and_their_quality(client, pictures, kind, suffix):
+    sizes = []
+    for quality in (20, 95):
+        file, *_ = client.predict(
+            handle_file(pictures / "small.png"), format=kind, quality=quality, api_name="/upscale"
+        )
+        with Image.open(file) as result:
+            assert result.format.lower() == kind.lower() and Path(file).suffix == suffix
+        sizes.append(Path(file).stat().st_size)
+    assert sizes[0] * 2 < sizes[1]
+    lossless, *_ = client.predict(handle_file(pictures / "small.png"), api_name="/upscale")
+    assert np.abs(pixels(file) - pixels(lossless)).mean() < 3
+
+
+@pytest.mark.parametrize(
+    ("metadata", "maker", "place"), [("all", "Maker", "N"), ("none", None, None), (None, "Maker", None)]
+)
+def test_metadata_is_kept_as_asked_and_the_place_is_not_by_default(client, pictures, metadata, maker, place):
+    asked = {"metadata": metadata} if metadata else {}
+    file, *_ = client.predict(handle_file(pictures / "placed.jpg"), format="JPEG", **asked, api_name="/upscale")
+    with Image.open(file) as result:
+        exif = result.getexif()
+        assert (exif.get(0x010F), exif.get_ifd(0x8825).get(1)) == (maker, place)
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "message"),
     [
-        ("text.png", "text.png is not a picture"),
-        ("empty.png", "empty.png is empty"),
-        ("cut.jpg", "cut.jpg is broken or cut short"),
-        ("huge.png", "huge.png has 20000 x 20000 pixels; the limit is 0.07 million"),
-        (None, "Choose a picture first"),
+        ("text.png", {}, "text.png is not a picture"),
+        ("empty.png", {}, "empty.png is empty"),
+        ("cut.jpg", {}, "cut.jpg is broken or cut short"),
+        ("huge.png", {}, "huge.png has 20000 x 20000 pixels; the limit is 0.07 million"),
+        (None, {}, "Upload a picture first"),
+        ("small.png", {"size": "5x"}, "Expected a size of 2x, 3x, 4x or a longest side in pixels, got '5x'"),
+        ("small.png", {"size": "161"}, "161"),
+        ("small.png", {"size": "0"}, "Expected a size"),
+        ("small.png", {"detail": 1.5}, "Expected a detail from 0 to 1, got 1.5"),
+        ("small.png", {"quality": 0}, "Expected a quality from 1 to 100, got 0"),
+        ("small.png", {"kind": "other"}, "Expected a kind out of photo, clean"),
+        ("clear.png", {"format": "JPEG"}, "JPEG cannot hold transparency"),
     ],
 )
-def test_bad_uploads_get_a_sentence(client, pictures, name, message):
+def test_what_cannot_be_done_gets_a_sentence(client, pictures, name, asked, message):
     with pytest.raises(AppError, match=message) as error:
-        client.predict(handle_file(pictures / name) if name else None, "srgan-x4", api_name="/upscale")
+        client.predict(handle_file(pictures / name) if name else None, **asked, api_name="/upscale")
     assert "/" not in str(error.value)  # no path of the server
 
 
-def test_a_model_that_is_not_offered_is_refused(client, pictures):
-    with pytest.raises(AppError, match="not in the list of choices"):
-        client.predict(handle_file(pictures / "small.png"), "../../etc", api_name="/upscale")
+def test_parameters_and_results_are_named_typed_and_described(client, url):
+    endpoints = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
+    assert sorted(endpoints) == ["/batch", "/compare", "/upscale"]
+    upscale = endpoints["/upscale"]
+    assert {each["parameter_name"]: each["python_type"]["type"] for each in upscale["parameters"]} == {
+        "picture": "filepath",
+        "size": "str",
+        "detail": "float",
+        "kind": "Literal['photo', 'clean']",
+        "format": "Literal['PNG', 'JPEG', 'WebP']",
+        "quality": "float",
+        "metadata": "Literal['no place', 'all', 'none']",
+    }
+    assert [each["label"] for each in upscale["returns"]] == ["file", "width", "height", "seconds"]
+    assert [each["label"] for each in endpoints["/batch"]["returns"]] == ["file", "pictures"]
+    assert [each["label"] for each in endpoints["/compare"]["returns"]] == ["files", "scores", "protocol"]
 
 
-def test_progress_comes_band_by_band(client):
-    job = client.submit(handle_file(EXAMPLES / "cat.png"), "srresnet-x4", api_name="/upscale")
-    job.result(timeout=120)
-    shares = [value["share"] for _, _, value in job.outputs() if value["state"] == "running"]
-    assert len(shares) >= 4 and shares == sorted(shares) and shares[0] == 0 and shares[-1] == 1
+def test_batch_names_the_bad_and_zips_the_good(client, pictures):
+    names = ["small.png", "text.png", "gray.png", "small.png"]
+    archive, told = client.predict([handle_file(pictures / name) for name in names], api_name="/batch")
+    assert [(each["name"], each["state"]) for each in told] == [
+        ("small.png", "done"),
+        ("text.png", "failed"),
+        ("gray.png", "done"),
+        ("small.png", "done"),
+    ]
+    assert told[1]["text"].startswith("text.png is not a picture")
+    assert (told[0]["width"], told[0]["height"]) == (160, 120)
+    with zipfile.ZipFile(archive) as content:
+        assert content.testzip() is None
+        assert content.namelist() == ["small_x4.png", "gray_x4.png", "small_x4 (1).png"]
+        for name in content.namelist():
+            with content.open(name) as file, Image.open(file) as result:
+                source = pictures / f"{name.split('_')[0]}.png"
+                expected = SRGAN.from_pretrained("srgan-x4-photo").upscale(source)
+                assert np.abs(np.asarray(result).astype(int) - np.asarray(expected)).max() <= 1
 
 
-def test_the_demo_is_made_of_what_it_is_given():
-    demo = app.create_demo({"One": "srgan-x4"}, max_pixels=3_000_000)
-    radio = next(block for block in demo.blocks.values() if isinstance(block, gr.Radio))
-    assert radio.choices == [("One", "srgan-x4")]
-    texts = [block.value for block in demo.blocks.values() if isinstance(block, gr.Markdown)]
-    assert any("up to 3 megapixels and 50 MB" in text for text in texts)
+@pytest.mark.parametrize(
+    ("count", "message"), [(0, "Choose pictures first"), (101, "Expected at most 100 pictures at once, got 101")]
+)
+def test_a_batch_of_none_and_of_too_many(client, pictures, count, message):
+    with pytest.raises(AppError, match=message):
+        client.predict([handle_file(pictures / "one.png")] * count, api_name="/batch")
+
+
+def test_compare_scores_as_evaluate_does(client, pictures, tmp_path):
+    (tmp_path / "hr").mkdir()
+    (tmp_path / "lr").mkdir()
+    with Image.open(EXAMPLES / "cat.png") as cat:
+        hr = cat.convert("RGB").crop((0, 0, 160, 120))
+        hr.save(tmp_path / "hr/cat.png")
+        hr.resize((40, 30), Image.Resampling.BICUBIC).save(tmp_path / "lr/cat.png")
+    models = ["srgan-x4", "srresnet-x4-photo"]
+    files, scores, protocol = client.predict(
+        handle_file(tmp_path / "lr/cat.png"), models, handle_file(tmp_path / "hr/cat.png"), api_name="/compare"
+    )
+    report = evaluate(models, data=tmp_path / "hr", lr=tmp_path / "lr")
+    for file, told, name in zip(files, scores, models, strict=True):
+        expected = SRGAN.from_pretrained(name).upscale(tmp_path / "lr/cat.png")
+        assert np.abs(pixels(file) - np.asarray(expected)).max() <= 1
+        row = next(row for row in report.rows if row.name == name)
+        for score in ("psnr_y", "ssim_y", "lr_consistency"):
+            assert told[score] == pytest.approx(row.pictures["cat"][score], rel=1e-3)
+    assert "on Y" in protocol and "4 pixels shaved" in protocol
+    _, scores, _ = client.predict(handle_file(tmp_path / "lr/cat.png"), models, None, api_name="/compare")
+    assert set(scores[0]) == {"model", "seconds", "lr_consistency"}
+
+
+@pytest.mark.parametrize(
+    ("models", "truth", "message"),
+    [
+        (["srgan-x4", "someone/else"], None, "someone/else"),
+        (["srgan-x4"], None, "Choose two or 3 models, got 1"),
+        (
+            ["srgan-x4", "srresnet-x4"],
+            "gray.png",
+            "Expected a ground truth of 160 x 120 pixels, 4 times small.png, got 40 x 30",
+        ),
+    ],
+)
+def test_what_cannot_be_compared_gets_a_sentence(client, pictures, models, truth, message):
+    with pytest.raises(AppError, match=message):
+        truth = handle_file(pictures / truth) if truth else None
+        client.predict(handle_file(pictures / "small.png"), models, truth, api_name="/compare")
+
+
+def test_health_needs_no_queue(url):
+    assert httpx.get(f"{url}health").json() == {"status": "ok"}
 
 
 OPENED: deque[str] = deque(maxlen=10_000)
@@ -158,6 +278,10 @@ def upload(url, pictures) -> Path:
         return Path(httpx.post(f"{url}gradio_api/upload", files={"files": file}).json()[0])
 
 
+# What /upscale takes beside the picture.
+SETTINGS = ["4x", 1, "photo", "PNG", 90, "no place"]
+
+
 def _by_name(url: str, name: str, data: list) -> str:
     event = httpx.post(f"{url}gradio_api/call/{name}", json={"data": data}).json()["event_id"]
     return httpx.get(f"{url}gradio_api/call/{name}/{event}", timeout=60).text
@@ -177,27 +301,38 @@ def test_only_uploads_are_read(url, pictures, upload, tmp_path, monkeypatch, kin
     (tmp_path / "private.png").write_bytes((pictures / "small.png").read_bytes())
     payload = _payloads(tmp_path, upload)[kind]
     read = []
-    monkeypatch.setattr(app.files, "read", lambda path, **_: read.append(path))
+    monkeypatch.setattr(enlarge.files, "read", lambda path, **_: read.append(path))
     monkeypatch.setattr("gradio.processing_utils.async_ssrf_protected_download", lambda *args, **_: read.append(args))
     OPENED.clear()
-    refusal = "Choose a picture first: upload one or click an example."
-    assert refusal in _by_name(url, "upscale", [payload, "srgan-x4"])
-    functions = [each for each in httpx.get(f"{url}config").json()["dependencies"] if each["inputs"]]
-    assert len(functions) >= 2  # this one, and that which looks at a new picture
-    for function in functions:
-        data = [payload, "srgan-x4"][: len(function["inputs"])]
+    assert "Upload a picture first" in _by_name(url, "upscale", [payload, *SETTINGS])
+    config = httpx.get(f"{url}config").json()
+    components = {each["id"]: each for each in config["components"]}
+    refusals = []
+    for function in config["dependencies"]:
+        kinds = [components[each]["type"] for each in function["inputs"]]
+        if not {"image", "file"} & set(kinds):
+            continue
+        values = {"image": payload, "file": [payload]}
+        data = [values.get(each, components[i]["props"].get("value")) for i, each in zip(function["inputs"], kinds)]
         last = next(each for each in _by_number(url, function["id"], data) if each["msg"] == "process_completed")
-        if function["api_name"] == "upscale":
-            assert last["output"]["error"] == refusal
-        else:
-            assert last["output"]["data"][-1]["text"] == "Choose a picture."
+        refusals.append(json.dumps(last["output"]))
+    # One picture: the run, a new picture, each of seven settings; the close-up; compare, many; three for programs.
+    assert len(refusals) >= 15
+    refused = "Choose a picture|Choose pictures|Upload a picture first|null"
+    assert all(re.search(refused, refusal) for refusal in refusals), refusals
     assert not read
     assert not [path for path in OPENED if path.startswith((str(tmp_path), "/dev/zero"))]
 
 
 def test_an_upload_is_read_by_the_same_ways(url, upload):
     payload = {"path": str(upload), "meta": {"_type": "gradio.FileData"}}
-    assert "event: complete" in _by_name(url, "upscale", [payload, "srgan-x4"])
+    assert "event: complete" in _by_name(url, "upscale", [payload, *SETTINGS])
+
+
+def test_an_address_of_an_upload_is_that_upload(url, upload):
+    """As Gradio's tool that uploads for agents gives it."""
+    payload = {"path": f"{url}gradio_api/file={upload}", "meta": {"_type": "gradio.FileData"}}
+    assert "event: complete" in _by_name(url, "upscale", [payload, *SETTINGS])
 
 
 def test_gradio_serves_no_file_from_outside(url, pictures, tmp_path):
@@ -207,51 +342,13 @@ def test_gradio_serves_no_file_from_outside(url, pictures, tmp_path):
 
 
 def test_any_failure_is_a_sentence(client, pictures, monkeypatch):
-    def broken(self, picture):
+    def broken(self, picture, size=None):
         raise RuntimeError("/secret/place")
 
-    monkeypatch.setattr(app.Upscaler, "stream", broken)
+    monkeypatch.setattr(Upscaler, "stream", broken)
     with pytest.raises(AppError, match=r"small\.png cannot be enlarged: the server failed \(RuntimeError\)") as error:
-        client.predict(handle_file(pictures / "small.png"), "srgan-x4", api_name="/upscale")
+        client.predict(handle_file(pictures / "small.png"), api_name="/upscale")
     assert "secret" not in str(error.value)
-
-
-def test_what_reading_loses_is_said(client, pictures):
-    _, _, job = client.predict(handle_file(pictures / "deep.png"), "srgan-x4", api_name="/upscale")
-    assert job["text"].endswith("deep.png has 16 bits per channel and is read with 8.")
-
-
-def test_notes_of_one_reader_are_not_shown_to_another(pictures):
-    with ThreadPoolExecutor(2) as pool:
-        notes = list(pool.map(lambda name: app._read(pictures / name, 10**6)[1], ["deep.png", "small.png"] * 20))
-    assert all(bool(note) == (number % 2 == 0) for number, note in enumerate(notes))
-
-
-def test_the_line_keeps_its_order_and_its_length(monkeypatch):
-    monkeypatch.setattr(app, "LONGEST_LINE", 3)
-    line = app.Line()
-    with line.place("a") as first, line.place("b") as second, line.place("c") as third:
-        assert [line.ahead(job) for job in (first, second, third)] == [0, 1, 2]
-        with pytest.raises(ValueError, match=r"Busy: 3 pictures are waiting\. Try again in a minute"), line.place("d"):
-            pass
-        assert not line.stop("d", "Cancelled.") and not (first.stopped or second.stopped or third.stopped)
-    with line.place("a") as job:
-        stopped = threading.Thread(target=line.stop, args=("a", "Cancelled."))
-        stopped.start()
-        while not job.stopped:
-            pass
-        assert stopped.is_alive()  # until the job is out of the line
-    stopped.join(5)
-    assert not stopped.is_alive()
-
-
-def test_the_size_limit_is_pillows_too(monkeypatch):
-    """For what a header doesn't tell: a picture inside another."""
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1)
-    launched = []
-    monkeypatch.setattr(gr.Blocks, "launch", lambda self, **options: launched.append(options))
-    runpy.run_path(app.__file__, run_name="__main__")
-    assert app.MAX_PIXELS == Image.MAX_IMAGE_PIXELS and launched
 
 
 def test_nothing_is_written_beside_the_app():

@@ -113,7 +113,10 @@ def enlarge(
     width, height = picture.size(settings)
     size = f"x{settings.size[0]}" if settings.size in SIZES else f"{width}x{height}"
     target = folder / f"{path.stem}_{size}{FORMATS[settings.format]}"
-    files.check_output(target, width=width, height=height, alpha="A" in picture.image.mode)
+    try:
+        files.check_output(target, width=width, height=height, alpha="A" in picture.image.mode)
+    except files.PictureError as error:
+        raise files.PictureError(f"{error}".replace(str(target), picture.name)) from None
     preview = Preview(picture.image, (width, height))
     yield Progress(picture, width, height, 0, speed.predict(picture.cost), preview.draw() if previews else None)
     bands: list[np.ndarray] = []

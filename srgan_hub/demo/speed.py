@@ -4,32 +4,32 @@ from collections import deque
 
 import numpy as np
 
-# Below this the overhead of a run, which varies, says more than its size.
-_SHORTEST = 0.05
+# What a run takes beside its pixels, in seconds, as long as no runs have told.
+START = 0.1
 
 
 class Speed:
-    """Times of the latest runs, and what they say of the next one: a start and a rate, a straight line."""
+    """Times of the latest runs, and what they say of the next one: a straight line, from a start and by a rate."""
 
     def __init__(self) -> None:
         self._runs: deque[tuple[float, float]] = deque(maxlen=32)
 
     def observe(self, pixels: int, seconds: float) -> None:
         """Take note that a picture of so many LR pixels took so many seconds."""
-        self._runs.append((float(pixels), max(seconds, _SHORTEST)))
+        self._runs.append((pixels, seconds))
 
     def predict(self, pixels: int) -> float | None:
         """Return the seconds that a picture of so many LR pixels will take, None before the first run."""
         if not self._runs:
             return None
-        sizes, seconds = np.array(self._runs).T
-        if sizes.max() >= 2 * sizes.min():
-            # Errors count in proportion, as a visitor feels them.
-            line = np.stack([np.ones_like(sizes), sizes], axis=1) / seconds[:, None]
-            start, rate = np.linalg.lstsq(line, np.ones_like(seconds), rcond=None)[0]
-            if start >= 0 and rate >= 0:
-                return float(start + rate * pixels)
-        return float(pixels * np.median(seconds / sizes))
+        sizes, seconds = np.array([(0, START), *self._runs]).T
+        # Least squares of relative errors, as a visitor feels them. The guess of the start counts little.
+        weights = np.where(sizes, 1, 0.1) / seconds
+        line = np.stack([np.ones_like(sizes), sizes], axis=1)
+        start, rate = np.linalg.lstsq(line * weights[:, None], seconds * weights, rcond=None)[0]
+        if start < 0 or rate < 0:
+            start, rate = 0, (seconds / sizes.clip(1))[1:].mean()
+        return float(start + rate * pixels)
 
 
 def words(seconds: float) -> str:

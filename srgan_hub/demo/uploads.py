@@ -14,7 +14,7 @@ class Demo(gr.Blocks):
     """Blocks that take no picture but what was uploaded to them."""
 
     async def preprocess_data(self, block_fn: Any, inputs: list[Any], *args: Any, **kwargs: Any) -> list[Any]:
-        """Replace every other path or address by None before Gradio follows it."""
+        """Replace what is no upload by None before Gradio follows it."""
         inputs = [
             _only_uploaded(value) if isinstance(block, gr.Image | gr.File) else value
             for block, value in zip(block_fn.inputs, inputs, strict=False)
@@ -50,15 +50,12 @@ def to_visitor(request: gr.Request) -> Visitor:
 
 def _only_uploaded(value: Any) -> Any:
     if isinstance(value, list):
-        return [each for each in value if _uploaded(each)]
-    return value if _uploaded(value) else None
-
-
-def _uploaded(value: Any) -> bool:
-    """Return whether this is how Gradio names a file that was uploaded here."""
+        return [each for each in map(_only_uploaded, value) if each]
     match value:
         case {"path": str(name), "meta": {"_type": "gradio.FileData"}}:
-            path = Path(name)
+            # An address of this server's names the file; whichever server it names, nothing is fetched.
+            path = Path(name.rpartition("/gradio_api/file=")[2])
             with suppress(OSError, ValueError):  # a name that no file can have
-                return ".." not in path.parts and path.is_relative_to(get_upload_folder()) and path.is_file()
-    return False
+                if ".." not in path.parts and path.is_relative_to(get_upload_folder()) and path.is_file():
+                    return {**value, "path": str(path), "url": None}
+    return None

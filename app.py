@@ -30,7 +30,13 @@ KEPT = 3600
 
 
 def create_demo(
-    models: Sequence[str] = (), *, max_pixels: int = MAX_PIXELS, concurrency: int = 1, queue: int = 20, kept: int = KEPT
+    models: Sequence[str] = (),
+    *,
+    max_pixels: int = MAX_PIXELS,
+    concurrency: int = 1,
+    queue: int = 20,
+    kept: int = KEPT,
+    warm_up: bool = True,
 ) -> gr.Blocks:
     """Build the demo.
 
@@ -40,6 +46,7 @@ def create_demo(
         concurrency: how many pictures are enlarged at once.
         queue: how many runs may be in the line.
         kept: how long uploads and results are kept, in seconds.
+        warm_up: make the examples' results in the background, which also tells the machine's speed.
     """
     if ZERO_GPU:  # a worker has what was loaded before it
         for detail in (0.0, 1.0):
@@ -49,7 +56,7 @@ def create_demo(
         programs.build(service)  # first, since they are called by these names
         gr.HTML(page.HEADER, elem_id="header")
         with gr.Tab("One picture"):
-            one_picture.build(service)
+            one_picture.build(service, warm_up=warm_up)
         with gr.Tab("Compare models"):
             compare_models.build(service)
         with gr.Tab("Many pictures"):

@@ -31,7 +31,7 @@ from srgan_hub.upscaler import Upscaler
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     """The demo, with limits that small pictures can reach."""
-    demo = app.create_demo(max_pixels=70_000)
+    demo = app.create_demo(max_pixels=70_000, warm_up=False)
     _, address, _ = demo.launch(prevent_thread_lock=True, quiet=True, **app.launch_options())
     yield address
     demo.close()

@@ -29,7 +29,7 @@ Values = dict[Any, Any]
 Outputs = tuple[Any, Any, Any]
 
 
-def build(service: Service) -> None:
+def build(service: Service, *, warm_up: bool = True) -> None:
     """Add the tab's components and events to the Blocks and Tab around."""
     # Results of the examples under the default settings.
     ready: dict[str, Done] = {}
@@ -152,7 +152,7 @@ def build(service: Service) -> None:
 
     def make_examples() -> None:
         for path in example_paths():
-            for step in service.upscale(path, Settings(), Path(kept.name), NOBODY):
+            for step in service.upscale(path, Settings(), Path(kept.name), NOBODY, previews=True):
                 if isinstance(step, Done):
                     ready[path.name] = step
 
@@ -181,7 +181,8 @@ def build(service: Service) -> None:
         assert button.icon
         button.keep_in_cache.add(button.icon["path"])  # Gradio's copy, which is an upload like any other
         button.click(choose_example(button.icon), {*settings}, fresh, **quiet)
-    threading.Thread(target=make_examples, daemon=True).start()
+    if warm_up:
+        threading.Thread(target=make_examples, daemon=True).start()
 
 
 def example_paths() -> list[Path]:

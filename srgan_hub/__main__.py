@@ -65,6 +65,15 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="0..1",
         help=f"from faithful, {FAITHFUL}, to --model, {DEFAULT} or one fine-tuned from this pair (default: 1)",
     )
+    size = upscale.add_argument_group("size of the result", "The model's scale by default, and never larger.")
+    size.add_argument("--scale", type=int, choices=(2, 3, 4), help="times as large")
+    for name in ("width", "height", "longest", "shortest"):
+        side = f"{name} side" if name.endswith("est") else name
+        size.add_argument(f"--{name}", type=int, metavar="PIXELS", help=f"its {side} in pixels")
+    upscale.add_argument("--quality", type=int, metavar="1..100", help="of JPEG and WebP (default: 95; WebP lossless)")
+    metadata = upscale.add_mutually_exclusive_group()
+    metadata.add_argument("--strip", action="store_const", const="all", help="drop EXIF data and resolution")
+    metadata.add_argument("--strip-gps", dest="strip", action="store_const", const="gps", help="drop only the place")
     _add_hardware(upscale, precision="auto")
     upscale.add_argument("--band", type=int, metavar="ROWS", help="rows that go through the network at once")
     upscale.add_argument("--max-pixels", type=int, default=MAX_PIXELS, help=f"largest input (default: {MAX_PIXELS})")
@@ -169,11 +178,14 @@ def run_upscale(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from .model import SRGAN
+    from .pictures.sizes import Size
     from .pipeline import upscale_files
     from .upscaler import Progress
 
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file may have a name that it cannot encode
         sys.stdout.reconfigure(errors="backslashreplace")
+    sides = {name: getattr(arguments, name) for name in ("width", "height", "longest", "shortest")}
+    size = Size(times=arguments.scale, **sides)
     upscaler = SRGAN.from_pretrained(arguments.model).upscaler(
         detail=arguments.detail, precision=arguments.precision, device=arguments.device, band=arguments.band
     )
@@ -196,6 +208,9 @@ def run_upscale(arguments: argparse.Namespace) -> int:
             upscaler,
             arguments.inputs,
             arguments.output,
+            size=size,
+            quality=arguments.quality,
+            strip=arguments.strip,
             overwrite=arguments.overwrite,
             skip_existing=arguments.skip_existing,
             max_pixels=arguments.max_pixels,

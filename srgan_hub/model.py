@@ -3,9 +3,8 @@
 import copy
 import tempfile
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Any, overload
 
-import numpy as np
 import torch
 from huggingface_hub import ModelCard, PyTorchModelHubMixin
 from huggingface_hub.constants import REPOCARD_NAME
@@ -15,9 +14,8 @@ from torch import Tensor, nn
 from . import hub
 from .card import LIBRARY_NAME, PIPELINE_TAG, TAGS, make_card, read_card, state_weights
 from .network.generator import build_generator
-from .upscaler import Progress, Upscaler
-
-Array = TypeVar("Array", np.ndarray, Tensor)
+from .pictures.sizes import SizeLike
+from .upscaler import Array, Progress, Upscaler
 
 
 class SRGAN(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY_NAME, pipeline_tag=PIPELINE_TAG, tags=[*TAGS]):
@@ -95,6 +93,7 @@ class SRGAN(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY_NAME, pipeline
         self,
         picture: str | Path | Image.Image,
         *,
+        size: SizeLike | None = None,
         progress: Progress | None = None,
         detail: float | None = None,
         precision: str = "auto",
@@ -107,6 +106,7 @@ class SRGAN(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY_NAME, pipeline
         self,
         picture: Array,
         *,
+        size: SizeLike | None = None,
         progress: Progress | None = None,
         detail: float | None = None,
         precision: str = "auto",
@@ -118,6 +118,7 @@ class SRGAN(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY_NAME, pipeline
         self,
         picture: Any,
         *,
+        size: SizeLike | None = None,
         progress: Progress | None = None,
         detail: float | None = None,
         precision: str = "auto",
@@ -126,7 +127,7 @@ class SRGAN(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY_NAME, pipeline
     ) -> Any:
         """Enlarge one picture; see `Upscaler.upscale` for the kinds, and `upscaler` for the options."""
         upscaler = self.upscaler(detail=detail, precision=precision, device=device, band=band)
-        return upscaler.upscale(picture, progress=progress)
+        return upscaler.upscale(picture, size=size, progress=progress)
 
     @staticmethod
     def interpolate(a: "SRGAN", b: "SRGAN", amount: float) -> "SRGAN":

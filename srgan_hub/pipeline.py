@@ -6,13 +6,14 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from PIL import Image
 
-from .pictures import files
+from .pictures import carried, files
 from .pictures.files import PictureError
 from .pictures.library_warnings import in_one_line
+from .pictures.sizes import Size, SizeLike
 from .replacing import sweep
 from .upscaler import Progress, Upscaler
 
@@ -26,18 +27,18 @@ _Job = tuple[Path, Path, Image.Image]
 _Result = tuple[Path, Path, PictureError | None]
 
 
-def plan_outputs(inputs: Sequence[Path], output: str | None, *, scale: int) -> list[Path]:
+def plan_outputs(inputs: Sequence[Path], output: str | None, *, label: str) -> list[Path]:
     """Plan where each input's result goes.
 
     Args:
         inputs: picture files.
         output: a file or a folder. A folder is meant when it exists, ends in a slash, or there are several inputs. None
             puts each result beside its input.
-        scale: for the name: NAME_x4.png.
+        label: of the size, for the name: NAME_x4.png.
     """
     if output is not None and len(inputs) == 1 and not output.endswith(("/", "\\")) and not Path(output).is_dir():
         return [Path(output)]
-    names = [f"{path.stem}_x{scale}.png" for path in inputs]
+    names = [f"{path.stem}_{label}.png" for path in inputs]
     return [(path.parent if output is None else Path(output)) / name for path, name in zip(inputs, names, strict=True)]
 
 
@@ -46,6 +47,9 @@ def upscale_files(
     inputs: Sequence[Path],
     output: str | None = None,
     *,
+    size: SizeLike | None = None,
+    quality: int | None = None,
+    strip: Literal["all", "gps"] | None = None,
     overwrite: bool = False,
     skip_existing: bool = False,
     max_pixels: int | None = files.MAX_PIXELS,
@@ -60,6 +64,9 @@ def upscale_files(
         upscaler: from `SRGAN.upscaler`.
         inputs: picture files.
         output: as in `plan_outputs`.
+        size: as for `Upscaler.upscale`.
+        quality: of JPEG and WebP, as for `pictures.files.write`.
+        strip: drop all metadata or only the place, as `pictures.carried.strip` does.
         overwrite: replace outputs that exist.
         skip_existing: take outputs that exist for done, and log that.
         max_pixels: the largest input, in pixels.
@@ -68,7 +75,8 @@ def upscale_files(
     Yields:
         Input, output, and what went wrong or None. An error of another type is the `__cause__` of the `PictureError`.
     """
-    outputs = plan_outputs(inputs, output, scale=upscaler.scale)
+    wish = Size.parse(size)
+    outputs = plan_outputs(inputs, output, label=wish.label(upscaler.scale))
     if output is not None and outputs != [Path(output)]:
         Path(output).mkdir(parents=True, exist_ok=True)
     for folder in {target.parent for target in outputs}:
@@ -86,14 +94,19 @@ def upscale_files(
             raise PictureError(f"{target} exists already; set overwrite to replace it")
         with in_one_line(source):
             image = files.read(source, max_pixels=max_pixels)
-        width, height = image.width * upscaler.scale, image.height * upscaler.scale
-        files.check_output(target, width=width, height=height, alpha="A" in image.mode)
+        try:
+            width, height = wish.fit(image.width, image.height, scale=upscaler.scale)
+        except ValueError as error:
+            raise PictureError(f"{source}: {error}") from None
+        files.check_output(target, width=width, height=height, alpha="A" in image.mode, quality=quality)
         return image
 
     def write(result: Image.Image, target: Path) -> None:
+        if strip:
+            carried.strip(result, gps=strip == "gps")
         try:
             with in_one_line(target):
-                files.write(result, target, overwrite=overwrite)
+                files.write(result, target, overwrite=overwrite, quality=quality)
         except PictureError:
             # Another run may have been faster.
             if not (skip_existing and _is_finished(target)):
@@ -106,7 +119,7 @@ def upscale_files(
         # The pictures of a batch are all done at once: only one that goes alone shows how far it is.
         alone = progress(source) if progress and len(batch) == 1 else None
         images: list[Image.Image] = [image for _, _, image in batch]
-        results = _attempt(source, lambda: upscaler.upscale_batch(images, progress=alone))
+        results = _attempt(source, lambda: upscaler.upscale_batch(images, size=wish, progress=alone))
         if not isinstance(results, PictureError):
             for (source, target, _), result in zip(batch, results, strict=True):
                 if progress and not alone:

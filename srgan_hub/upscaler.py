@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from .network.stream import receptive_radius, stream
 from .network.winograd import use_winograd
 from .pictures import files
 from .pictures.pixels import Pixels
+from .pictures.sizes import Size, SizeLike, reduce_rows
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +29,7 @@ GPU_PIXELS = 262_144
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 Progress = Callable[[int, int], None]
+Array = TypeVar("Array", np.ndarray, Tensor)
 Picture = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor
 
 
@@ -73,47 +75,61 @@ class Upscaler:
         self.radius = receptive_radius(fused)
 
     @overload
-    def upscale(self, picture: Tensor, *, progress: Progress | None = None) -> Tensor: ...
-    @overload
-    def upscale(self, picture: np.ndarray, *, progress: Progress | None = None) -> np.ndarray: ...
+    def upscale(self, picture: Array, *, size: SizeLike | None = None, progress: Progress | None = None) -> Array: ...
     @overload
     def upscale(
-        self, picture: str | os.PathLike[str] | Image.Image, *, progress: Progress | None = None
+        self,
+        picture: str | os.PathLike[str] | Image.Image,
+        *,
+        size: SizeLike | None = None,
+        progress: Progress | None = None,
     ) -> Image.Image: ...
-    def upscale(self, picture: Picture, *, progress: Progress | None = None) -> Tensor | np.ndarray | Image.Image:
+    def upscale(
+        self, picture: Picture, *, size: SizeLike | None = None, progress: Progress | None = None
+    ) -> Tensor | np.ndarray | Image.Image:
         """Enlarge a picture.
 
         Args:
             picture: a path; a PIL image; an array (H, W) or (H, W, C) of uint8 or uint16; or a float tensor
                 (3, H, W) or (N, 3, H, W) in [0, 1], RGB.
+            size: of the result, `scale` times the picture by default: "2x" or the like, the longest side in pixels, or
+                (width, height), of which one may be None. It is the whole result, reduced by `pictures.resize.bicubic`
+                row by row. Not for tensors.
             progress: called with (rows done, all rows) of the picture that is being enlarged, after each band.
 
         Returns:
-            The same kind, `scale` times as high and wide; a PIL image for a path. Gray stays gray, transparency
-            is kept, and a PIL image keeps its colour profile, EXIF data and resolution.
+            The same kind, `scale` times as high and wide or of `size`; a PIL image for a path. Gray stays gray,
+            transparency is kept, and a PIL image keeps its colour profile, EXIF data and resolution.
 
         Raises:
             PictureError: the file or image cannot be used; the message says why.
-            ValueError: the array or tensor has a wrong shape, type or range.
+            ValueError: the array or tensor has a wrong shape, type or range, or the size is larger than the network's.
         """
         if isinstance(picture, Tensor):
-            return self._upscale_tensor(picture, progress)
+            return self._upscale_tensor(picture, size, progress)
         pictures: list[Any] = [picture]
-        return self.upscale_batch(pictures, progress=progress)[0]
+        return self.upscale_batch(pictures, size=size, progress=progress)[0]
 
     @overload
     def upscale_batch(
-        self, pictures: Sequence[np.ndarray], *, progress: Progress | None = None
+        self, pictures: Sequence[np.ndarray], *, size: SizeLike | None = None, progress: Progress | None = None
     ) -> list[np.ndarray]: ...
     @overload
     def upscale_batch(
-        self, pictures: Sequence[str | os.PathLike[str] | Image.Image], *, progress: Progress | None = None
+        self,
+        pictures: Sequence[str | os.PathLike[str] | Image.Image],
+        *,
+        size: SizeLike | None = None,
+        progress: Progress | None = None,
     ) -> list[Image.Image]: ...
-    def upscale_batch(self, pictures: Sequence[Any], *, progress: Progress | None = None) -> list[Any]:
+    def upscale_batch(
+        self, pictures: Sequence[Any], *, size: SizeLike | None = None, progress: Progress | None = None
+    ) -> list[Any]:
         """Enlarge pictures of one size together, which is faster where they are small; see `batch_size`.
 
         Args:
             pictures: as for `upscale`, but for tensors, which have a batch dimension. All of one shape and type.
+            size: as for `upscale`.
             progress: called with (rows done, all rows) of each picture, after each band.
 
         Returns:
@@ -129,13 +145,14 @@ class Upscaler:
             raise ValueError(f"expected pictures of one shape and type, got {', '.join(sorted(map(str, kinds)))}")
         height, width, *channels = arrays[0].shape
         batch = [Pixels(array, self.scale) for array in arrays]
-        results = np.empty((len(batch), height * self.scale, width * self.scale, *channels), arrays[0].dtype)
+        wide, high = Size.parse(size).fit(width, height, scale=self.scale)
+        results = np.empty((len(batch), high, wide, *channels), arrays[0].dtype)
         done = 0
-        for rows in self._stream_pixels(batch):
+        for rows in self._stream_pixels(batch, (wide, high)):
             results[:, done : done + rows.shape[1]] = rows
             done += rows.shape[1]
             if progress:
-                progress(done // self.scale, height)
+                progress(done * height // high, height)
         return [
             files.to_image(result, like=image) if image else result
             for result, image in zip(results, images, strict=True)
@@ -147,43 +164,49 @@ class Upscaler:
         return max(1, pixels // (height * width))
 
     @overload
-    def stream(self, picture: Tensor) -> Iterator[Tensor]: ...
+    def stream(self, picture: Tensor, *, size: SizeLike | None = None) -> Iterator[Tensor]: ...
     @overload
-    def stream(self, picture: str | os.PathLike[str] | Image.Image | np.ndarray) -> Iterator[np.ndarray]: ...
-    def stream(self, picture: Picture, size=None) -> Iterator[Tensor] | Iterator[np.ndarray]:
+    def stream(
+        self, picture: str | os.PathLike[str] | Image.Image | np.ndarray, *, size: SizeLike | None = None
+    ) -> Iterator[np.ndarray]: ...
+    def stream(self, picture: Picture, *, size: SizeLike | None = None) -> Iterator[Tensor] | Iterator[np.ndarray]:
         """Enlarge a picture and yield the result band by band, from top to bottom.
 
         Args:
-            picture: as for `upscale`.
+            picture, size: as for `upscale`.
 
         Yields:
-            Arrays (rows, W * scale, C), of the picture's type; for a tensor, tensors (..., 3, rows, W * scale).
+            Arrays (rows, width, C), of the picture's type; for a tensor, tensors (..., 3, rows, W * scale).
 
         Raises:
             As for `upscale`.
         """
         if isinstance(picture, Tensor):
+            if size is not None:
+                raise ValueError("Expected a size for a picture, got a tensor; resize its result.")
             lr = _check_tensor(picture)
             bands = self._stream(lr, lambda rows: rows, torch.float32, len(lr))
             for sr in to_host(bands, self.device) if picture.device.type == "cpu" else bands:
                 yield sr.to(picture).reshape(*picture.shape[:-2], *sr.shape[-2:])
             return
-        for rows in self._stream_pixels([Pixels(_read(picture)[0], self.scale)]):
+        array, _ = _read(picture)
+        fitted = Size.parse(size).fit(array.shape[1], array.shape[0], scale=self.scale)
+        for rows in self._stream_pixels([Pixels(array, self.scale)], fitted):
             yield rows[0]
 
-    def _upscale_tensor(self, picture: Tensor, progress: Progress | None) -> Tensor:
+    def _upscale_tensor(self, picture: Tensor, size: SizeLike | None, progress: Progress | None) -> Tensor:
         *batch, height, width = picture.shape
         result = picture.new_empty(*batch, height * self.scale, width * self.scale)
         done = 0
-        for rows in self.stream(picture):
+        for rows in self.stream(picture, size=size):
             result[..., done : done + rows.shape[-2], :] = rows
             done += rows.shape[-2]
             if progress:
                 progress(done // self.scale, height)
         return result
 
-    def _stream_pixels(self, batch: Sequence[Pixels]) -> Iterator[np.ndarray]:
-        """Yield bands (N, rows, W * scale, ...) of the results of N pictures of one shape and type."""
+    def _stream_pixels(self, batch: Sequence[Pixels], size: tuple[int, int]) -> Iterator[np.ndarray]:
+        """Yield bands (N, rows, width, ...) of the results, of this width and height, of N pictures alike."""
         lr = torch.cat([pixels.lr for pixels in batch]) if len(batch) > 1 else batch[0].lr
         inputs = [pixels.inputs for pixels in batch]
 
@@ -198,8 +221,13 @@ class Upscaler:
                 top += sr.shape[2]
 
         preferred = torch.float32 if batch[0].levels > 255 else fast_dtype(self.device)
-        for rows in to_host(levels(), self.device):
-            yield batch[0].to_array(rows)
+        bands = to_host(levels(), self.device)
+        first = batch[0]
+        whole = first.lr.shape[3] * self.scale, first.lr.shape[2] * self.scale
+        if size != whole:
+            bands = reduce_rows(bands, whole, size, levels=first.levels, alpha=first.channels in (2, 4))
+        for rows in bands:
+            yield first.to_array(rows)
 
     def _stream(
         self, lr: Tensor, load: Callable[[Tensor], Tensor], preferred: torch.dtype, inputs: int

@@ -313,7 +313,8 @@ def test_only_uploads_are_read(url, pictures, upload, tmp_path, monkeypatch, kin
         if not {"image", "file"} & set(kinds):
             continue
         values = {"image": payload, "file": [payload]}
-        data = [values.get(each, components[i]["props"].get("value")) for i, each in zip(function["inputs"], kinds)]
+        pairs = zip(function["inputs"], kinds, strict=True)
+        data = [values.get(each, components[i]["props"].get("value")) for i, each in pairs]
         last = next(each for each in _by_number(url, function["id"], data) if each["msg"] == "process_completed")
         refusals.append(json.dumps(last["output"]))
     # One picture: the run, a new picture, each of seven settings; the close-up; compare, many; three for programs.

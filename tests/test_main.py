@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 from safetensors import safe_open
 
 from srgan_hub import SRGAN, __version__
 from srgan_hub.__main__ import main
 from srgan_hub.hub import DEFAULT
+from srgan_hub.pictures.resize import bicubic
 
 ROOT = Path(__file__).parent.parent
 
@@ -75,6 +76,57 @@ def test_where_results_go(folder, arguments, expected):
     assert names(folder) == expected
 
 
+@pytest.mark.parametrize(
+    ("arguments", "name", "size"),
+    [
+        (["--scale", "2"], "a_x2.png", (24, 40)),
+        (["--longest", "70"], "a_70.png", (42, 70)),
+        (["--shortest", "30"], "a_30.png", (30, 50)),
+        (["--width", "17"], "a_17x.png", (17, 28)),
+        (["--height", "33"], "a_x33.png", (20, 33)),
+        (["--width", "48", "--height", "11"], "a_48x11.png", (48, 11)),
+    ],
+)
+def test_sizes(folder, capsys, arguments, name, size):
+    assert upscale("a.png", *arguments) == 0
+    assert capsys.readouterr().out == f"{name}\n"
+    with Image.open("a.png") as lr, Image.open(name) as result:
+        assert result.size == size
+        whole = torch.from_numpy(np.asarray(SRGAN.from_pretrained("model").upscale(lr)).copy())
+        expected = bicubic(whole.permute(2, 0, 1)[None] / 255, size[::-1])[0].permute(1, 2, 0).clamp(0, 1) * 255
+        assert np.abs(np.asarray(result) - expected.numpy()).max() <= 0.51
+
+
+def test_sizes_in_a_batch_and_a_rerun(folder, capsys):
+    Image.new("RGB", (9, 5)).save("wide.png")
+    assert upscale("a.png", "c.png", "wide.png", "--longest", "40", "--output", "out/") == 1
+    assert "wide.png: Expected a result of at most 36 x 20 pixels" in capsys.readouterr().err
+    for name in ("a", "c"):
+        with Image.open(f"out/{name}_40.png") as result:
+            assert result.size == (24, 40)
+    assert upscale("a.png", "c.png", "--longest", "40", "--output", "out/", "--skip-existing") == 0
+    assert "out/a_40.png exists already; skipped" in capsys.readouterr().err
+
+
+def test_quality_and_metadata(folder):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Make] = "Maker"
+    exif.get_ifd(ExifTags.IFD.GPSInfo)[ExifTags.GPS.GPSLatitudeRef] = "N"
+    with Image.open("a.png") as image:
+        image.save("a.jpg", exif=exif)
+    found = {}
+    for name, options in {"plain": [], "gps": ["--strip-gps"], "none": ["--strip", "--quality", "10"]}.items():
+        assert upscale("a.jpg", "--output", f"{name}.jpg", *options) == 0
+        with Image.open(f"{name}.jpg") as result:
+            read = result.getexif()
+            found[name] = read.get(ExifTags.Base.Make), dict(read.get_ifd(ExifTags.IFD.GPSInfo))
+    assert found == {"plain": ("Maker", {1: "N"}), "gps": ("Maker", {}), "none": (None, {})}
+    assert Path("none.jpg").stat().st_size * 2 < Path("gps.jpg").stat().st_size
+    assert upscale("a.png", "--output", "lossy.webp", "--quality", "10") == 0
+    assert upscale("a.png", "--output", "exact.webp") == 0
+    assert Path("lossy.webp").stat().st_size * 2 < Path("exact.webp").stat().st_size
+
+
 def test_existing_outputs_are_kept_unless_told(folder, capsys):
     Path("a_x4.png").write_text("mine")
     assert upscale("a.png") == 2
@@ -112,6 +164,10 @@ def test_a_batch_goes_on_and_reports(folder, capsys):
         (["a.png", "--model", "srgan-x9"], "no model 'srgan-x9'"),
         (["a.png", "--model", "holed"], "holed/model.safetensors is missing"),
         (["a.png", "--band", "0"], "band must be a positive integer"),
+        (["a.png", "--longest", "81"], "a.png: Expected a result of at most 48 x 80 pixels"),
+        (["a.png", "--longest", "0"], "Expected longest as a positive integer, got 0"),
+        (["a.png", "--longest", "50", "--width", "9"], "Expected one size, got width and longest"),
+        (["a.png", "--quality", "80"], "a_x4.png: expected a quality from 1 to 100 and .jpg or .webp, got 80"),
         (["a.png", "--threads", "0"], "--threads must be at least 1"),
         (["a.png", "--detail", "1.5"], "expected an amount (detail) from 0 to 1, got 1.5"),
         (["a.png", "--detail", "0.5"], "expected two models of one architecture, got channels 64, num_blocks 16 and"),
@@ -279,7 +335,7 @@ def test_version_and_module(folder):
 # Runs the command line, and sends itself a signal in the midst of computing or of writing.
 SUICIDE = """
 import os, signal, sys, time
-from PIL import Image
+from PIL import ExifTags, Image
 from safetensors import safe_open
 import srgan_hub.upscaler
 from srgan_hub.__main__ import main

@@ -123,7 +123,7 @@ def test_a_list_of_many_missing_tensors_is_cut_short(folder):
 def test_options_are_named_and_typed():
     options = {"detail", "precision", "device", "band"}
     assert set(inspect.signature(SRGAN.upscaler).parameters) == {"self", *options}
-    assert set(inspect.signature(SRGAN.upscale).parameters) == {"self", "picture", "progress", *options}
+    assert set(inspect.signature(SRGAN.upscale).parameters) == {"self", "picture", "size", "progress", *options}
 
 
 def test_names_that_lead_nowhere():

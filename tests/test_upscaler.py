@@ -168,7 +168,7 @@ def test_finished_rows_are_kept_when_memory_runs_out(lively, monkeypatch, begun)
     bands = prepared.stream(lr)
     done = next(bands).shape[2] + next(bands).shape[2] + next(bands).shape[2]
     rest = torch.cat(list(bands), 2)
-    assert begun == [(100, 20), (100 - (done // 4 - prepared._radius), 10)] and done + rest.shape[2] == 400
+    assert begun == [(100, 20), (100 - (done // 4 - prepared.radius), 10)] and done + rest.shape[2] == 400
     torch.testing.assert_close(rest, prepared.upscale(lr)[:, :, done:], atol=1e-5, rtol=0)
 
 

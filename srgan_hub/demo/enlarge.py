@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from ..pictures import carried, files
-from ..pictures.sizes import plan_size
+from ..pictures.sizes import Size
 from .kinds import KINDS, find_upscaler, load_model
 from .settings import FORMATS, SIZES, Settings
 from .speed import Speed
@@ -38,7 +38,7 @@ class Picture:
     def size(self, settings: Settings) -> tuple[int, int]:
         """Return width and height of the result. ValueError if it cannot be so large."""
         scale = load_model(KINDS[settings.kind].crisp).scale
-        return plan_size(settings.wish, self.image.width, self.image.height, scale=scale)
+        return Size.parse(settings.wish).fit(self.image.width, self.image.height, scale=scale)
 
     @property
     def cost(self) -> int:

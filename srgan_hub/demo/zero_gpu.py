@@ -16,6 +16,6 @@ def on_gpu(*, duration: Callable[..., int]) -> Callable[[Function], Function]:
     """Decorate a generator function that needs the GPU; `duration` has its arguments and returns seconds."""
     if not ZERO_GPU:
         return lambda function: function
-    import spaces  # type: ignore[import-not-found]
+    import spaces
 
-    return spaces.GPU(duration=duration)  # type: ignore[no-any-return]
+    return spaces.GPU(duration=duration)

@@ -59,6 +59,21 @@ def read_carried(image: Image.Image, name: str) -> tuple[Image.Transpose | None,
     return turn, info
 
 
+def strip(image: Image.Image, *, gps: bool = False) -> None:
+    """Drop an image's EXIF data and resolution, or with `gps` only the place out of the EXIF data.
+
+    The colour profile stays: without it the colours would be others.
+    """
+    if not gps:
+        image.info = {key: value for key, value in image.info.items() if key == "icc_profile"}
+    elif image.info.get("exif"):
+        exif = Image.Exif()
+        exif.load(image.info["exif"])
+        exif.get_ifd(ExifTags.IFD.Exif)  # or it would not be written again
+        if exif.pop(ExifTags.IFD.GPSInfo, None) is not None:
+            image.info["exif"] = exif.tobytes()
+
+
 def save_options(info: dict[Any, Any], kind: str) -> dict[str, Any]:
     """Return the options of `Image.save` that write what `read_carried` found into a file of Pillow's `kind`."""
     options = {key: info[key] for key in ("icc_profile", "exif", "dpi") if info.get(key)}
@@ -73,7 +88,3 @@ def save_options(info: dict[Any, Any], kind: str) -> dict[str, Any]:
         if nested or exif.get_ifd(ExifTags.IFD.GPSInfo):
             options["compression"] = None  # without it Pillow cannot write nested directories
     return options
-
-
-def strip(image, gps=False):
-    pass

@@ -138,7 +138,7 @@ def to_image(array: np.ndarray, *, like: Image.Image) -> Image.Image:
     return image
 
 
-def check_output(path: Path, *, width: int, height: int, alpha: bool) -> None:
+def check_output(path: Path, *, width: int, height: int, alpha: bool, quality: int | None = None) -> None:
     """Check that a picture of this size and kind can be written to `path`, before any work is done.
 
     Raises:
@@ -159,21 +159,26 @@ def check_output(path: Path, *, width: int, height: int, alpha: bool) -> None:
         raise PictureError(f"{path}: {name} holds at most {limit} pixels a side, this is {width} x {height}; use .png")
     if alpha and name in ("JPEG", "BMP"):
         raise PictureError(f"{path}: {name} cannot hold transparency; use .png, .webp or .tif")
+    if quality is not None and (name not in ("JPEG", "WEBP") or not 1 <= quality <= 100):
+        raise PictureError(f"{path}: expected a quality from 1 to 100 and .jpg or .webp, got {quality}")
 
 
-def write(image, path, *, overwrite=True, quality=None) -> None:
+def write(image: Image.Image, path: Path, *, overwrite: bool = True, quality: int | None = None) -> None:
     """Write an image by its suffix, aside first and then renamed: the file is whole or not there.
 
     Args:
         image: from `to_image` or `normalise`.
         path: where it goes.
         overwrite: replace a file that is there by then.
+        quality: of a JPEG or WebP, 1 to 100; by default 95, and a WebP without loss.
 
     Raises:
         PictureError: the format cannot hold it, the place cannot be written, or the file is there.
     """
-    check_output(path, width=image.width, height=image.height, alpha="A" in image.mode)
+    check_output(path, width=image.width, height=image.height, alpha="A" in image.mode, quality=quality)
     name, options, _ = _FORMATS[path.suffix.lower()]
+    if quality is not None:
+        options = {**options, "quality": quality, **({"lossless": False} if name == "WEBP" else {})}
     try:
         with replacing(path, overwrite=overwrite) as aside:
             try:

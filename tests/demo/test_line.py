@@ -21,9 +21,9 @@ def test_the_first_are_at_work_and_the_others_wait_in_their_order():
 
 def test_a_full_line_says_so():
     line = Line(length=2)
-    with line.place("a"), line.place("b"):
-        with pytest.raises(ValueError, match=r"Busy: 2 pictures are waiting\. Try again in a minute"), line.place("c"):
-            pass
+    busy = pytest.raises(ValueError, match=r"Busy: 2 pictures are waiting\. Try again in a minute")
+    with line.place("a"), line.place("b"), busy, line.place("c"):
+        pass
     with line.place("c"):
         pass
 

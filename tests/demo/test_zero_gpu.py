@@ -28,7 +28,8 @@ from srgan_hub.demo.settings import Settings
 from srgan_hub.demo.speed import Speed
 app.create_demo(warm_up=False)
 assert kinds._prepare.cache_info().currsize == 2, "both ends of the dial are loaded with the module"
-*_, done = enlarge(Path("srgan_hub/examples/cat.png"), Settings(), Path(tempfile.mkdtemp()), max_pixels=10**6, speed=Speed())
+cat, folder = Path("srgan_hub/examples/cat.png"), Path(tempfile.mkdtemp())
+*_, done = enlarge(cat, Settings(), folder, max_pixels=10**6, speed=Speed())
 assert done.image.size == (904, 600)
 print(spaces.calls)
 """

@@ -5,9 +5,9 @@ import logging
 import numpy as np
 import pytest
 import tifffile
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageCms
 
-from srgan_hub.pictures import files
+from srgan_hub.pictures import carried, files
 
 
 @pytest.fixture
@@ -102,3 +102,20 @@ def test_a_picture_that_is_turned_twice_is_turned_alike(pixels):
     image.info["exif"] = exif.tobytes()
     first, second = files.normalise(image), files.normalise(image)
     assert np.array_equal(np.asarray(first), np.rot90(pixels, -1)) and np.array_equal(first, second)
+
+
+def test_strip_drops_the_place_or_all_but_the_profile(pixels, tmp_path):
+    path = tmp_path / "placed.jpg"
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    Image.fromarray(pixels).convert("RGB").save(path, exif=camera(), dpi=(72, 72), icc_profile=profile)
+    for gps, maker, date, dpi in ((True, "Camera", "2024:01:02 03:04:05", (72, 72)), (False, None, None, None)):
+        image = files.read(path)
+        carried.strip(image, gps=gps)
+        files.write(image, tmp_path / "out.png")
+        with Image.open(tmp_path / "out.png") as result:
+            found = result.getexif()
+            assert found.get(ExifTags.Base.Make) == maker
+            assert found.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.DateTimeOriginal) == date
+            assert not found.get_ifd(ExifTags.IFD.GPSInfo)
+            assert result.info["icc_profile"] == profile
+            assert bool(result.info.get("dpi")) == bool(dpi)

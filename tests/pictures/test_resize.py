@@ -39,6 +39,8 @@ def matlab_weights(length, size):
         ((13, 29), (9, 31)),
         ((2, 3), (8, 12)),
         ((5, 4), (1, 1)),
+        ((40, 1), (20, 1)),
+        ((1, 40), (1, 30)),
     ],
 )
 def test_equals_the_weights_written_out(old, new):

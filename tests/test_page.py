@@ -15,28 +15,22 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from screenshots import CHROMIUM_FLAGS
 
 import app
 from srgan_hub import SRGAN
+from srgan_hub.demo.one_picture import EXAMPLES, example_paths
+from srgan_hub.upscaler import Upscaler
 
-EXAMPLES = Path(app.EXAMPLES)
-CHROMIUM_FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     """The demo, with limits that small pictures can reach."""
-    demo = app.create_demo(max_pixels=300_000, slider_side=512)
-    _, address, _ = demo.launch(prevent_thread_lock=True, quiet=True, **app.LAUNCH)
+    demo = app.create_demo(max_pixels=300_000, warm_up=False)
+    options = {**app.launch_options(), "mcp_server": False}
+    _, address, _ = demo.launch(prevent_thread_lock=True, quiet=True, **options)
     yield address
     demo.close()
 
@@ -100,7 +94,7 @@ class Slow:
         self.last = threading.Event()  # the last band waits for it
         self.last.set()
 
-    def stream(self, upscaler: object, picture: np.ndarray) -> Iterator[np.ndarray]:
+    def stream(self, upscaler: object, picture: np.ndarray, size: object) -> Iterator[np.ndarray]:
         self.calls += 1
         for number, rows in enumerate(np.array_split(picture.repeat(4, 0).repeat(4, 1), self.parts)):
             time.sleep(self.pace)
@@ -113,7 +107,7 @@ class Slow:
 @pytest.fixture
 def slow(monkeypatch) -> Slow:
     slow = Slow()
-    monkeypatch.setattr(app.Upscaler, "stream", lambda upscaler, picture: slow.stream(upscaler, picture))
+    monkeypatch.setattr(Upscaler, "stream", lambda *args, size: slow.stream(*args, size))
     return slow
 
 
@@ -158,8 +152,8 @@ def test_upload_upscale_compare_download(page, pictures, tmp_path):
     expect(page.locator("#download button")).to_be_disabled()
     choose(page, pictures / "small.png")
     upscale(page)
-    expect(status(page)).to_contain_text("small.png with Photo SRGAN: 40 x 30 → 160 x 120 pixels in", timeout=60_000)
-    images = page.locator("#comparison img")
+    expect(status(page)).to_contain_text("small.png: 40 x 30 to 160 x 120 pixels in", timeout=60_000)
+    images = page.locator("#viewer img")
     expect(images).to_have_count(2)
     assert [image.evaluate("image => image.naturalWidth") for image in images.all()] == [160, 160]
     with page.expect_download() as download:
@@ -178,23 +172,23 @@ def test_there_is_one_download_and_full_screen(page, pictures):
     assert page.get_by_role("button", name="download").count() == 0
     page.get_by_role("button", name="Full screen").click()
     page.wait_for_function("document.fullscreenElement !== null")
-    expect(page.locator("#comparison img").first).to_be_in_viewport()
+    expect(page.locator("#viewer img").first).to_be_in_viewport()
     page.get_by_role("button", name="Full screen").click()
     page.wait_for_function("document.fullscreenElement === null")
 
 
 def test_every_example_gives_its_result_and_uploads_work_after(page, pictures, slow):
     slow.pace = 0
-    for path in app._examples():
+    for path in example_paths():
         page.get_by_role("button", name=path.stem.capitalize()).click()
         expect(status(page)).to_contain_text(f"{path.name}: ")
         upscale(page)
-        expect(status(page)).to_contain_text(f"{path.name} with Photo SRGAN: ", timeout=60_000)
-        expect(page.locator("#comparison img")).to_have_count(2)
-    assert slow.calls == len(app._examples()) >= 3
+        expect(status(page)).to_contain_text(" pixels in ", timeout=60_000)
+        expect(page.locator("#viewer img")).to_have_count(2)
+    assert slow.calls == len(example_paths()) >= 3
     choose(page, pictures / "small.png")
     upscale(page)
-    expect(status(page)).to_contain_text("small.png with Photo SRGAN: 40 x 30 → 160 x 120", timeout=30_000)
+    expect(status(page)).to_contain_text("small.png: 40 x 30 to 160 x 120", timeout=30_000)
 
 
 def test_on_a_phone_progress_and_result_are_in_view(visit, slow):
@@ -205,9 +199,9 @@ def test_on_a_phone_progress_and_result_are_in_view(visit, slow):
     button(page).tap()
     expect(progress(page)).to_be_visible(timeout=1000)
     assert in_view(progress(page)) and in_view(button(page)) and in_view(status(page))
-    expect(status(page)).to_contain_text("cat.png with Photo SRGAN: ", timeout=30_000)
+    expect(status(page)).to_contain_text("cat.png: 226 x 150 to 904 x 600 pixels in ", timeout=30_000)
     page.wait_for_timeout(500)
-    assert in_view(page.locator("#comparison figure"))
+    assert in_view(page.locator("#viewer .frame"))
     bottom = page.locator("#download").bounding_box()
     assert page.locator("#examples").bounding_box()["y"] >= bottom["y"] + bottom["height"]
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
@@ -228,7 +222,7 @@ def test_the_waiting_see_how_many_are_ahead_and_then_progress(visit, pictures, s
     button(first).click()
     expect(status(first)).to_have_text("Cancelled.")
     expect(status(third)).to_have_text("small.png: 1 ahead of you.")
-    expect(status(second)).to_have_text("Enlarging small.png with Photo SRGAN.")
+    expect(status(second)).to_contain_text("Enlarging small.png to 160 x 120")
     under_way(second)
     button(third).click()
     expect(status(third)).to_have_text("Cancelled.")
@@ -283,21 +277,19 @@ def test_cancel_at_the_end_gives_a_result_or_none_twenty_times(page, pictures, s
         expect(progress(page)).to_be_hidden()
         page.wait_for_timeout(50)
         done = status(page).inner_text() != "Cancelled."
-        expect(page.locator("#comparison img")).to_have_count(2 if done else 0)
+        expect(page.locator("#viewer img")).to_have_count(2 if done else 0)
         expect(page.locator("#download a")).to_have_count(1 if done else 0)
 
 
-def test_stopping_when_nothing_runs_leaves_the_result(page, pictures, slow):
+def test_settings_after_a_result_leave_it(page, pictures, slow):
     slow.pace = 0
     choose(page, pictures / "small.png")
     upscale(page)
-    expect(status(page)).to_contain_text("small.png with Photo SRGAN: ")
-    before = status(page).inner_text()
-    for turn in range(20):
-        page.locator("#model label").nth((turn + 1) % 2).click()
-    page.wait_for_timeout(300)
-    assert status(page).inner_text() == before
-    expect(page.locator("#comparison img")).to_have_count(2)
+    expect(status(page)).to_contain_text("small.png: 40 x 30 to 160 x 120 pixels in ")
+    for size, expected in (("2x", "80 x 60"), ("3x", "120 x 90"), ("4x", "160 x 120")) * 3:
+        page.get_by_label(size, exact=True).first.click()
+        expect(status(page)).to_contain_text(f"small.png: 40 x 30 to {expected}, under a second.")
+    expect(page.locator("#viewer img")).to_have_count(2)
     expect(page.locator("#download a")).to_have_count(1)
 
 
@@ -306,23 +298,24 @@ def test_a_new_picture_takes_the_place_of_a_run(page, pictures, slow):
     upscale(page)
     under_way(page)
     page.get_by_role("button", name="Cat").click()
-    expect(status(page)).to_have_text("The run before was stopped. cat.png: 226 x 150 pixels.")
+    expect(status(page)).to_contain_text("The run before was stopped. cat.png: 226 x 150 to 904 x 600")
     stopped = slow.bands
     page.wait_for_timeout(400)
     assert slow.bands == stopped and slow.calls == 1
-    expect(status(page)).to_have_text("The run before was stopped. cat.png: 226 x 150 pixels.")
+    expect(status(page)).to_contain_text("The run before was stopped. cat.png: 226 x 150 to 904 x 600")
     expect(button(page)).to_have_text("Upscale")
 
 
-def test_another_model_stops_a_run_and_the_result_names_its_own(page, pictures, slow):
+def test_another_setting_stops_a_run(page, pictures, slow):
     choose(page, pictures / "small.png")
     upscale(page)
     under_way(page)
-    page.get_by_label("Photo SRResNet").click()
-    expect(status(page)).to_have_text("Stopped: another model was chosen.")
-    slow.pace = 0
-    upscale(page)
-    expect(status(page)).to_contain_text("small.png with Photo SRResNet: ")
+    page.get_by_label("2x", exact=True).first.click()
+    expect(status(page)).to_have_text("Stopped: another setting was chosen.")
+    expect(button(page)).to_have_text("Upscale")
+    stopped = slow.bands
+    page.wait_for_timeout(300)
+    assert slow.bands == stopped and slow.calls == 1
 
 
 def test_a_reload_ends_the_run_and_starts_clean(page, visit, pictures, slow):
@@ -339,7 +332,7 @@ def test_a_reload_ends_the_run_and_starts_clean(page, visit, pictures, slow):
     slow.pace = 0
     choose(page, pictures / "small.png")  # the line is free
     upscale(page)
-    expect(status(page)).to_contain_text("small.png with Photo SRGAN: ")
+    expect(status(page)).to_contain_text("small.png: 40 x 30 to 160 x 120 pixels in ")
 
 
 def test_a_visitor_who_leaves_the_line_is_not_waited_for(visit, pictures, slow):
@@ -348,8 +341,8 @@ def test_a_visitor_who_leaves_the_line_is_not_waited_for(visit, pictures, slow):
     for number, page in enumerate((first, second, third)):
         choose(page, pictures / "small.png")
         upscale(page)
-        expect(status(page)).to_have_text(
-            f"small.png: {number} ahead of you." if number else "Enlarging small.png with Photo SRGAN."
+        expect(status(page)).to_contain_text(
+            f"small.png: {number} ahead" if number else "Enlarging small.png to 160 x 120"
         )
     second.goto("about:blank")
     expect(status(third)).to_have_text("small.png: 1 ahead of you.")
@@ -364,21 +357,21 @@ def test_nothing_old_stays(page, pictures, slow, monkeypatch):
     upscale(page)
     expect(page.locator("#download a")).to_have_attribute("download", "small_x4.png")
     page.get_by_role("button", name="Cat").click()
-    expect(status(page)).to_have_text("cat.png: 226 x 150 pixels.")
-    expect(page.locator("#comparison img")).to_have_count(0)
+    expect(status(page)).to_contain_text("cat.png: 226 x 150 to 904 x 600")
+    expect(page.locator("#viewer img")).to_have_count(0)
     expect(page.locator("#download a")).to_have_count(0)
     expect(page.locator("#download button")).to_be_disabled()
     upscale(page)
-    expect(page.locator("#comparison img")).to_have_count(2)
+    expect(page.locator("#viewer img")).to_have_count(2)
 
-    def fail(upscaler, picture):
+    def fail(upscaler, picture, size):
         raise RuntimeError("out of luck")
 
-    monkeypatch.setattr(app.Upscaler, "stream", fail)
+    monkeypatch.setattr(Upscaler, "stream", fail)
     upscale(page)
     expect(status(page)).to_have_text("cat.png cannot be enlarged: the server failed (RuntimeError).")
     expect(status(page)).to_have_attribute("role", "alert")
-    expect(page.locator("#comparison img")).to_have_count(0)
+    expect(page.locator("#viewer img")).to_have_count(0)
     expect(page.locator("#download a")).to_have_count(0)
 
 
@@ -404,7 +397,7 @@ def test_a_bad_file_is_refused_when_it_is_chosen(page, pictures, name, message):
 
 def test_lost_depth_is_said_when_the_picture_is_chosen(page, pictures):
     choose(page, pictures / "deep.png")
-    expect(status(page)).to_have_text("deep.png: 40 x 30 pixels. deep.png has 16 bits per channel and is read with 8.")
+    expect(status(page)).to_contain_text("deep.png has 16 bits per channel and is read with 8.")
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -424,7 +417,7 @@ def test_axe_finds_nothing(visit, pictures, slow, theme):
     under_way(page)
     look("running")
     slow.pace = 0
-    expect(status(page)).to_contain_text("small.png with Photo SRGAN: ")
+    expect(status(page)).to_contain_text("small.png: 40 x 30 to 160 x 120 pixels in ")
     look("done")
     choose(page, pictures / "text.png")
     look("failed")
@@ -444,7 +437,7 @@ def test_names_roles_and_sizes(page, pictures, slow):
     for name in ("small.png: the result", "small.png: enlarged with bicubic, for comparison"):
         expect(page.get_by_role("img", name=name)).to_be_visible()
     small = page.evaluate(
-        "[...document.querySelectorAll('button, a, label:has(input), #comparison input')].filter(e => e.offsetParent)"
+        "[...document.querySelectorAll('button, a, label:has(input), #viewer input')].filter(e => e.offsetParent)"
         ".map(e => [e.outerHTML, e.getBoundingClientRect()])"
         ".filter(([_, box]) => box.width < 44 || box.height < 44).map(([html]) => html)"
     )
@@ -456,10 +449,10 @@ def test_everything_by_keyboard(page, pictures, slow):
     choose(page, pictures / "small.png")
     button(page).focus()
     page.keyboard.press("Enter")
-    expect(status(page)).to_contain_text("small.png with Photo SRGAN: ")
+    expect(status(page)).to_contain_text("small.png: 40 x 30 to 160 x 120 pixels in ")
     expect(button(page)).to_be_focused()
     handle = page.get_by_role("slider", name="How much of the bicubic picture is shown")
-    top = page.locator("#comparison img").nth(1)
+    top = page.locator("#viewer img").nth(1)
     for _ in range(20):
         page.keyboard.press("Tab")
         if handle.evaluate("element => element === document.activeElement"):
@@ -480,7 +473,7 @@ def test_the_handle_can_be_dragged(page, pictures, slow):
     slow.pace = 0
     choose(page, pictures / "small.png")
     upscale(page)
-    expect(page.locator("#comparison img").first).to_have_js_property("complete", True)
+    expect(page.locator("#viewer img").first).to_have_js_property("complete", True)
     page.wait_for_timeout(300)  # it comes into view
     handle = page.get_by_role("slider")
     box = handle.bounding_box()

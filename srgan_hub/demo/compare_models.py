@@ -1,5 +1,6 @@
 """The tab that shows one picture by several models, with scores where there is a ground truth."""
 
+import html
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import gradio as gr
 
 from .. import hub
+from ..evaluate.judges import TITLES
 from . import page
 from .compare import PROTOCOL, Compared
 from .service import COMPARED, Ahead, Cancelled, Service, sentence
@@ -30,6 +32,7 @@ def build(service: Service) -> None:
         js_on_load=page.JOB_SCRIPT,
         elem_id="compare-job",
         elem_classes="job",
+        action="Compare",
     )
     results = gr.HTML(None, html_template=page.COMPARED, js_on_load=None, elem_id="results")
 
@@ -75,15 +78,15 @@ def build(service: Service) -> None:
         **{**quiet, "queue": True, "trigger_mode": "multiple", "concurrency_limit": None},
     )
     job.stop(cancel, **quiet)
-    gr.on([picture.upload, picture.input, picture.clear], choose, picture, [results, job], **quiet)
+    gr.on([picture.input, picture.clear], choose, picture, [results, job], **quiet)
 
 
 def _figure(step: Compared, folder: Path) -> dict[str, Any]:
     file = folder / f"{step.model.replace('/', '--')}.png"
     step.image.save(file, compress_level=1)
+    scores = [f"{TITLES[name].text}: {value:.{TITLES[name].digits}f}" for name, value in step.scores.items()]
     return {
-        "model": step.model,
+        "model": html.escape(step.model),
         "picture": to_value(file, file.name),
-        "seconds": round(step.seconds, 1),
-        "scores": step.scores,
+        "lines": [f"{step.seconds:.1f} s", *scores],
     }

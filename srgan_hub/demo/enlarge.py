@@ -211,7 +211,7 @@ def to_address(image: Image.Image, kind: str) -> str:
     return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def close_up(picture: Picture, kind: str, x: float, y: float, *, side: int = 48) -> dict[str, str]:
+def close_up(picture: Picture, kind: str, x: float, y: float, *, side: int = 44) -> dict[str, str]:
     """Enlarge the region around a place three times: bicubic, faithful, crisp.
 
     Args:

@@ -1,5 +1,6 @@
 """The tab that enlarges many pictures into one zip."""
 
+import html
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,11 +32,12 @@ def build(service: Service) -> None:
                 js_on_load=page.JOB_SCRIPT,
                 elem_id="many-job",
                 elem_classes="job",
+                action="Upscale all",
             )
         with gr.Column(scale=3, min_width=300):
             gallery = gr.HTML(None, html_template=page.GALLERY, js_on_load=None, elem_id="gallery")
             download = gr.HTML(
-                None, html_template=page.DOWNLOAD, js_on_load=None, elem_id="zip", elem_classes="download", what="zip"
+                None, html_template=page.DOWNLOAD, js_on_load=None, elem_id="zip", elem_classes="download"
             )
 
     def upscale(
@@ -48,7 +50,10 @@ def build(service: Service) -> None:
                 for entries in service.batch(paths, settings, Path(folder), to_visitor(request)):
                     ended = sum(entry.state not in ("waiting", "running") for entry in entries)
                     running = next((entry for entry in entries if entry.state in ("waiting", "running")), None)
-                    rows = [vars(entry) for entry in entries]
+                    rows = [
+                        {**vars(entry), "name": html.escape(entry.name), "text": html.escape(entry.text)}
+                        for entry in entries
+                    ]
                     if running:
                         text = f"{running.name}: {running.text or 'enlarging'}. {ended} of {len(entries)} are done."
                         yield rows, None, page.job("running", text, ended / len(entries))
@@ -56,7 +61,7 @@ def build(service: Service) -> None:
                 failed = sum(entry.state == "failed" for entry in entries)
                 archive = Path(folder) / "results.zip"
                 label = f"Download {done} pictures as zip, {megabytes(archive)}"
-                value = {"file": to_value(archive, "results.zip"), "label": label} if done else None
+                value = page.link(to_value(archive, "results.zip"), label) if done else None
                 state = "done" if done + failed == len(entries) else "cancelled"
                 text = f"{done} of {len(entries)} are done" + (f", {failed} failed." if failed else ".")
                 yield rows, value, page.job(state if done or state != "done" else "failed", text)
@@ -86,3 +91,7 @@ def build(service: Service) -> None:
     )
     job.stop(cancel, **quiet)
     gr.on([pictures.upload, pictures.clear, pictures.delete], choose, pictures, shown, **quiet)
+
+
+def _escaped(entry: dict[str, Any]) -> dict[str, Any]:
+    return {key: html.escape(value) if isinstance(value, str) else value for key, value in entry.items()}

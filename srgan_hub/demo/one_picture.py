@@ -1,5 +1,6 @@
 """The tab that enlarges one picture."""
 
+import html
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -11,12 +12,13 @@ from gradio.route_utils import get_root_url
 
 from ..pictures import files
 from . import page
-from .enlarge import Done, close_up
+from . import viewer as view
+from .enlarge import Done, Progress, close_up
 from .kinds import KINDS
 from .service import Ahead, Cancelled, Service, Visitor, sentence
 from .settings import FORMATS, METADATA, SIZES, Settings, to_curl, to_python
 from .speed import words
-from .uploads import megabytes, to_path, to_value, to_visitor
+from .uploads import megabytes, only_uploaded, to_path, to_value, to_visitor
 
 EXAMPLES = Path(files.__file__).parent.parent / "examples"
 LONGEST = "Longest side"
@@ -40,11 +42,12 @@ def build(service: Service, *, warm_up: bool = True) -> None:
             picture = gr.Image(
                 label="Your picture",
                 alt_text="The picture that you chose",
-                sources=["upload", "clipboard", "webcam"],
+                sources=["upload", "webcam"],
                 buttons=[],
                 height=260,
                 elem_id="picture",
             )
+            gr.HTML("Or paste one anywhere, or try one of these:", elem_classes="hint")
             with gr.Row(elem_id="examples"):
                 buttons = [gr.Button(path.stem.capitalize(), icon=path) for path in example_paths()]
             size = gr.Radio([*SIZES, LONGEST], value="4x", label="Size", elem_id="size")
@@ -68,12 +71,20 @@ def build(service: Service, *, warm_up: bool = True) -> None:
                     info="Date, camera and place, as the picture holds them. The place is removed unless you keep it.",
                 )
             job = gr.HTML(
-                page.job("idle", "Choose a picture."), html_template=page.JOB, js_on_load=page.JOB_SCRIPT, elem_id="job"
+                page.job("idle", "Choose a picture."),
+                html_template=page.JOB,
+                js_on_load=page.JOB_SCRIPT,
+                elem_id="job",
+                elem_classes="job",
+                action="Upscale",
             )
         with gr.Column(scale=3, min_width=300):
-            viewer = gr.HTML(None, html_template=page.VIEWER, js_on_load=page.VIEWER_SCRIPT, elem_id="viewer")
-            download = gr.HTML(None, html_template=page.DOWNLOAD, js_on_load=None, elem_id="download")
-            close = gr.HTML(None, html_template=page.CLOSE_UP, js_on_load=None, elem_id="close-up")
+            viewer = gr.HTML(None, html_template=view.VIEWER, js_on_load=view.VIEWER_SCRIPT, elem_id="viewer")
+            download = gr.HTML(
+                None, html_template=page.DOWNLOAD, js_on_load=None, elem_id="download", elem_classes="download"
+            )
+    close = gr.HTML(None, html_template=view.CLOSE_UP, js_on_load=None, elem_id="close-up")
+    paste = gr.HTML("", html_template="", js_on_load=page.PASTE_SCRIPT)
     with gr.Accordion("The same in code", open=False, elem_id="code"):
         python = gr.Code(to_python(Settings(), "picture.png"), language="python", label="Python", interactive=False)
         curl = gr.Code(language="shell", label="curl", interactive=False)
@@ -86,19 +97,29 @@ def build(service: Service, *, warm_up: bool = True) -> None:
 
     def upscale(values: Values, request: gr.Request) -> Iterator[Outputs]:
         path = to_path(values[picture])
+        room = None
         with tempfile.TemporaryDirectory() as folder:
             try:
                 if not path:
                     raise ValueError("Choose a picture first: upload one or click an example.")
                 chosen = to_settings(values)
                 for step in service.upscale(path, chosen, Path(folder), to_visitor(request), previews=True):
-                    yield _result(step, chosen) if isinstance(step, Done) else _progress(step, path.name)
+                    match step:
+                        case Ahead():
+                            yield gr.skip(), None, page.job("queued", f"{path.name}: {step.count} ahead of you.", 0)
+                        case Progress():
+                            room = view.planned(html.escape(path.name), step.width, step.height)
+                            yield _progress(step, room)
+                        case Cancelled():
+                            yield room, None, page.job("cancelled", step.text)
+                        case Done():
+                            yield _result(step, chosen)
             except Exception as error:
                 yield None, None, page.job("failed", sentence(error, path))
 
     def plan(values: Values, request: gr.Request) -> tuple[Any, str, str]:
         """Say what will come of the picture under the settings, in words and in code."""
-        stopped = service.stop(to_visitor(request), "StoppedError: another setting was chosen.")
+        stopped = service.stop(to_visitor(request), "Stopped: another setting was chosen.")
         path = to_path(values[picture])
         root = get_root_url(
             request.request,  # type: ignore[arg-type]
@@ -108,23 +129,23 @@ def build(service: Service, *, warm_up: bool = True) -> None:
         try:
             chosen = to_settings(values)
             code = to_python(chosen, path.name if path else "picture.png"), to_curl(chosen, "picture.png", root)
-            text = _plan(service, path, chosen) if path else "Choose a picture."
+            text = _plan(service, path, chosen)[0] if path else "Choose a picture."
         except Exception as error:
             return page.job("failed", sentence(error, path)), gr.skip(), gr.skip()
         return (gr.skip() if stopped else page.job("chosen" if path else "idle", text)), *code
 
     def choose(values: Values, request: gr.Request) -> tuple[Any, ...]:
         """Check a new picture, and stop the run and clear the result of the one before."""
-        stopped = service.stop(to_visitor(request), "StoppedError: another picture was chosen.")
+        stopped = service.stop(to_visitor(request), "Stopped: another picture was chosen.")
         before = "The run before was stopped. " if stopped else ""
         path = to_path(values[picture])
         if not path:
             return None, None, None, None, page.job("idle", f"{before}Choose a picture.")
         try:
-            text = _plan(service, path, to_settings(values))
+            text, room = _plan(service, path, to_settings(values))
         except Exception as error:
             return None, None, None, None, page.job("failed", before + sentence(error, path))
-        return values[picture], None, None, None, page.job("chosen", before + text)
+        return str(path), room, None, None, page.job("chosen", before + text)
 
     def choose_example(example: dict[str, Any]) -> Callable[[Values, gr.Request], tuple[Any, ...]]:
         def choose_this(values: Values, request: gr.Request) -> tuple[Any, ...]:
@@ -136,8 +157,9 @@ def build(service: Service, *, warm_up: bool = True) -> None:
 
         return choose_this
 
-    def clear(request: gr.Request) -> tuple[Any, ...]:
-        return choose({picture: None}, request)
+    def choose_pasted(values: Values, event: gr.EventData, request: gr.Request) -> tuple[Any, ...]:
+        pasted = only_uploaded({**event._data["picture"], "meta": {"_type": "gradio.FileData"}})
+        return choose({**values, picture: pasted}, request)
 
     def cancel(request: gr.Request) -> None:
         service.stop(to_visitor(request), "Cancelled.")
@@ -175,8 +197,8 @@ def build(service: Service, *, warm_up: bool = True) -> None:
     for each in settings:
         each.input(plan, inputs, [job, python, curl], **quiet)
     fresh = [picture, viewer, download, close, job]
-    gr.on([picture.upload, picture.input], choose, inputs, fresh, **quiet)
-    picture.clear(clear, None, fresh, **quiet)
+    gr.on([picture.input, picture.clear], choose, inputs, fresh, **quiet)
+    paste.upload(choose_pasted, {*settings}, fresh, **quiet)
     for button in buttons:
         assert button.icon
         button.keep_in_cache.add(button.icon["path"])  # Gradio's copy, which is an upload like any other
@@ -190,25 +212,26 @@ def example_paths() -> list[Path]:
     return sorted(path for path in EXAMPLES.iterdir() if path.suffix in files.SUFFIXES)
 
 
-def _plan(service: Service, path: Path, settings: Settings) -> str:
-    """Say a picture's size, that of its result, and how long it will take, once this machine's speed is known."""
+def _plan(service: Service, path: Path, settings: Settings) -> tuple[str, dict[str, Any]]:
+    """Say a picture's size, that of its result, and how long it will take, once this machine's speed is known.
+
+    Returns:
+        The sentence, and the viewer's value.
+    """
     picture = service.read(path)
     width, height = picture.size(settings)
     seconds = service.speed.predict(picture.cost)
     time = f", {words(seconds)}" if seconds is not None else ""
     before = f"{picture.image.width} x {picture.image.height}"
-    return f"{picture.name}: {before} to {width} x {height}{time}. {picture.notes}"
+    text = f"{picture.name}: {before} to {width} x {height}{time}. {picture.notes}"
+    return text, view.planned(html.escape(picture.name), width, height)
 
 
-def _progress(step: Any, name: str) -> Outputs:
-    if isinstance(step, Ahead):
-        return gr.skip(), None, page.job("queued", f"{name}: {step.count} ahead of you.", 0)
-    if isinstance(step, Cancelled):
-        return None, None, page.job("cancelled", step.text)
+def _progress(step: Progress, room: dict[str, Any]) -> Outputs:
     left = f", {words(step.left)} left" if step.left is not None and step.share < 1 else ""
-    text = f"Enlarging {name} to {step.width} x {step.height}{left}."
-    view = {"name": name, "width": step.width, "height": step.height, "preview": step.preview}
-    return view if step.preview else gr.skip(), gr.skip(), page.job("running", text, step.share)
+    text = f"Enlarging {step.picture.name} to {step.width} x {step.height}{left}."
+    shown = {**room, "preview": step.preview} if step.preview else gr.skip()
+    return shown, gr.skip(), page.job("running", text, step.share)
 
 
 def _result(done: Done, settings: Settings) -> Outputs:
@@ -216,12 +239,7 @@ def _result(done: Done, settings: Settings) -> Outputs:
     width, height = done.image.size
     text = f"{name}: {done.picture.image.width} x {done.picture.image.height} to {width} x {height} pixels in "
     text += f"{done.seconds:.1f} s. {done.picture.notes}"
-    view = {
-        "name": name,
-        "width": width,
-        "height": height,
-        "bicubic": to_value(done.pair[0], "bicubic.png"),
-        "result": to_value(done.pair[1], "result.png"),
-    }
+    bicubic, large = (to_value(path, path.name) for path in done.pair)
+    shown = {**view.planned(html.escape(name), width, height), "bicubic": bicubic, "result": large}
     label = f"Download {settings.format}, {megabytes(done.file)}"
-    return view, {"file": to_value(done.file, done.file.name), "label": label}, page.job("done", text)
+    return shown, page.link(to_value(done.file, done.file.name), label), page.job("done", text)

@@ -1,18 +1,11 @@
-"""The demo's page: HTML templates, their scripts and the style, for `gradio.HTML`."""
+"""The demo's looks: the theme, the style, and what the three tabs share."""
 
+import html
 from typing import Any
 
 import gradio as gr
 
-# Soft's own colours for small text have a contrast of less than 4.5. `set` forgets the background, so it is said again.
-THEME = gr.themes.Soft(primary_hue="indigo", neutral_hue="slate", font=["system-ui", "sans-serif"]).set(
-    background_fill_primary="*neutral_50",
-    block_label_text_color="*primary_700",
-    block_title_text_color="*primary_700",
-    body_text_color_subdued="*neutral_600",
-    body_text_color_subdued_dark="*neutral_300",
-    checkbox_label_background_fill_selected="*primary_600",
-)
+from . import viewer
 
 
 def job(state: str, text: str, share: float | None = None) -> dict[str, Any]:
@@ -23,17 +16,21 @@ def job(state: str, text: str, share: float | None = None) -> dict[str, Any]:
         text: the status line.
         share: how much is done, in [0, 1]; None where nothing is running.
     """
-    return {"state": state, "text": text.strip(), "share": share}
+    return {"state": state, "text": html.escape(text.strip()), "share": share}
+
+
+def link(file: dict[str, Any], label: str) -> dict[str, Any]:
+    """Make the value of a download."""
+    return {"file": file, "label": html.escape(label), "name": html.escape(file["orig_name"])}
 
 
 # One component for the button, the status line and the progress. Its value is the state of the visitor's job (see
 # `job`), and what it shows depends on that value alone, whether the server or this page set it.
 JOB = """
 <button type="button" class="action ${value.share === null ? 'primary' : ''}">
-${value.share === null ? 'Upscale' : 'Cancel'}</button>
-<p class="${value.state}" role="${value.state === 'failed' ? 'alert' : 'status'}">
-${value.text.replace(/[&<]/g, sign => `&#${sign.charCodeAt()};`)}</p>
-<div class="bar" ${value.share === null ? 'hidden' : ''} role="progressbar" aria-label="Progress"
+${value.share === null ? action : 'Cancel'}</button>
+<p class="${value.state}" role="${value.state === 'failed' ? 'alert' : 'status'}">${value.text}</p>
+<div class="bar" ${value.share === null ? 'data-idle' : ''} role="progressbar" aria-label="Progress"
   aria-valuemin="0" aria-valuemax="100" aria-valuenow="${Math.floor(100 * value.share)}">
 <div style="width: ${100 * value.share}%"></div><span>${Math.floor(100 * value.share)} %</span></div>
 """
@@ -58,102 +55,134 @@ element.addEventListener('click', event => {
   requestAnimationFrame(() => element.scrollIntoView({block: 'nearest'}));
 });
 """
-VIEWER = """
-${value && value.result ? `<figure>
-<img src="${value.result.url}" alt="${value.name}: the result">
-<img src="${value.bicubic.url}" alt="${value.name}: enlarged with bicubic, for comparison">
-<span>Bicubic</span><span>Result</span>
-<input type="range" min="0" max="100" step="0.5" value="50" aria-label="How much of the bicubic picture is shown">
-</figure><button type="button" class="action">Full screen</button>`
-: '<p>The large picture appears here, with a handle to compare it with a bicubic enlargement.</p>'}
-"""
-VIEWER_SCRIPT = """
-const place = share => element.style.setProperty('--place', share + '%');
-element.addEventListener('input', event => place(event.target.value));
-element.addEventListener('click', event => {
-  if (!event.target.closest('button')) return;
-  if (document.fullscreenElement) document.exitFullscreen();
-  else element.requestFullscreen();
-});
-watch('value', async () => {
-  if (!props.value) return;
-  element.querySelector('input').value = 50;
-  place(50);
-  await Promise.all([...element.querySelectorAll('img')].map(image => image.decode()));
-  element.scrollIntoView({block: 'nearest'});
+# Takes a picture that is pasted anywhere on the page while its tab is open.
+PASTE_SCRIPT = """
+document.addEventListener('paste', async event => {
+  const file = [...(event.clipboardData?.files || [])].find(each => each.type.startsWith('image/'));
+  if (!file || !document.querySelector('#picture')?.offsetParent) return;
+  event.preventDefault();
+  trigger('upload', {picture: await upload(file)});
 });
 """
 DOWNLOAD = """
-${value ? `<a class="action primary" href="${value.file.url}" download="${value.file.orig_name}">${value.label}</a>`
+${value ? `<a class="action primary" href="${value.file.url}" download="${value.name}">${value.label}</a>`
 : '<button type="button" class="action" disabled>Download</button>'}
 """
-CLOSE_UP = """
-${value ? Object.entries(value).map(([name, url]) => `<figure><img src="${url}" alt="${name}, twice as large">
-<figcaption>${name}</figcaption></figure>`).join('') : ''}
-"""
 GALLERY = """
-${(value || []).map(entry => `<p class="${entry.state}">${entry.name}: ${entry.state} ${entry.text}</p>`).join('')}
+${value ? `<ul>${value.map(entry => `<li class="${entry.state}">${entry.thumbnail ?
+`<img src="${entry.thumbnail}" alt="">` : '<span class="blank"></span>'}<div><strong>${entry.name}</strong>
+<span>${entry.text || entry.state}</span></div></li>`).join('')}</ul>`
+: '<p class="blank-page">Each picture and what became of it stand here. The results come in one zip file.</p>'}
 """
 COMPARED = """
-${value ? value.figures.map(each => `<figure><img src="${each.picture.url}" alt="${each.model}"></figure>`).join('') : ''}
+${value ? `<div class="figures">${value.figures.map(each => `<figure><img src="${each.picture.url}" alt="${each.model}">
+<figcaption><strong>${each.model}</strong>${each.lines.map(line => `<span>${line}</span>`).join('')}</figcaption>
+</figure>`).join('')}</div><p class="hint">${value.protocol}</p>`
+: '<p class="blank-page">The results stand here side by side, with scores where there is a ground truth.</p>'}
 """
 HEADER = """
-<h1>Small picture in, up to four times larger out</h1>
-<p>SRGAN redraws the detail that a small picture lost, in bands and without seams. The new detail is plausible, not
-evidence.</p>
+<h1>Small picture in, large picture out</h1>
+<p>SRGAN redraws the detail that a small picture lost. The new detail is plausible, not evidence.</p>
 """
+HUB, CODE = "https://huggingface.co/srgan-hub", "https://github.com/srgan-hub/srgan-hub"
 
 
 def footer(max_pixels: int, max_file_size: str, kept: int) -> str:
     """Return the page's foot: limits, what becomes of the pictures, and where more is."""
-    return f"""
-<p>PNG, JPEG, WebP, BMP or TIFF, up to {max_pixels / 1e6:.3g} megapixels and {max_file_size[:-2]} MB.
-Pictures are deleted after {kept / 3600:.3g} hours.</p>
-"""
+    links = {"Code": CODE, "Licence": f"{CODE}/blob/main/LICENSE", "Model cards": HUB, "API": "?view=api"}
+    hours = "an hour" if kept == 3600 else f"{kept / 3600:.3g} hours"
+    return (
+        f"<p>PNG, JPEG, WebP, BMP or TIFF, up to {max_pixels / 1e6:.3g} megapixels and {max_file_size[:-2]} MB; no "
+        f"animations. Pictures are deleted after {hours}.</p><nav aria-label='More'>"
+        + "".join(f'<a href="{address}">{name}</a>' for name, address in links.items())
+        + "</nav>"
+    )
 
 
-CSS = """
-/* The page's look; the rest is Gradio's theme. */
-.gradio-container {max-width: 1200px !important; margin: auto !important}
+THEME = gr.themes.Base(
+    primary_hue="teal",
+    neutral_hue="stone",
+    font=["system-ui", "sans-serif"],
+    font_mono=["ui-monospace", "monospace"],
+    text_size="md",
+    radius_size="md",
+).set(
+    body_background_fill="*neutral_50",
+    body_background_fill_dark="*neutral_950",
+    body_text_color_subdued="*neutral_600",
+    body_text_color_subdued_dark="*neutral_400",
+    block_background_fill="white",
+    block_background_fill_dark="*neutral_900",
+    block_border_width="1px",
+    block_border_color_dark="*neutral_800",
+    block_label_text_color="*neutral_700",
+    block_label_text_color_dark="*neutral_300",
+    block_title_text_color="*neutral_800",
+    block_title_text_color_dark="*neutral_200",
+    block_info_text_color="*neutral_600",
+    block_info_text_color_dark="*neutral_400",
+    checkbox_label_background_fill_selected="*primary_700",
+    checkbox_label_background_fill_selected_dark="*primary_700",
+    checkbox_label_text_color_selected="white",
+    slider_color="*primary_600",
+    input_background_fill="white",
+)
+CSS = (
+    """
+.gradio-container {--accent: #0f766e; max-width: 1200px !important; margin: auto !important}
+.dark .gradio-container, .gradio-container.dark {--accent: #5eead4}
+.gradio-container h1 {font-size: 28px; line-height: 1.2; margin: 8px 0 4px}
+.gradio-container h2 {font-size: 18px}
+:is(#header, #footer, .job, .download, #viewer, #close-up, #gallery, #results) .html-container {padding: 0}
+#header p, #footer, .hint {color: var(--body-text-color-subdued)}
+.hint {font-size: 14px}
+#footer {border-top: 1px solid var(--border-color-primary); padding-top: 12px}
+#footer nav {display: flex; flex-wrap: wrap; gap: 0 16px}
+#footer a {display: inline-flex; align-items: center; min-height: 44px; min-width: 44px; text-decoration: underline;
+  color: var(--body-text-color)}
 footer {display: none !important}
-:is(#job, #viewer, #download) .html-container {padding: 0}
-#picture button:not([aria-dropeffect]), #model label {min-width: 44px; min-height: 44px}
+#picture button:not([aria-dropeffect]), .gradio-container [role=radiogroup] label, fieldset label, [role=tab] {
+  min-width: 44px; min-height: 44px}
 #picture button svg {width: 20px; height: 20px; margin: auto}
-#examples button {min-height: 64px}
-#examples img {width: 56px; height: 56px; object-fit: cover; border-radius: 6px}
-.action {display: flex; width: 100%; min-height: 44px; align-items: center; justify-content: center;
+#examples {gap: 8px; flex-wrap: nowrap}
+.gradio-container .hint .html-container {padding: 0}
+#examples button {min-width: 0; height: 56px; padding: 4px; flex: 1 1 0; font-size: 14px; font-weight: 400;
+  flex-direction: row; flex-wrap: nowrap; gap: 6px; border: 1px solid var(--border-color-primary);
+  background: var(--block-background-fill)}
+#examples img {width: 40px; height: 40px; object-fit: cover; border-radius: 6px; margin: 0; flex: none}
+.action, #viewer .tools button {display: flex; min-height: 44px; align-items: center; justify-content: center;
   border: 1px solid var(--border-color-primary); border-radius: 8px; font-weight: 600; font-size: 16px; cursor: pointer;
-  color: var(--body-text-color) !important; background: var(--background-fill-primary); text-decoration: none}
-.action.primary {color: white !important; background: #4f46e5; border-color: #4f46e5}
-.action:disabled {opacity: .5; cursor: default}
-.action:focus-visible, #viewer input:focus-visible {outline: 3px solid #818cf8; outline-offset: 2px}
+  color: var(--body-text-color) !important; background: var(--block-background-fill); text-decoration: none}
+.action {width: 100%}
+#viewer .tools button {min-width: 44px; padding: 0 12px; margin: 0; font-weight: 400}
+[role=tab][aria-selected=true] {color: var(--accent) !important}
+.action.primary {color: white !important; background: #0f766e; border-color: #0f766e}
+:is(.action, .tools button):disabled {opacity: .55; cursor: default}
+:is(.action, .tools button, #footer a):focus-visible {outline: 3px solid var(--accent); outline-offset: 2px}
 [data-settling] .action {pointer-events: none}
-#job p {min-height: 1.5em; margin: 8px 0}
-#job p.failed {color: #b91c1c}
-.dark #job p.failed {color: #fca5a5}
-#job .bar {position: relative; height: 24px; border-radius: 8px; overflow: hidden; text-align: center;
+.job p {min-height: 3em; line-height: 1.5; margin: 8px 0}
+.job p.failed {color: #b91c1c}
+.dark .job p.failed {color: #fca5a5}
+.job .bar {position: relative; height: 24px; border-radius: 8px; overflow: hidden; text-align: center;
   background: var(--border-color-primary)}
-#job .bar[hidden] {display: none}
-#job .bar div {position: absolute; inset: 0 auto 0 0; background: #a5b4fc}
-.dark #job .bar div {background: #4338ca}
-#job .bar span {position: relative; line-height: 24px; font-size: 14px}
-#viewer figure {position: relative; width: fit-content; max-width: 100%; margin: auto; overflow: hidden}
-#viewer img {display: block; max-width: 100%; min-width: min(80vw, 320px); max-height: 640px; object-fit: contain;
-  margin: 0}
-#viewer img + img {position: absolute; inset: 0; width: 100%; height: 100%;
-  clip-path: inset(0 calc(100% - var(--place, 50%)) 0 0)}
-#viewer span {position: absolute; top: 8px; left: 8px; padding: 2px 8px; border-radius: 6px; color: white;
-  background: #0f172acc; font-size: 14px}
-#viewer span + span {left: auto; right: 8px}
-/* Wider than the picture by half a thumb on each side, so that the thumb's middle is where the pictures meet. */
-#viewer input {--thumb: radial-gradient(circle, white 0 14px, #4f46e5 14px 16px, transparent 16px),
-  linear-gradient(90deg, transparent 21px, white 21px 23px, transparent 23px);
-  position: absolute; inset: 0 -22px; width: calc(100% + 44px); height: 100%; margin: 0;
-  appearance: none; background: none; cursor: ew-resize; touch-action: pan-y}
-#viewer input::-webkit-slider-runnable-track {height: 100%}
-#viewer input::-webkit-slider-thumb {appearance: none; width: 44px; height: 100%; border: 0;
-  background: var(--thumb)}
-#viewer input::-moz-range-thumb {width: 44px; height: 100%; border: 0; border-radius: 0; background: var(--thumb)}
-#viewer .action {margin-top: 8px}
-#viewer :fullscreen img {max-height: 90vh}
+.job .bar[data-idle] {visibility: hidden}
+.job .bar div {position: absolute; inset: 0 auto 0 0; background: #5eead4}
+.dark .job .bar div {background: #0f766e}
+.job .bar span {position: relative; line-height: 24px; font-size: 14px}
+.blank-page {display: grid; place-items: center; min-height: 200px; padding: 24px; text-align: center;
+  border: 1px dashed var(--border-color-primary); border-radius: 8px; color: var(--body-text-color-subdued)}
+#gallery ul {list-style: none; margin: 0; padding: 0; display: grid; gap: 8px}
+#gallery li {display: flex; gap: 12px; align-items: center; padding: 8px; border-radius: 8px; margin: 0;
+  border: 1px solid var(--border-color-primary); background: var(--block-background-fill)}
+#gallery :is(img, .blank) {width: 56px; height: 56px; flex: none; object-fit: cover; border-radius: 6px; margin: 0;
+  background: var(--border-color-primary)}
+#gallery li div {display: grid; min-width: 0; overflow-wrap: anywhere}
+#gallery .failed span {color: #b91c1c}
+.dark #gallery .failed span {color: #fca5a5}
+#gallery .failed .blank {background: #fca5a5}
+.figures {display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 300px), 1fr)); gap: 16px}
+.figures img {width: 100%; border-radius: 8px; margin: 0}
+.figures figcaption {display: grid; gap: 2px; padding: 4px 0}
 """
+    + viewer.CSS
+)

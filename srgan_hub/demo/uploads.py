@@ -16,7 +16,7 @@ class Demo(gr.Blocks):
     async def preprocess_data(self, block_fn: Any, inputs: list[Any], *args: Any, **kwargs: Any) -> list[Any]:
         """Replace what is no upload by None before Gradio follows it."""
         inputs = [
-            _only_uploaded(value) if isinstance(block, gr.Image | gr.File) else value
+            only_uploaded(value) if isinstance(block, gr.Image | gr.File) else value
             for block, value in zip(block_fn.inputs, inputs, strict=False)
         ]
         return await super().preprocess_data(block_fn, inputs, *args, **kwargs)
@@ -48,9 +48,10 @@ def to_visitor(request: gr.Request) -> Visitor:
     return Visitor(session, session if address in ("127.0.0.1", "::1", "") else address)
 
 
-def _only_uploaded(value: Any) -> Any:
+def only_uploaded(value: Any) -> Any:
+    """Return a file, or those of a list, as far as this is how Gradio names what was uploaded here; else None."""
     if isinstance(value, list):
-        return [each for each in map(_only_uploaded, value) if each]
+        return [each for each in map(only_uploaded, value) if each]
     match value:
         case {"path": str(name), "meta": {"_type": "gradio.FileData"}}:
             # An address of this server's names the file; whichever server it names, nothing is fetched.

@@ -35,9 +35,7 @@ def test_sides_follow_whichever_way_the_picture_lies():
 
 @pytest.mark.parametrize("wish", ["5x", 905, (905, None), (None, 601), (100, 601), Size(shortest=601)])
 def test_nothing_is_made_larger_than_the_network_can(wish):
-    with pytest.raises(
-        ValueError, match=r"at most 904 x 600 pixels, 4 times .* 226 x 150, got .*; ask for less"
-    ):
+    with pytest.raises(ValueError, match=r"at most 904 x 600 pixels, 4 times .* 226 x 150, got .*; ask for less"):
         Size.parse(wish).fit(226, 150, scale=4)
 
 

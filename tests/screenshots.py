@@ -6,15 +6,12 @@ python tests/screenshots.py FOLDER [--states empty done ...] [--widths 390 ...] 
 import argparse
 import os
 import shutil
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
 
 import numpy as np
 from playwright.sync_api import Page, expect, sync_playwright
@@ -22,6 +19,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 import app
 from srgan_hub.upscaler import Upscaler
 
+ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "srgan_hub" / "examples"
 CHROMIUM_FLAGS = [
     "--no-sandbox",
@@ -53,6 +51,12 @@ def tab(page: Page, name: str) -> None:
 def choose(page: Page, file: Path, where: str = "#picture") -> None:
     page.set_input_files(f"{where} input[type=file]", file)
     expect(page.locator(f"{where} img").first).to_be_visible(timeout=20_000)
+
+
+def choose_many(page: Page, files: list[Path]) -> None:
+    with page.expect_file_chooser() as chooser:
+        page.locator("#pictures").click()
+    chooser.value.set_files(files)
 
 
 def begin(page: Page, job: str = "#job") -> None:
@@ -140,7 +144,7 @@ def many_empty(page: Page) -> None:
 def many_done(page: Page) -> None:
     tab(page, "Many")
     files = [EXAMPLES / "cat.png", ROOT / "README.md", EXAMPLES / "coffee.jpg"]
-    page.set_input_files("#pictures input[type=file]", files)
+    choose_many(page, files)
     expect(page.locator("#many-job p")).to_contain_text("3 pictures")
     begin(page, "#many-job")
     ended(page, "#many-job")

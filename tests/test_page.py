@@ -4,7 +4,9 @@ import os
 import re
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +17,15 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
-from screenshots import CHROMIUM_FLAGS
+from screenshots import CHROMIUM_FLAGS, choose_many
 
 import app
 from srgan_hub import SRGAN
+from srgan_hub.demo import one_picture, service
 from srgan_hub.demo.one_picture import EXAMPLES, example_paths
 from srgan_hub.upscaler import Upscaler
 
+CAMERA = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 
 
@@ -54,7 +58,7 @@ def pictures(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def browser(chromium) -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS)
+        browser = playwright.chromium.launch(executable_path=chromium, args=[*CHROMIUM_FLAGS, *CAMERA])
         yield browser
         browser.close()
 
@@ -64,11 +68,11 @@ def visit(browser, url) -> Iterator[Callable[..., Page]]:
     """Open the page as one more visitor; at the end check that nothing was asked from elsewhere or went wrong."""
     pages, asked, errors = [], [], []
 
-    def visit(theme: str = "light", **options: object) -> Page:
+    def visit(theme: str = "light", at: str = url, **options: object) -> Page:
         page = browser.new_context(**{"viewport": {"width": 1200, "height": 900}, **options}).new_page()
         page.on("request", lambda request: asked.append(request.url))
         page.on("pageerror", lambda error: errors.append(str(error)))
-        page.goto(f"{url}?__theme={theme}")
+        page.goto(f"{at}?__theme={theme}")
         expect(button(page)).to_be_visible(timeout=30_000)
         pages.append(page)
         return page
@@ -76,7 +80,8 @@ def visit(browser, url) -> Iterator[Callable[..., Page]]:
     yield visit
     for page in pages:
         page.context.close()
-    assert not [address for address in asked if not address.startswith((url, "data:", "blob:"))], "must work offline"
+    ours = ("http://127.0.0.1:", "data:", "blob:")
+    assert not [address for address in asked if not address.startswith(ours)], "must work offline"
     assert not errors
 
 
@@ -107,7 +112,7 @@ class Slow:
 @pytest.fixture
 def slow(monkeypatch) -> Slow:
     slow = Slow()
-    monkeypatch.setattr(Upscaler, "stream", lambda *args, size: slow.stream(*args, size))
+    monkeypatch.setattr(Upscaler, "stream", lambda *args, size=None: slow.stream(*args, size))
     return slow
 
 
@@ -202,8 +207,6 @@ def test_on_a_phone_progress_and_result_are_in_view(visit, slow):
     expect(status(page)).to_contain_text("cat.png: 226 x 150 to 904 x 600 pixels in ", timeout=30_000)
     page.wait_for_timeout(500)
     assert in_view(page.locator("#viewer .frame"))
-    bottom = page.locator("#download").bounding_box()
-    assert page.locator("#examples").bounding_box()["y"] >= bottom["y"] + bottom["height"]
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
@@ -408,20 +411,52 @@ def test_axe_finds_nothing(visit, pictures, slow, theme):
 
     def look(state: str) -> None:
         page.wait_for_timeout(300)  # transitions of colours
-        found[state] = [(each["impact"], each["id"]) for each in Axe().run(page).response["violations"]]
+        found[state] = [
+            (each["impact"], each["id"], [node["html"][:200] for node in each["nodes"]])
+            for each in Axe().run(page).response["violations"]
+        ]
 
     look("empty")
+    page.get_by_label("Longest side").first.click()
+    page.get_by_role("button", name="More settings").first.click()
+    page.get_by_role("button", name="The same in code").click()
+    page.get_by_label("JPEG", exact=True).click()
+    look("unfolded")
+    page.get_by_label("4x", exact=True).first.click()
     choose(page, pictures / "small.png")
     look("chosen")
     upscale(page)
     under_way(page)
     look("running")
+    button(page).click()
+    expect(status(page)).to_have_text("Cancelled.")
+    look("cancelled")
     slow.pace = 0
-    expect(status(page)).to_contain_text("small.png: 40 x 30 to 160 x 120 pixels in ")
+    upscale(page)
+    expect(status(page)).to_contain_text("pixels in ")
     look("done")
+    page.get_by_role("button", name="Close-up").click()
+    expect(page.locator("#close-up img")).to_have_count(3, timeout=30_000)
+    look("close-up")
     choose(page, pictures / "text.png")
     look("failed")
-    assert found == {state: [] for state in ("empty", "chosen", "running", "done", "failed")}
+    page.get_by_role("tab", name="Compare").click()
+    look("compare, empty")
+    page.set_input_files("#compared input[type=file]", pictures / "small.png")
+    expect(page.locator("#compare-job p")).to_contain_text("small.png")
+    page.locator("#compare-job button").click()
+    expect(page.locator("#results img")).to_have_count(2, timeout=30_000)
+    expect(page.locator("#compare-job p")).to_contain_text("by 2 models")
+    look("compare, done")
+    page.get_by_role("tab", name="Many").click()
+    look("many, empty")
+    choose_many(page, [pictures / "small.png", pictures / "text.png"])
+    expect(page.locator("#many-job p")).to_contain_text("2 pictures")
+    look("many, chosen")
+    page.locator("#many-job button").click()
+    expect(page.locator("#many-job p")).to_have_text("1 of 2 are done, 1 failed.", timeout=30_000)
+    look("many, done")
+    assert found == {state: [] for state in found}
 
 
 def test_names_roles_and_sizes(page, pictures, slow):
@@ -434,10 +469,11 @@ def test_names_roles_and_sizes(page, pictures, slow):
     for name, value in (("aria-valuemin", "0"), ("aria-valuemax", "100")):
         expect(progress(page)).to_have_attribute(name, value)
     slow.pace = 0
-    for name in ("small.png: the result", "small.png: enlarged with bicubic, for comparison"):
+    for name in ("small.png: the result", "small.png: enlarged with bicubic"):
         expect(page.get_by_role("img", name=name)).to_be_visible()
     small = page.evaluate(
-        "[...document.querySelectorAll('button, a, label:has(input), #viewer input')].filter(e => e.offsetParent)"
+        "[...document.querySelectorAll('button, a, label:has(input), #viewer input')]"
+        ".filter(e => e.offsetParent && e.tabIndex >= (e.matches('label') ? -1 : 0))"
         ".map(e => [e.outerHTML, e.getBoundingClientRect()])"
         ".filter(([_, box]) => box.width < 44 || box.height < 44).map(([html]) => html)"
     )
@@ -452,7 +488,7 @@ def test_everything_by_keyboard(page, pictures, slow):
     expect(status(page)).to_contain_text("small.png: 40 x 30 to 160 x 120 pixels in ")
     expect(button(page)).to_be_focused()
     handle = page.get_by_role("slider", name="How much of the bicubic picture is shown")
-    top = page.locator("#viewer img").nth(1)
+    top = page.locator("#viewer .half")
     for _ in range(20):
         page.keyboard.press("Tab")
         if handle.evaluate("element => element === document.activeElement"):
@@ -463,8 +499,9 @@ def test_everything_by_keyboard(page, pictures, slow):
     assert handle.input_value() == "0"
     after = top.evaluate("image => getComputedStyle(image).clipPath")
     assert before != after and "100%" in after, after
-    page.keyboard.press("Tab")
-    expect(page.get_by_role("button", name="Full screen")).to_be_focused()
+    for name in ("Zoom out", "Zoom in", "Fit", "Close-up", "Full screen"):
+        page.keyboard.press("Tab")
+        expect(page.get_by_role("button", name=name)).to_be_focused()
     page.keyboard.press("Tab")
     expect(page.locator("#download a")).to_be_focused()
 
@@ -475,10 +512,278 @@ def test_the_handle_can_be_dragged(page, pictures, slow):
     upscale(page)
     expect(page.locator("#viewer img").first).to_have_js_property("complete", True)
     page.wait_for_timeout(300)  # it comes into view
-    handle = page.get_by_role("slider")
+    handle = page.get_by_role("slider", name="bicubic")
     box = handle.bounding_box()
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 40)
     page.mouse.down()
     page.mouse.move(box["x"] + box["width"] / 2 - 100, box["y"] + 60, steps=5)
     page.mouse.up()
-    assert 0 < float(handle.input_value()) < 25
+    assert 0 < float(handle.input_value()) < 40
+
+
+def done(page: Page, pictures: Path, slow: Slow) -> Locator:
+    """Upscale a picture and return the frame that shows it."""
+    slow.pace = 0
+    choose(page, pictures / "small.png")
+    upscale(page)
+    expect(status(page)).to_contain_text("pixels in ")
+    frame = page.locator("#viewer .frame")
+    frame.scroll_into_view_if_needed()
+    page.wait_for_timeout(400)
+    return frame
+
+
+def view(page: Page) -> list[float]:
+    """Return zoom, and where the picture's top left corner is, in frames."""
+    return page.locator("#viewer img").first.evaluate(
+        "image => { const {a, e, f} = new DOMMatrix(getComputedStyle(image).transform);"
+        "return [a, e / image.offsetWidth, f / image.offsetHeight]; }"
+    )
+
+
+def test_zoom_by_buttons_keys_and_wheel(page, pictures, slow):
+    frame = done(page, pictures, slow)
+    assert view(page) == [1, 0, 0]
+    page.get_by_role("button", name="Zoom in").click()
+    assert view(page) == pytest.approx([1.5, -0.25, -0.25], abs=0.01)
+    shown = [image.bounding_box()["width"] for image in page.locator("#viewer img").all()]
+    assert shown == pytest.approx([frame.bounding_box()["width"] * 1.5] * 2, rel=0.01)
+    frame.focus()
+    page.keyboard.press("+")
+    assert view(page)[0] == pytest.approx(2.25)
+    page.keyboard.press("ArrowRight")
+    assert view(page) == pytest.approx([2.25, -0.725, -0.625], abs=0.01)
+    page.keyboard.press("0")
+    assert view(page) == [1, 0, 0]
+    box = frame.bounding_box()
+    page.mouse.move(box["x"] + 12, box["y"] + 12)
+    page.mouse.wheel(0, -300)
+    page.wait_for_timeout(200)
+    zoom, x, y = view(page)
+    assert zoom == pytest.approx(1.002**300, rel=0.01) and x > -0.05 and y > -0.05  # what is under the pointer stays
+    page.get_by_role("button", name="Fit").click()
+    button(page).focus()
+    page.mouse.wheel(0, -300)  # the page scrolls
+    page.wait_for_timeout(200)
+    assert view(page) == [1, 0, 0]
+
+
+def test_pan_by_dragging_and_pinch(visit, pictures, slow):
+    page = visit(**PHONE)
+    frame = done(page, pictures, slow)
+    page.get_by_role("button", name="Zoom in").tap()
+    box = frame.bounding_box()
+    touch = page.context.new_cdp_session(page)
+
+    def send(kind: str, *points: tuple[float, float]) -> None:
+        places = [
+            {"x": box["x"] + x * box["width"], "y": box["y"] + y * box["height"], "id": i}
+            for i, (x, y) in enumerate(points)
+        ]
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": places})
+
+    send("touchStart", (0.3, 0.5))
+    for x in (0.35, 0.4, 0.45, 0.5):
+        send("touchMove", (x, 0.5))
+    send("touchEnd")
+    assert view(page) == pytest.approx([1.5, -0.05, -0.25], abs=0.03)
+    page.get_by_role("button", name="Fit").tap()
+    send("touchStart", (0.2, 0.3))
+    send("touchStart", (0.2, 0.3), (0.3, 0.3))
+    for x in (0.35, 0.4, 0.45, 0.5):
+        send("touchMove", (0.2, 0.3), (x, 0.3))
+    send("touchEnd")
+    assert 2.5 < view(page)[0] < 5
+    expect(page.locator("#close-up img")).to_have_count(0)  # neither was a click
+
+
+def test_a_close_up_of_the_place_that_is_picked(page, pictures, slow, monkeypatch):
+    picked = []
+    real = one_picture.close_up
+    monkeypatch.setattr(one_picture, "close_up", lambda *args: picked.append(args[1:]) or real(*args))
+    frame = done(page, pictures, slow)
+    box = frame.bounding_box()
+    page.mouse.click(box["x"] + 0.9 * box["width"], box["y"] + 0.2 * box["height"])
+    images = page.locator("#close-up img")
+    expect(images).to_have_count(3, timeout=30_000)
+    assert [each.get_attribute("alt") for each in images.all()] == [
+        f"{name} close-up" for name in ("Bicubic", "Faithful", "Crisp")
+    ]
+    for each in images.all():
+        assert each.evaluate("image => image.getBoundingClientRect().width / image.naturalWidth") == pytest.approx(2)
+    frame.focus()
+    page.keyboard.press("+")
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("Enter")
+    page.wait_for_timeout(1500)
+    assert picked[0][0] == "photo" and picked[0][1:] == pytest.approx((0.9, 0.2), abs=0.02)
+    assert picked[1][1:] == pytest.approx(((0.5 - -0.15) / 1.5, 0.5), abs=0.02)
+
+
+def test_the_frame_has_its_size_from_the_first_moment_and_nothing_jumps(page, pictures, slow):
+    slow.pace, slow.parts = 0.05, 20
+    choose(page, EXAMPLES / "cat.png")
+    places = []
+
+    def measure() -> None:
+        page.evaluate("scrollTo(0, 0)")
+        places.append([page.locator(each).bounding_box() for each in ("#viewer .frame", "#download", "#code")])
+
+    measure()
+    upscale(page)
+    expect(page.locator("#viewer img")).to_have_count(1, timeout=2000)
+    first = page.locator("#viewer img").get_attribute("src")
+    measure()
+    under_way(page)
+    measure()
+    expect(status(page)).to_contain_text(re.compile("second(s)? left"))
+    expect(page.locator("#viewer img")).to_have_count(2, timeout=30_000)
+    page.wait_for_timeout(500)
+    measure()
+    assert places == [places[0]] * 4
+    assert first.startswith("data:image/jpeg")
+
+
+def test_a_picture_that_is_pasted_anywhere(page, pictures, slow):
+    slow.pace = 0
+    paste = """bytes => {
+        const data = new DataTransfer();
+        data.items.add(new File([new Uint8Array(bytes)], 'pasted.png', {type: 'image/png'}));
+        document.body.dispatchEvent(new ClipboardEvent('paste', {clipboardData: data, bubbles: true}));
+    }"""
+    for name, size in (("small.png", "40 x 30"), ("other.png", "50 x 40")):
+        page.evaluate(paste, [*(pictures / name).read_bytes()])
+        expect(status(page)).to_contain_text(f"pasted.png: {size} to")
+    upscale(page)
+    expect(status(page)).to_contain_text("pasted.png: 50 x 40 to 200 x 160 pixels in")
+    page.get_by_role("tab", name="Many").click()
+    page.evaluate(paste, [*(pictures / "small.png").read_bytes()])
+    page.get_by_role("tab", name="One").click()
+    page.wait_for_timeout(500)
+    expect(status(page)).to_contain_text("pasted.png: 50 x 40 to 200 x 160 pixels in")
+
+
+def test_a_picture_from_the_camera(page):
+    page.get_by_label("Capture from camera").click()
+    page.get_by_text("Click to Access Webcam").click()
+    page.wait_for_function("document.querySelector('#picture video')?.videoWidth > 0")
+    page.wait_for_timeout(500)
+    page.get_by_label("capture photo").click()
+    expect(status(page)).to_contain_text("image.png has 1920 x 1440 pixels", timeout=20_000)
+
+
+def test_an_examples_result_is_there_at_once(visit, slow, monkeypatch):
+    slow.pace = 0
+    demo = app.create_demo()
+    options = {**app.launch_options(), "mcp_server": False}
+    _, address, _ = demo.launch(prevent_thread_lock=True, quiet=True, **options)
+    page = visit(at=address)
+    for path in example_paths():
+        page.wait_for_timeout(500)
+        page.get_by_role("button", name=path.stem.capitalize()).click()
+        expect(page.locator("#viewer img")).to_have_count(2)
+        expect(status(page)).to_contain_text(f"{path.name}: ")
+        expect(page.locator("#download a")).to_have_attribute("download", f"{path.stem}_x4.png")
+    calls = slow.calls
+    page.get_by_label("2x", exact=True).first.click()
+    page.get_by_role("button", name="Cat").click()
+    expect(status(page)).to_contain_text("cat.png: 226 x 150 to 452 x 300")
+    expect(page.locator("#viewer img")).to_have_count(0)
+    assert slow.calls == calls == len(example_paths())
+    demo.close()
+
+
+def test_only_size_and_detail_are_seen_at_first(page):
+    expect(page.get_by_label("4x", exact=True).first).to_be_checked()
+    expect(page.get_by_label("Longest side in pixels")).to_be_hidden()
+    for hidden in ("Picture kind", "Metadata"):
+        expect(page.get_by_text(hidden).first).to_be_hidden()
+    page.get_by_label("Longest side", exact=True).click()
+    expect(page.get_by_label("Longest side in pixels")).to_be_visible()
+    page.get_by_role("button", name="More settings").first.click()
+    expect(page.get_by_text("Noise and JPEG blocks are taken away.").first).to_be_visible()
+    expect(page.get_by_text("The place is removed unless you keep it.")).to_be_visible()
+    expect(page.get_by_label("Keep, but for the place (GPS)")).to_be_checked()
+    expect(page.get_by_label("Quality").first).to_be_hidden()
+    page.get_by_label("WebP", exact=True).first.click()
+    expect(page.get_by_label("Quality").first).to_be_visible()
+
+
+def test_a_size_beyond_the_limit_is_said_at_once(page, pictures):
+    choose(page, pictures / "small.png")
+    page.get_by_label("Longest side", exact=True).click()
+    expect(status(page)).to_contain_text("at most 160 x 120 pixels, 4 times the picture's 40 x 30, got 1600 x 1200")
+    number = page.get_by_label("Longest side in pixels")
+    number.fill("100")
+    number.press("Tab")
+    expect(status(page)).to_contain_text("small.png: 40 x 30 to 100 x 75")
+
+
+def test_the_code_follows_the_settings(page, pictures, url):
+    page.get_by_role("button", name="The same in code").click()
+    expect(page.locator("#code")).to_contain_text('SRGAN.from_pretrained("srgan-x4-photo")')
+    page.get_by_label("2x", exact=True).first.click()
+    expect(page.locator("#code")).to_contain_text('size="2x"')
+    expect(page.locator("#code")).to_contain_text(f"API={url}gradio_api")
+
+
+def test_many_pictures(page, pictures, slow, tmp_path):
+    slow.pace = 0
+    page.get_by_role("tab", name="Many").click()
+    job = page.locator("#many-job")
+    job.locator("button").click()
+    expect(job.locator("p")).to_have_text("Choose pictures first.")
+    files = [pictures / name for name in ("small.png", "text.png", "other.png")]
+    choose_many(page, files)
+    expect(job.locator("p")).to_contain_text("3 pictures")
+    job.locator("button").click()
+    expect(job.locator("p")).to_have_text("2 of 3 are done, 1 failed.", timeout=30_000)
+    entries = page.locator("#gallery li")
+    expect(entries).to_have_count(3)
+    expect(entries.nth(0)).to_contain_text("160 x 120 pixels in")
+    expect(entries.nth(1)).to_contain_text("text.png is not a picture")
+    assert [entry.locator("img").count() for entry in entries.all()] == [1, 0, 1]
+    with page.expect_download() as download:
+        page.locator("#zip a").click()
+    download.value.save_as(tmp_path / "results.zip")
+    with zipfile.ZipFile(tmp_path / "results.zip") as archive:
+        assert archive.namelist() == ["small_x4.png", "other_x4.png"]
+    slow.pace = 0.02
+    job.locator("button").click()
+    expect(job.locator("button")).to_have_text("Cancel")
+    page.wait_for_timeout(600)
+    job.locator("button").click()
+    expect(job.locator("p")).to_have_text("0 of 3 are done.", timeout=30_000)
+
+
+def test_models_are_compared(page, pictures, slow):
+    slow.pace = 0
+    page.get_by_role("tab", name="Compare").click()
+    job = page.locator("#compare-job")
+    page.set_input_files("#compared input[type=file]", pictures / "small.png")
+    expect(job.locator("p")).to_contain_text("small.png")
+    page.set_input_files("#truth input[type=file]", pictures / "other.png")
+    expect(page.locator("#truth img")).to_be_visible()
+    job.locator("button").click()
+    expect(job.locator("p")).to_contain_text(
+        "Expected a ground truth of 160 x 120 pixels, 4 times small.png, got 50 x 40"
+    )
+    page.locator("#truth").get_by_label("Remove Image").click()
+    page.get_by_label("srgan-x4", exact=True).click()
+    job.locator("button").click()
+    expect(job.locator("p")).to_have_text("small.png by 3 models.", timeout=30_000)
+    figures = page.locator("#results figure")
+    expect(figures).to_have_count(3)
+    expect(figures.nth(0)).to_contain_text("LR-consistency, levels: ")
+    expect(page.locator("#results")).to_contain_text("4 pixels shaved from each border")
+
+
+def test_a_name_is_never_markup(page, pictures, slow, monkeypatch):
+    """Gradio cleans the names of uploads; should it not do so one day, they are still text."""
+    name = "<img src=x onerror=document.title=1>"
+    read = service.read
+    monkeypatch.setattr(service, "read", lambda path, **options: replace(read(path, **options), name=f"{name}.png"))
+    slow.pace = 0
+    page.set_input_files("#picture input[type=file]", pictures / "small.png")
+    expect(status(page)).to_contain_text(f"{name}.png: 40 x 30")
+    expect(page.locator("#job img, #viewer [src=x]")).to_have_count(0)

@@ -78,7 +78,8 @@ def build(service: Service) -> None:
         **{**quiet, "queue": True, "trigger_mode": "multiple", "concurrency_limit": None},
     )
     job.stop(cancel, **quiet)
-    gr.on([picture.input, picture.clear], choose, picture, [results, job], **quiet)
+    picture.upload(choose, picture, [results, job], **quiet)
+    picture.clear(lambda: choose(None), None, [results, job], **quiet)
 
 
 def _figure(step: Compared, folder: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import gradio as gr
 
 from . import page
 from .kinds import KINDS
-from .service import MANY, Service, sentence
+from .service import MANY, Entry, Service, sentence
 from .settings import FORMATS, SIZES, Settings
 from .uploads import megabytes, to_path, to_value, to_visitor
 
@@ -19,7 +19,9 @@ def build(service: Service) -> None:
     """Add the tab's components and events to the Blocks and Tab around."""
     with gr.Row():
         with gr.Column(scale=2, min_width=300):
-            pictures = gr.File(label=f"Your pictures, up to {MANY}", file_count="multiple", elem_id="pictures")
+            pictures = gr.UploadButton(
+                f"Choose pictures, up to {MANY}", file_count="multiple", file_types=["image"], elem_id="pictures"
+            )
             size = gr.Radio([*SIZES], value="4x", label="Size")
             detail = gr.Slider(0, 1, 1, step=0.1, label="Detail", info="From 0, faithful, to 1, crisp.", buttons=[])
             with gr.Accordion("More settings", open=False):
@@ -72,9 +74,9 @@ def build(service: Service) -> None:
         service.stop(to_visitor(request), "Cancelled.")
 
     def choose(files: Any) -> tuple[Any, Any, Any]:
-        count = len(files or [])
-        text = f"{count} pictures." if count else "Choose pictures."
-        return None, None, page.job("chosen" if count else "idle", text)
+        names = [path.name for path in map(to_path, files or []) if path]
+        text = f"{len(names)} picture{'' if len(names) == 1 else 's'}."
+        return [_escaped(vars(Entry(name, "chosen"))) for name in names], None, page.job("chosen", text)
 
     quiet: dict[str, Any] = {
         "show_progress": "hidden",
@@ -90,7 +92,7 @@ def build(service: Service) -> None:
         **{**quiet, "queue": True, "trigger_mode": "multiple", "concurrency_limit": None},
     )
     job.stop(cancel, **quiet)
-    gr.on([pictures.upload, pictures.clear, pictures.delete], choose, pictures, shown, **quiet)
+    pictures.upload(choose, pictures, shown, **quiet)
 
 
 def _escaped(entry: dict[str, Any]) -> dict[str, Any]:

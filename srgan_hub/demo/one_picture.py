@@ -35,7 +35,6 @@ def build(service: Service, *, warm_up: bool = True) -> None:
     """Add the tab's components and events to the Blocks and Tab around."""
     # Results of the examples under the default settings.
     ready: dict[str, Done] = {}
-    kept = tempfile.TemporaryDirectory()
 
     with gr.Row(elem_id="one"):
         with gr.Column(scale=2, min_width=300):
@@ -85,9 +84,12 @@ def build(service: Service, *, warm_up: bool = True) -> None:
             )
     close = gr.HTML(None, html_template=view.CLOSE_UP, js_on_load=None, elem_id="close-up")
     paste = gr.HTML("", html_template="", js_on_load=page.PASTE_SCRIPT)
-    with gr.Accordion("The same in code", open=False, elem_id="code"):
-        python = gr.Code(to_python(Settings(), "picture.png"), language="python", label="Python", interactive=False)
-        curl = gr.Code(language="shell", label="curl", interactive=False)
+    with gr.Accordion("The same in code", open=False, elem_id="code") as opened:
+        code = gr.HTML(
+            page.code(to_python(Settings(), "picture.png"), ""),
+            html_template=page.PROGRAMS,
+            js_on_load=page.PROGRAMS_SCRIPT,
+        )
 
     settings: list[Any] = [size, longest, detail, kind, format, quality, metadata]
 
@@ -117,22 +119,20 @@ def build(service: Service, *, warm_up: bool = True) -> None:
             except Exception as error:
                 yield None, None, page.job("failed", sentence(error, path))
 
-    def plan(values: Values, request: gr.Request) -> tuple[Any, str, str]:
+    def plan(values: Values, request: gr.Request) -> tuple[Any, Any]:
         """Say what will come of the picture under the settings, in words and in code."""
         stopped = service.stop(to_visitor(request), "Stopped: another setting was chosen.")
         path = to_path(values[picture])
-        root = get_root_url(
-            request.request,  # type: ignore[arg-type]
-            "/gradio_api/queue/join",
-            None,
-        )
+        assert request.request
+        root = get_root_url(request.request, "/gradio_api/queue/join", None)
         try:
             chosen = to_settings(values)
-            code = to_python(chosen, path.name if path else "picture.png"), to_curl(chosen, "picture.png", root)
-            text = _plan(service, path, chosen)[0] if path else "Choose a picture."
+            name = path.name if path else "picture.png"
+            programs = page.code(to_python(chosen, name), to_curl(chosen, name, root))
+            state, text = ("chosen", _plan(service, path, chosen)[0]) if path else ("idle", "Choose a picture.")
         except Exception as error:
-            return page.job("failed", sentence(error, path)), gr.skip(), gr.skip()
-        return (gr.skip() if stopped else page.job("chosen" if path else "idle", text)), *code
+            return page.job("failed", sentence(error, path)), gr.skip()
+        return gr.skip() if stopped else page.job(state, text), programs
 
     def choose(values: Values, request: gr.Request) -> tuple[Any, ...]:
         """Check a new picture, and stop the run and clear the result of the one before."""
@@ -150,7 +150,7 @@ def build(service: Service, *, warm_up: bool = True) -> None:
     def choose_example(example: dict[str, Any]) -> Callable[[Values, gr.Request], tuple[Any, ...]]:
         def choose_this(values: Values, request: gr.Request) -> tuple[Any, ...]:
             shown = choose({**values, picture: example}, request)
-            done = ready.get(example["orig_name"])
+            done = ready.get(Path(example["path"]).name)
             if done and to_settings(values) == Settings():
                 return shown[0], *_result(done, Settings())[:2], None, _result(done, Settings())[2]
             return shown
@@ -160,6 +160,9 @@ def build(service: Service, *, warm_up: bool = True) -> None:
     def choose_pasted(values: Values, event: gr.EventData, request: gr.Request) -> tuple[Any, ...]:
         pasted = only_uploaded({**event._data["picture"], "meta": {"_type": "gradio.FileData"}})
         return choose({**values, picture: pasted}, request)
+
+    def clear(request: gr.Request) -> tuple[Any, ...]:
+        return choose({picture: None}, request)
 
     def cancel(request: gr.Request) -> None:
         service.stop(to_visitor(request), "Cancelled.")
@@ -174,7 +177,7 @@ def build(service: Service, *, warm_up: bool = True) -> None:
 
     def make_examples() -> None:
         for path in example_paths():
-            for step in service.upscale(path, Settings(), Path(kept.name), NOBODY, previews=True):
+            for step in service.upscale(path, Settings(), Path(service.folder.name), NOBODY, previews=True):
                 if isinstance(step, Done):
                     ready[path.name] = step
 
@@ -194,10 +197,12 @@ def build(service: Service, *, warm_up: bool = True) -> None:
     viewer.select(look_closer, {picture, kind}, close, **quiet)
     size.change(lambda value: gr.update(visible=value == LONGEST), size, longest, **quiet)
     format.change(lambda value: gr.update(visible=value != "PNG"), format, quality, **quiet)
+    opened.expand(plan, inputs, [job, code], **quiet)
     for each in settings:
-        each.input(plan, inputs, [job, python, curl], **quiet)
+        each.input(plan, inputs, [job, code], **quiet)
     fresh = [picture, viewer, download, close, job]
-    gr.on([picture.input, picture.clear], choose, inputs, fresh, **quiet)
+    picture.upload(choose, inputs, fresh, **quiet)
+    picture.clear(clear, None, fresh, **quiet)  # a picture that came from here is still its value then
     paste.upload(choose_pasted, {*settings}, fresh, **quiet)
     for button in buttons:
         assert button.icon

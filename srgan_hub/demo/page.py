@@ -24,6 +24,11 @@ def link(file: dict[str, Any], label: str) -> dict[str, Any]:
     return {"file": file, "label": html.escape(label), "name": html.escape(file["orig_name"])}
 
 
+def code(python: str, curl: str) -> dict[str, str]:
+    """Make the value of the programs."""
+    return {"Python": html.escape(python), "curl": html.escape(curl)}
+
+
 # One component for the button, the status line and the progress. Its value is the state of the visitor's job (see
 # `job`), and what it shows depends on that value alone, whether the server or this page set it.
 JOB = """
@@ -79,6 +84,20 @@ ${value ? `<div class="figures">${value.figures.map(each => `<figure><img src="$
 <figcaption><strong>${each.model}</strong>${each.lines.map(line => `<span>${line}</span>`).join('')}</figcaption>
 </figure>`).join('')}</div><p class="hint">${value.protocol}</p>`
 : '<p class="blank-page">The results stand here side by side, with scores where there is a ground truth.</p>'}
+"""
+PROGRAMS = """
+${Object.entries(value).filter(([_, text]) => text).map(([name, text]) => `<section><h2>${name}</h2>
+<button type="button" class="action">Copy</button><pre tabindex="0" aria-label="${name}"><code>${text}</code></pre>
+</section>`).join('')}
+"""
+PROGRAMS_SCRIPT = """
+element.addEventListener('click', async event => {
+  const button = event.target.closest('button');
+  if (!button) return;
+  await navigator.clipboard.writeText(button.parentElement.querySelector('pre').innerText);
+  button.textContent = 'Copied';
+  setTimeout(() => button.textContent = 'Copy', 2000);
+});
 """
 HEADER = """
 <h1>Small picture in, large picture out</h1>
@@ -141,7 +160,8 @@ CSS = (
 #footer a {display: inline-flex; align-items: center; min-height: 44px; min-width: 44px; text-decoration: underline;
   color: var(--body-text-color)}
 footer {display: none !important}
-#picture button:not([aria-dropeffect]), .gradio-container [role=radiogroup] label, fieldset label, [role=tab] {
+#picture button:not([aria-dropeffect]), .gradio-container [role=radiogroup] label, fieldset label, [role=tab],
+.gradio-container .label-wrap {
   min-width: 44px; min-height: 44px}
 #picture button svg {width: 20px; height: 20px; margin: auto}
 #examples {gap: 8px; flex-wrap: nowrap}
@@ -169,6 +189,13 @@ footer {display: none !important}
 .job .bar div {position: absolute; inset: 0 auto 0 0; background: #5eead4}
 .dark .job .bar div {background: #0f766e}
 .job .bar span {position: relative; line-height: 24px; font-size: 14px}
+#code section {display: grid; grid-template-columns: 1fr auto; align-items: center; gap: 8px; margin-bottom: 16px}
+#code .action {width: auto; padding: 0 16px}
+#code h2 {margin: 0; font-size: 16px}
+#code pre {grid-column: 1 / -1; margin: 0; padding: 12px; overflow-x: auto; font-size: 14px; border-radius: 8px;
+  border: 1px solid var(--border-color-primary); background: var(--body-background-fill)}
+#code code {padding: 0; border: 0; background: none; color: var(--body-text-color)}
+#code pre:focus-visible {outline: 3px solid var(--accent); outline-offset: 2px}
 .blank-page {display: grid; place-items: center; min-height: 200px; padding: 24px; text-align: center;
   border: 1px dashed var(--border-color-primary); border-radius: 8px; color: var(--body-text-color-subdued)}
 #gallery ul {list-style: none; margin: 0; padding: 0; display: grid; gap: 8px}

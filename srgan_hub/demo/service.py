@@ -1,6 +1,7 @@
 """What the demo does for its visitors, one after the other: enlarge, enlarge many, compare."""
 
 import logging
+import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -85,6 +86,8 @@ class Service:
         self.max_pixels = max_pixels
         self.line = Line(concurrency=concurrency, length=queue, each=each)
         self.speed = Speed()
+        # For what lives as long as this.
+        self.folder = tempfile.TemporaryDirectory()
 
     def read(self, path: Path) -> Picture:
         """Read a picture within the limit. ValueError if it cannot be read."""

@@ -16,7 +16,7 @@ class Demo(gr.Blocks):
     async def preprocess_data(self, block_fn: Any, inputs: list[Any], *args: Any, **kwargs: Any) -> list[Any]:
         """Replace what is no upload by None before Gradio follows it."""
         inputs = [
-            only_uploaded(value) if isinstance(block, gr.Image | gr.File) else value
+            only_uploaded(value) if isinstance(block, gr.Image | gr.File | gr.UploadButton) else value
             for block, value in zip(block_fn.inputs, inputs, strict=False)
         ]
         return await super().preprocess_data(block_fn, inputs, *args, **kwargs)

@@ -57,9 +57,9 @@ def create_demo(
         gr.HTML(page.HEADER, elem_id="header")
         with gr.Tab("One picture"):
             one_picture.build(service, warm_up=warm_up)
-        with gr.Tab("Compare models"):
+        with gr.Tab("Compare"):
             compare_models.build(service)
-        with gr.Tab("Many pictures"):
+        with gr.Tab("Many"):
             many_pictures.build(service)
         gr.HTML(page.footer(max_pixels, MAX_FILE_SIZE, kept), elem_id="footer")
     return demo

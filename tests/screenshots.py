@@ -6,6 +6,7 @@ python tests/screenshots.py FOLDER [--states empty done ...] [--widths 390 ...] 
 import argparse
 import os
 import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -115,15 +116,15 @@ def cancelled(page: Page) -> None:
 
 
 def failed(page: Page) -> None:
-    page.set_input_files("#picture input[type=file]", ROOT / "README.md")
+    text = {"name": "text.png", "mimeType": "image/png", "buffer": b"no picture"}
+    page.set_input_files("#picture input[type=file]", [text])
     expect(page.locator("#job p")).to_contain_text("is not a picture")
 
 
 def full(page: Page) -> None:
-    choose(page, EXAMPLES / "cat.png")
+    chosen(page)
     begin(page)
-    ended(page)
-    page.wait_for_timeout(300)
+    expect(page.locator("#job p")).to_contain_text("Busy", timeout=20_000)
 
 
 def compare_empty(page: Page) -> None:
@@ -143,8 +144,11 @@ def many_empty(page: Page) -> None:
 
 def many_done(page: Page) -> None:
     tab(page, "Many")
-    files = [EXAMPLES / "cat.png", ROOT / "README.md", EXAMPLES / "coffee.jpg"]
-    choose_many(page, files)
+    with tempfile.TemporaryDirectory() as folder:
+        broken = Path(folder, "broken.jpg")
+        broken.write_bytes((EXAMPLES / "coffee.jpg").read_bytes()[:4000])
+        choose_many(page, [EXAMPLES / "cat.png", broken, EXAMPLES / "coffee.jpg"])
+        expect(page.locator("#many-job p")).to_contain_text("3 pictures")
     expect(page.locator("#many-job p")).to_contain_text("3 pictures")
     begin(page, "#many-job")
     ended(page, "#many-job")
@@ -170,7 +174,7 @@ def main() -> None:
     Upscaler.stream = held  # type: ignore[method-assign]
     launch = {"prevent_thread_lock": True, "quiet": True, **app.launch_options(), "mcp_server": False}
     HOLD.set()
-    urls = [app.create_demo(queue=length).launch(**launch)[1] for length in (20, 0)]
+    urls = [app.create_demo(queue=length, warm_up=length > 0).launch(**launch)[1] for length in (20, 0)]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=CHROMIUM_FLAGS)
         for state in arguments.states:

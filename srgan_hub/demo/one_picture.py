@@ -124,7 +124,7 @@ def build(service: Service, *, warm_up: bool = True) -> None:
         stopped = service.stop(to_visitor(request), "Stopped: another setting was chosen.")
         path = to_path(values[picture])
         assert request.request
-        root = get_root_url(request.request, "/gradio_api/queue/join", None)
+        root = get_root_url(request.request, request.request.url.path, None)
         try:
             chosen = to_settings(values)
             name = path.name if path else "picture.png"

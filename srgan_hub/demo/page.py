@@ -161,13 +161,14 @@ CSS = (
   color: var(--body-text-color)}
 footer {display: none !important}
 #picture button:not([aria-dropeffect]), .gradio-container [role=radiogroup] label, fieldset label, [role=tab],
-.gradio-container .label-wrap {
-  min-width: 44px; min-height: 44px}
+.gradio-container .label-wrap {min-width: 44px; min-height: 44px}
+.gradio-container .label-wrap {align-items: center; margin: -8px 0}
+[role=tab] {padding: 0 12px !important}
 #picture button svg {width: 20px; height: 20px; margin: auto}
 #examples {gap: 8px; flex-wrap: nowrap}
 .gradio-container .hint .html-container {padding: 0}
-#examples button {min-width: 0; height: 56px; padding: 4px; flex: 1 1 0; font-size: 14px; font-weight: 400;
-  flex-direction: row; flex-wrap: nowrap; gap: 6px; border: 1px solid var(--border-color-primary);
+#examples button {min-width: 0; height: 76px; padding: 4px; flex: 1 1 0; font-size: 14px; font-weight: 400;
+  flex-direction: column; gap: 4px; border: 1px solid var(--border-color-primary);
   background: var(--block-background-fill)}
 #examples img {width: 40px; height: 40px; object-fit: cover; border-radius: 6px; margin: 0; flex: none}
 .action, #viewer .tools button {display: flex; min-height: 44px; align-items: center; justify-content: center;
@@ -212,4 +213,10 @@ footer {display: none !important}
 .figures figcaption {display: grid; gap: 2px; padding: 4px 0}
 """
     + viewer.CSS
+    + """
+@media (max-width: 500px) {
+  .gradio-container h1 {font-size: 24px}
+  #viewer .hint {display: none}
+}
+"""
 )

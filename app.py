@@ -95,9 +95,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("port", None, "port to listen on; none is Gradio's choice", type=int)
     add("share", False, "make a public link through Gradio's servers", action=argparse.BooleanOptionalAction)
     add("models", "", "folders or Hub ids that may be compared beside the bundled models, with commas between")
-    add("max-pixels", MAX_PIXELS, "the largest picture, in pixels", type=int)
-    add("concurrency", 1, "how many pictures are enlarged at once", type=int)
-    add("queue", 20, "how many runs may be in the line", type=int)
+    add("max-pixels", MAX_PIXELS, "the largest picture, in pixels", type=_positive)
+    add("concurrency", 1, "how many pictures are enlarged at once", type=_positive)
+    add("queue", 20, "how many runs may be in the line", type=_positive)
     add("theme", None, "a theme of Gradio's or of the Hub in place of the demo's own")
     args = parser.parse_args(argv)
     # Pillow's own limit, for what only decoding shows.
@@ -110,6 +110,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     share = args.share in (True, "1", "true")
     demo.launch(server_name=args.host, server_port=args.port, share=share, **launch_options(args.theme))
+
+
+def _positive(text: str) -> int:
+    if int(text) < 1:
+        raise ValueError
+    return int(text)
 
 
 async def _health(request: Request) -> JSONResponse:

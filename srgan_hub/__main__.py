@@ -119,12 +119,13 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     evaluate.set_defaults(run=run_evaluate)
 
     push = commands.add_parser("push", help="publish a model on the Hub", description="Publish a model on the Hub.")
-    push.add_argument("folder", type=Path, metavar="FOLDER", help="what training or convert wrote")
+    push.add_argument("folder", metavar="FOLDER", help="what training or convert wrote, or a bundled name")
     push.add_argument("repo_id", metavar="ORG/NAME", help="where it goes; created if it is missing")
     push.add_argument("--private", action="store_true", help="create it as a private repository")
     push.add_argument("--revision", help="branch to push to (default: main)")
     push.add_argument("--tag", help="name this commit, so that it can be loaded by revision=TAG")
     push.add_argument("--overwrite-card", action="store_true", help="replace the card that is on the Hub")
+    push.add_argument("--endpoint", action="store_true", help="add handler.py and requirements.txt for Endpoints")
     push.set_defaults(run=run_push)
 
     export = commands.add_parser("export", help="write a model as ONNX", description="Write a model as ONNX.")
@@ -258,15 +259,17 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
 
 
 def run_push(arguments: argparse.Namespace) -> int:
-    from .hub import push
+    from .hub import bundled, push
 
+    bundled_name = arguments.folder in bundled_names() and not Path(arguments.folder).is_dir()
     url = push(
-        arguments.folder,
+        bundled(arguments.folder) if bundled_name else Path(arguments.folder),
         arguments.repo_id,
         private=arguments.private,
         revision=arguments.revision,
         tag=arguments.tag,
         overwrite_card=arguments.overwrite_card,
+        endpoint=arguments.endpoint,
     )
     print(url)
     return 0

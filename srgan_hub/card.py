@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ LIBRARY_NAME = "srgan-hub"
 PIPELINE_TAG = "image-to-image"
 TAGS = ["super-resolution", "image-super-resolution", "srgan", "pytorch"]
 
+DIV2K = "eugenesiu/Div2k"
+
 # The line of a card's metadata that states the SHA-256 of model.safetensors. The Hub keeps keys that it does not know.
 WEIGHTS_HASH = "weights_sha256"
 
@@ -30,6 +32,7 @@ def make_card(
     name: str = "srgan",
     license: str = "apache-2.0",
     base_model: str | None = None,
+    datasets: Sequence[str] = (),
     origin: str = "",
     data: str = "",
     command: str = "",
@@ -44,6 +47,7 @@ def make_card(
         name: the model's name, or its Hub id.
         license: the identifier of the weights' licence on the Hub.
         base_model: Hub id or name of the model that it was fine-tuned from; see `inherit`.
+        datasets: Hub ids of what it was trained on, as far as it is there.
         origin: Markdown: where the weights come from, with attribution and licence.
         data: Markdown: what it was trained on, and under which licence.
         command: the exact command that trained it.
@@ -58,6 +62,7 @@ def make_card(
         tags=[*TAGS],
         license=license,
         base_model=base_model,
+        datasets=[*datasets] or None,
         eval_results=eval_results,
         made_by=code_version(),
         weights_sha256="",  # see state_weights
@@ -125,8 +130,10 @@ def inherit(folder: Path, name: str) -> dict[str, Any]:
     """
     card = read_card(folder)
     arguments: dict[str, Any] = {"base_model": name, "origin": read_section(card, "Origin")}
+    datasets = ModelCard(card, ignore_metadata_errors=True).data.get("datasets")
     license = read_value(card, "license")
-    return {**arguments, "license": license} if license else arguments
+    found = {"license": license, "datasets": datasets}
+    return arguments | {key: value for key, value in found.items() if value}
 
 
 def read_value(card: str, key: str) -> str | None:

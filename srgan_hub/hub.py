@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub import HfApi, ModelCard, snapshot_download
 from huggingface_hub import errors as hub
 from huggingface_hub.constants import REPOCARD_NAME
 from safetensors import SafetensorError
@@ -19,13 +19,17 @@ from torch import nn
 from .card import WEIGHTS_HASH, Info, file_sha256, make_card, read_card, read_value, state_weights
 from .network.generator import build_generator
 from .network.stream import receptive_radius
-from .version import code_version
+from .upscaler import Upscaler
+from .version import __version__, code_version
 
 logger = logging.getLogger(__name__)
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 FILES = [CONFIG, WEIGHTS, REPOCARD_NAME]
+# What a published model has beside them.
+HANDLER, REQUIREMENTS, BEFORE, AFTER = "handler.py", "requirements.txt", "before.png", "after.jpg"
+EXAMPLE = Path(__file__).parent / "examples" / "cat.png"
 # The photo pair, mixed by `SRGAN.upscaler(detail=...)`: the faithful end of the dial, and the model that is taken
 # where none is named.
 FAITHFUL, DEFAULT = "srresnet-x4-photo", "srgan-x4-photo"
@@ -214,8 +218,11 @@ def push(
     tag: str | None = None,
     token: str | None = None,
     overwrite_card: bool = False,
+    endpoint: bool = False,
 ) -> str:
     """Publish a model's folder: config.json, model.safetensors and its card, in one commit.
+
+    A card that is new there shows a bundled example before and after, which are made by the model and published too.
 
     The repository and the branch are created if they are missing. A folder without a card gets one. A card that is on
     the Hub stays, but for its line with the weights' hash, and a warning says so. A push that broke off can be
@@ -229,6 +236,7 @@ def push(
         tag: a name for this very commit, which is never moved.
         token: a token with the right to write; the one of `hf auth login` or HF_TOKEN if None.
         overwrite_card: replace a card that is on the Hub.
+        endpoint: publish what Inference Endpoints need too: handler.py and requirements.txt.
 
     Returns:
         The URL of the commit.
@@ -242,7 +250,7 @@ def push(
     if not is_hub_id(repo_id):
         raise PublishError(f"cannot publish as {repo_id!r}: expected a Hub id such as org/name")
     try:
-        config, _ = read_model(folder)
+        config, generator = read_model(folder)
     except ModelError as error:
         raise PublishError(f"{folder} is no whole model: {error}") from error
     card = read_card(folder) or str(make_card(config, name=repo_id))
@@ -261,6 +269,11 @@ def push(
                 )
             for name in (CONFIG, WEIGHTS):
                 shutil.copyfile(folder / name, Path(staging, name))
+            if endpoint:
+                shutil.copyfile(Path(__file__).with_name(HANDLER), Path(staging, HANDLER))
+                Path(staging, REQUIREMENTS).write_text(f"srgan-hub>={__version__}\n", encoding="utf-8")
+            if not remote_card:
+                card = _show(card, Upscaler(generator, scale=config["scale"]), Path(staging), repo_id)
             card = state_weights(remote_card or card, folder / WEIGHTS)
             if card == remote_card:
                 Path(staging, REPOCARD_NAME).unlink()  # it was read there, and goes back only if it changed
@@ -269,7 +282,6 @@ def push(
             commit = api.upload_folder(
                 repo_id=repo_id,
                 folder_path=staging,
-                allow_patterns=FILES,
                 revision=revision,
                 parent_commit=head,
                 commit_message=f"Model by {code_version()}",
@@ -282,6 +294,17 @@ def push(
     # RuntimeError: what the client raises from a failed upload.
     except (OSError, hub.HTTPError, RuntimeError, ValueError) as error:
         raise PublishError(f"{folder} was not published as {repo_id}: {_reason(error)}") from error
+
+
+def _show(card: str, upscaler: Upscaler, folder: Path, repo_id: str) -> str:
+    """Put an example into the folder, before and after, and let the card show it."""
+    upscaler.upscale(EXAMPLE).convert("RGB").save(folder / AFTER, quality=90)
+    shutil.copyfile(EXAMPLE, folder / BEFORE)
+    shown = ModelCard(card)
+    address = f"https://huggingface.co/{repo_id}/resolve/main"
+    shown.data["thumbnail"] = f"{address}/{AFTER}"
+    shown.data["widget"] = [{"src": f"{address}/{BEFORE}", "output": {"url": AFTER}, "text": "Before, and after"}]
+    return str(shown)
 
 
 def _prepare_repo(api: HfApi, repo_id: str, *, private: bool, revision: str | None, tag: str | None) -> str:

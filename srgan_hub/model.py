@@ -215,6 +215,7 @@ class SRGAN(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY_NAME, pipeline
         tag: str | None = None,
         token: str | None = None,
         overwrite_card: bool = False,
+        endpoint: bool = False,
         model_card_kwargs: dict[str, Any] | None = None,
     ) -> str:
         """Publish this model as `srgan_hub.hub.push` does a folder: a card that is on the Hub stays.
@@ -231,6 +232,7 @@ class SRGAN(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY_NAME, pipeline
                 tag=tag,
                 token=token,
                 overwrite_card=overwrite_card,
+                endpoint=endpoint,
             )
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:

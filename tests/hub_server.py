@@ -28,6 +28,7 @@ WRITER, READER = "hf_writer", "hf_reader"
 class Repo:
     private: bool = False
     gated: bool = False
+    kind: str = "model"
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)  # every file of every commit
     branches: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
@@ -66,6 +67,7 @@ class Hub:
 
     def __init__(self) -> None:
         self.repos: dict[str, Repo] = {}
+        self.collections: dict[str, list[tuple[str, str]]] = {}
         self.large: dict[str, bytes] = {}  # LFS objects by SHA-256
         self.faults: list[Fault] = []
         self.requests: list[str] = []
@@ -221,8 +223,34 @@ class _Handler(BaseHTTPRequestHandler):
         exists = name in self.hub.repos
         if not exists:
             repo = self.hub.repos[name] = Repo(wish.get("private") or wish.get("visibility") == "private")
+            repo.kind = wish.get("type", "model")
             repo.commit({".gitattributes": b"*.safetensors filter=lfs\n"}, message="initial commit")
         self._json({"url": f"{self.hub.url}/{name}"}, 409 if exists else 200)
+
+    def create_collection(self, body: bytes) -> None:
+        self._check_rights(write=True)
+        wish = json.loads(body)
+        slug = f"{wish['namespace']}/{wish['title'].lower().replace(' ', '-')}-64f9a55bb3115b4f513ec026"
+        exists = slug in self.hub.collections
+        self.hub.collections.setdefault(slug, [])
+        self._json({"slug": slug} if exists else self._collection(slug, wish["title"]), 409 if exists else 200)
+
+    def add_to_collection(self, body: bytes, slug: str) -> None:
+        self._check_rights(write=True)
+        item = json.loads(body)["item"]
+        if item["id"] not in self.hub.repos:
+            raise _RefusalError(404, message="there is no such repository")
+        items = self.hub.collections[slug]
+        exists = (item["type"], item["id"]) in items
+        if not exists:
+            items.append((item["type"], item["id"]))
+        self._json(self._collection(slug, slug), 409 if exists else 200)
+
+    def _collection(self, slug: str, title: str) -> dict[str, Any]:
+        return {
+            "slug": slug, "title": title, "owner": {"name": slug.split("/")[0]}, "items": [], "position": 0,
+            "lastUpdated": "2026-01-01T00:00:00.000Z", "private": False, "theme": "indigo", "upvotes": 0,
+        }  # fmt: skip
 
     def validate_yaml(self, body: bytes) -> None:
         whole = json.loads(body)["content"].startswith("---\n")
@@ -355,20 +383,24 @@ def _etag(path: str, data: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
 
+# Repositories of all types lie in one place: their names differ here.
+_KIND = "/api/(?:models|spaces)"
 _NAME = r"([\w.-]+/[\w.-]+)"
 _ROUTES: tuple[tuple[str, Callable[..., None]], ...] = (
     (r"GET /api/whoami-v2", _Handler.whoami),
     (r"POST /api/repos/create", _Handler.create_repo),
     (r"POST /api/validate-yaml", _Handler.validate_yaml),
-    (rf"POST /api/models/{_NAME}/preupload/(.+)", _Handler.preupload),
-    (rf"POST /{_NAME}\.git/info/lfs/objects/batch", _Handler.lfs_batch),
+    (rf"POST {_KIND}/{_NAME}/preupload/(.+)", _Handler.preupload),
+    (rf"POST /(?:spaces/)?{_NAME}\.git/info/lfs/objects/batch", _Handler.lfs_batch),
     (r"PUT /lfs/(\w+)", _Handler.lfs_put),
     (rf"POST /{_NAME}/lfs-verify", _Handler.lfs_verify),
-    (rf"POST /api/models/{_NAME}/commit/(.+)", _Handler.commit),
-    (rf"POST /api/models/{_NAME}/branch/(.+)", _Handler.branch),
-    (rf"POST /api/models/{_NAME}/tag/(.+)", _Handler.tag),
-    (rf"GET /api/models/{_NAME}/refs", _Handler.refs),
-    (rf"GET /api/models/{_NAME}(?:/revision/(.+))?", _Handler.model_info),
-    (rf"GET /api/models/{_NAME}/tree/(.+)", _Handler.tree),
+    (rf"POST {_KIND}/{_NAME}/commit/(.+)", _Handler.commit),
+    (rf"POST {_KIND}/{_NAME}/branch/(.+)", _Handler.branch),
+    (rf"POST {_KIND}/{_NAME}/tag/(.+)", _Handler.tag),
+    (rf"GET {_KIND}/{_NAME}/refs", _Handler.refs),
+    (rf"GET {_KIND}/{_NAME}(?:/revision/(.+))?", _Handler.model_info),
+    (rf"GET {_KIND}/{_NAME}/tree/(.+)", _Handler.tree),
+    (r"POST /api/collections", _Handler.create_collection),
+    (r"POST /api/collections/(.+)/items", _Handler.add_to_collection),
     (rf"(?:HEAD|GET) /{_NAME}/resolve/([^/]+)/(.+)", _Handler.resolve),
 )

@@ -1,9 +1,17 @@
 """The demo as programs meet it: through gradio_client, MCP and plain HTTP. See test_page.py for the browser."""
 
+import ast
+import asyncio
+import base64
+import functools
+import io
 import json
 import os
 import re
+import runpy
+import subprocess
 import sys
+import time
 import zipfile
 from collections import deque
 from collections.abc import Iterator
@@ -14,16 +22,20 @@ import pytest
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
+import gradio as gr
 import httpx
 from gradio.utils import get_upload_folder
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
+from mcp import ClientSession
+from mcp.client.streamable_http import streamable_http_client
 from PIL import Image
 
 import app
 from srgan_hub import SRGAN
 from srgan_hub.demo import enlarge
 from srgan_hub.demo.one_picture import EXAMPLES
+from srgan_hub.demo.settings import Settings, to_curl, to_python
 from srgan_hub.evaluate.run import evaluate
 from srgan_hub.upscaler import Upscaler
 
@@ -354,3 +366,126 @@ def test_any_failure_is_a_sentence(client, pictures, monkeypatch):
 
 def test_nothing_is_written_beside_the_app():
     assert not Path(app.__file__).with_suffix(".pyi").exists()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        Settings(),
+        Settings("100", 0.3, "photo", "JPEG", 70, "no place"),
+        Settings("2x", 0.2, "clean", "WebP", 50, "none"),
+    ],
+)
+def test_the_programs_that_the_page_shows_make_the_same_file(url, client, pictures, tmp_path, settings):
+    picture = pictures / "placed.jpg"
+    expected, *_ = client.predict(handle_file(picture), *vars(settings).values(), api_name="/upscale")
+    environment = {**os.environ, "PYTHONPATH": str(Path(app.__file__).parent), "HF_HUB_OFFLINE": "1"}
+    run = functools.partial(subprocess.run, env=environment, capture_output=True, text=True, check=True, timeout=300)
+    run([sys.executable, "-c", to_python(settings, str(picture))], cwd=tmp_path)
+    (made,) = tmp_path.glob("large.*")
+    if settings.format == "PNG":
+        assert np.abs(pixels(made) - pixels(expected)).max() <= 1
+    else:
+        assert made.read_bytes() == Path(expected).read_bytes()
+    answer = run(["bash", "-c", to_curl(settings, str(picture), url)], cwd=tmp_path).stdout
+    (last,) = re.findall(r"event: complete\ndata: (.*)", answer)
+    file, width, height, _ = json.loads(last)
+    with Image.open(expected) as image:
+        assert image.size == (width, height)
+    assert httpx.get(file["url"]).content == Path(expected).read_bytes()
+
+
+def test_agents_use_it_by_mcp(url, pictures):
+    async def use() -> None:
+        async with (
+            streamable_http_client(f"{url}gradio_api/mcp/") as (read, write, *_),
+            ClientSession(read, write) as session,
+        ):
+            await session.initialize()
+            tools = {tool.name: tool for tool in (await session.list_tools()).tools}
+            assert sorted(tools) == ["batch", "compare", "upscale"]
+            upscale = tools["upscale"]
+            assert upscale.description.startswith("Enlarge a picture up to four times.")
+            described = {name: each.get("description", "") for name, each in upscale.inputSchema["properties"].items()}
+            assert list(described) == ["picture", "size", "detail", "kind", "format", "quality", "metadata"]
+            assert described["detail"].startswith("From 0, faithful and calm")
+            data = base64.b64encode((pictures / "small.png").read_bytes()).decode()
+            answer = await session.call_tool(
+                "upscale", {"picture": f"data:image/png;base64,{data}", "size": "2x", "detail": 0}
+            )
+            (answer,) = answer.content
+            file, width, height, _ = ast.literal_eval(answer.text)
+            assert (width, height) == (80, 60)
+            with Image.open(io.BytesIO(httpx.get(file["url"]).content)) as result:
+                expected = SRGAN.from_pretrained("srresnet-x4-photo").upscale(pictures / "small.png", size="2x")
+                assert np.abs(np.asarray(result).astype(int) - np.asarray(expected)).max() <= 1
+            refused = await session.call_tool("upscale", {"picture": "http://127.0.0.1:9/private.png"})
+            assert refused.isError and "Upload a picture first" in refused.content[0].text
+            refused = await session.call_tool("upscale", {"picture": f"data:image/png;base64,{data}", "size": "9x"})
+            assert refused.isError and "Expected a size of 2x, 3x, 4x" in refused.content[0].text
+
+    asyncio.run(use())
+
+
+def test_options_come_from_the_command_line_or_the_environment(monkeypatch):
+    made = []
+    monkeypatch.setattr(app, "create_demo", lambda *args, **options: made.append((args, options)) or gr.Blocks())
+    monkeypatch.setattr(gr.Blocks, "launch", lambda self, **options: made.append(options))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1)
+    app.main([])
+    (((models,), options), launched) = made
+    assert (models, options) == ([], {"max_pixels": app.MAX_PIXELS, "concurrency": 1, "queue": 20})
+    assert (launched["server_name"], launched["server_port"], launched["share"]) == (None, None, False)
+    assert app.MAX_PIXELS == Image.MAX_IMAGE_PIXELS  # for what a header doesn't tell: a picture inside another
+    flags = "--host 0.0.0.0 --port 8000 --share --models a/b,c/d --max-pixels 99 --concurrency 3 --queue 7 --theme soft"
+    variables = {
+        "HOST": "0.0.0.0", "PORT": "8000", "SHARE": "1", "MODELS": "a/b,c/d",
+        "MAX_PIXELS": "99", "CONCURRENCY": "3", "QUEUE": "7", "THEME": "soft",
+    }  # fmt: skip
+    for argv in (flags.split(), []):
+        made.clear()
+        app.main(argv)
+        (((models,), options), launched) = made
+        assert models == ["a/b", "c/d"] and options == {"max_pixels": 99, "concurrency": 3, "queue": 7}
+        chosen = {name: launched[name] for name in ("server_name", "server_port", "share", "theme")}
+        assert chosen == {"server_name": "0.0.0.0", "server_port": 8000, "share": True, "theme": "soft"}
+        assert Image.MAX_IMAGE_PIXELS == 99
+        for name, value in variables.items():
+            monkeypatch.setenv(f"SRGAN_{name}", value)
+
+
+@pytest.mark.parametrize("argv", [["--port", "many"], ["--queue", "0"], ["--concurrency", "-1"], ["--max-pixels", "0"]])
+def test_options_out_of_range_are_refused(argv, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        app.main(argv)
+    assert stopped.value.code == 2 and argv[0] in capsys.readouterr().err
+
+
+def test_the_app_is_started_as_a_script(monkeypatch):
+    launched = []
+    monkeypatch.setattr(gr.Blocks, "launch", lambda self, **options: launched.append(options))
+    monkeypatch.setattr(sys, "argv", ["app.py"])
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1)
+    runpy.run_path(app.__file__, run_name="__main__")
+    assert launched[0]["max_file_size"] == "50mb" and launched[0]["mcp_server"] is True
+
+
+def test_health_is_told_while_a_run_goes_on_and_one_who_leaves_ends_it(url, client, pictures, monkeypatch):
+    bands = []
+
+    def slow(self, picture, size=None):
+        for _ in range(400):
+            time.sleep(0.05)
+            bands.append(1)
+            yield np.zeros((1, 160, 3), np.uint8)
+
+    monkeypatch.setattr(Upscaler, "stream", slow)
+    job = client.submit(handle_file(pictures / "small.png"), api_name="/upscale")
+    while not bands:
+        time.sleep(0.05)
+    assert httpx.get(f"{url}health", timeout=5).json() == {"status": "ok"}
+    job.cancel()
+    time.sleep(1)
+    stopped = len(bands)
+    time.sleep(1)
+    assert len(bands) == stopped < 400

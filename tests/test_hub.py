@@ -4,10 +4,15 @@ The client reads its environment when it is imported, so publishing, loading and
 a fresh process: each costs an import of torch, so all tests share the three.
 """
 
+import base64
+import importlib.util
+import io
 import logging
 import multiprocessing
 import os
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -25,9 +30,9 @@ from torch import Tensor
 
 from srgan_hub import SRGAN
 from srgan_hub.card import read_value
-from srgan_hub.hub import Info, ModelError, PublishError, info, push
+from srgan_hub.hub import EXAMPLE, Info, ModelError, PublishError, info, push
 
-FILES = {".gitattributes", "README.md", "config.json", "model.safetensors"}
+FILES = {".gitattributes", "README.md", "after.jpg", "before.png", "config.json", "model.safetensors"}
 
 
 class Process:
@@ -149,7 +154,17 @@ def test_round_trip(hub: Hub, publisher: Process, loader: Process, offline: Proc
     assert repo.files()["model.safetensors"] == (folder / "model.safetensors").read_bytes()
     card = repo.files()["README.md"].decode()
     local = (folder / "README.md").read_text()
-    assert card == local.replace('from_pretrained("final")', 'from_pretrained("org/tiny")') != local
+    shown = (
+        "thumbnail: https://huggingface.co/org/tiny/resolve/main/after.jpg\n"
+        "widget:\n- src: https://huggingface.co/org/tiny/resolve/main/before.png\n"
+        "  output:\n    url: after.jpg\n  text: Before, and after\n"
+    )
+    assert card.replace(shown, "") == local.replace('from_pretrained("final")', 'from_pretrained("org/tiny")') != local
+    assert shown in card.split("---\n")[1]
+    with Image.open(io.BytesIO(repo.files()["after.jpg"])) as after:
+        expected = SRGAN.from_pretrained(folder).upscale(EXAMPLE).convert("RGB")
+        assert np.abs(np.asarray(after).astype(int) - np.asarray(expected)).mean() < 3
+    assert repo.files()["before.png"] == EXAMPLE.read_bytes()
 
     loaded = loader(upscale, "org/tiny")
     assert torch.equal(loaded, sr)
@@ -447,3 +462,67 @@ def test_info_of_a_model_on_the_hub(hub: Hub, publisher: Process, loader: Proces
 
 def _read(folder: Path) -> dict[str, bytes | None]:
     return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def test_an_endpoint_answers_from_the_published_folder(hub: Hub, publisher: Process, tmp_path: Path) -> None:
+    publisher(publish, make_model(tmp_path / "model", seed=20), "org/endpoint", endpoint=True)
+    files = hub.repos["org/endpoint"].files()
+    assert set(files) == FILES | {"handler.py", "requirements.txt"}
+    assert re.fullmatch(r"srgan-hub>=[\d.]+\n", files["requirements.txt"].decode())
+    folder = tmp_path / "endpoint"
+    folder.mkdir()
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    # As the endpoint's server does it.
+    spec = importlib.util.spec_from_file_location("handler", folder / "handler.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    handler = module.EndpointHandler(path=str(folder))
+    with Image.open(EXAMPLE) as image:
+        small = image.convert("RGB").crop((0, 0, 20, 12))
+    buffer = io.BytesIO()
+    small.save(buffer, "PNG")
+    expected = np.asarray(SRGAN.from_pretrained(folder).upscale(small))
+    text = base64.b64encode(buffer.getvalue()).decode()
+    for inputs in (small, buffer.getvalue(), text, f"data:image/png;base64,{text}"):
+        assert np.array_equal(np.asarray(handler({"inputs": inputs})), expected)
+    assert handler({"inputs": small, "parameters": {"size": "2x"}}).size == (40, 24)
+    for data, sentence in (
+        ({"inputs": "no picture"}, "Expected inputs as a picture, its bytes or base64 text, got str"),
+        ({"inputs": b"no picture"}, "Expected inputs as a picture, its bytes or base64 text, got bytes"),
+        ({}, "Expected inputs as a picture, its bytes or base64 text, got NoneType"),
+        ({"inputs": small, "parameters": {"prompt": "a cat"}}, "Expected no parameter but size, got prompt"),
+        ({"inputs": small, "parameters": {"size": "9x"}}, "Expected a result of at most 80 x 48 pixels"),
+        ({"inputs": Image.new("RGB", (4000, 1001))}, "Expected at most 4000000 pixels, got 4000 x 1001"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            handler(data)
+
+
+def test_the_documented_commands_publish_models_space_and_collection(hub: Hub, tmp_path: Path) -> None:
+    root = Path(__file__).parent.parent
+    text = (root / "CONTRIBUTING.md").read_text().split("## Publishing")[1]
+    commands = re.search(r"```bash\n(.*?)```", text, re.DOTALL)[1].replace("ORG", "house")
+    environ = {**os.environ, **hub.environ(tmp_path / "home", WRITER), "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    run = subprocess.run(["bash", "-e", "-c", commands], cwd=root, env=environ, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    models = {f"house/{kind}-x4{data}" for kind in ("srgan", "srresnet") for data in ("-photo", "")}
+    for name in models:
+        assert set(hub.repos[name].files()) == FILES | {"handler.py", "requirements.txt"}
+        bundled = root / "srgan_hub" / "weights" / name.split("/")[1] / "model.safetensors"
+        assert hub.repos[name].files()["model.safetensors"] == bundled.read_bytes()
+    space = hub.repos["house/srgan"]
+    assert space.kind == "space"
+    for name in (
+        "app.py",
+        "README.md",
+        "requirements.txt",
+        "srgan_hub/model.py",
+        "srgan_hub/weights/srgan-x4/config.json",
+    ):
+        assert space.files()[name] == (root / name).read_bytes()
+    assert not [name for name in space.files() if "__pycache__" in name or name.startswith("tests")]
+    ((_, items),) = hub.collections.items()
+    assert set(items) == {("model", name) for name in models} | {("space", "house/srgan")}
+    assert hub.unknown == []

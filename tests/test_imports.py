@@ -16,7 +16,7 @@ FLOORS = [
     {"card", "upscaler", "metrics", "features", "degrade"},
     {"hub"},
     {"model"},
-    {"pipeline", "convert", "onnx", "evaluate"},
+    {"pipeline", "convert", "onnx", "evaluate", "handler"},
     {"training", "demo"},
     {"__init__"},
     {"__main__"},

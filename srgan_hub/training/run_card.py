@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ..card import inherit
+from ..card import DIV2K, inherit
 from ..hub import resolve
 from .run import Run, State
 from .validation import report
@@ -24,6 +24,8 @@ def card_fields(run: Run, state: State, name: str) -> dict[str, Any]:
     if args.init_from:
         base = args.init_from
         fields = inherit(resolve(base), shown_name(Path(base)) if Path(base).is_dir() else base)
+    if args.train_data == "div2k":
+        fields["datasets"] = [DIV2K]
     if args.license:
         fields["license"] = args.license
     folder = args.output_dir.resolve().name

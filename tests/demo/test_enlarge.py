@@ -80,16 +80,20 @@ def test_previews_are_few_and_cost_little(cat, monkeypatch):
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA"])
 def test_a_close_up_shows_the_pixels_of_the_whole_result(cat, mode):
+    cat = cat.crop((60, 30, 156, 110))
     image = cat.convert(mode)
     if mode == "RGBA":
         image.putalpha(cat.convert("L"))
     picture = Picture(image, "cat.png", "")
-    for x, y, left, top in ((0, 0, 0, 0), (0.5, 0.4, 101, 48), (1, 1, 202, 126)):
-        shown = close_up(picture, "photo", x, y, side=24)
-        assert list(shown) == ["Bicubic", "Faithful", "Crisp"]
-        for name, model in (("Faithful", "srresnet-x4-photo"), ("Crisp", "srgan-x4-photo")):
-            whole = np.asarray(flat(SRGAN.from_pretrained(model).upscale(image))).astype(int)
-            region = whole[4 * top : 4 * top + 96, 4 * left : 4 * left + 96]
+    wholes = {
+        name: np.asarray(flat(SRGAN.from_pretrained(model).upscale(image))).astype(int)
+        for name, model in (("Faithful", "srresnet-x4-photo"), ("Crisp", "srgan-x4-photo"))
+    }
+    for x, y, left, top in ((0, 0, 0, 0), (0.5, 0.4, 40, 24), (1, 1, 80, 64)):
+        shown = close_up(picture, "photo", x, y, side=16)
+        assert list(shown) == ["Bicubic", *wholes]
+        for name, whole in wholes.items():
+            region = whole[4 * top : 4 * top + 64, 4 * left : 4 * left + 64]
             assert np.abs(decode(shown[name]) - region).max() <= 1
 
 

@@ -1,0 +1,123 @@
+"""Many visitors at once, for two minutes: everyone gets what is theirs, and nothing is left."""
+
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+from PIL import Image
+
+import app
+from srgan_hub import SRGAN
+
+pytestmark = pytest.mark.slow
+ROOT = Path(app.__file__).parent
+CLIENTS, SECONDS, KEPT = 50, 120, 30
+SERVER = f"""
+import sys, app
+demo = app.create_demo(queue=20, kept={KEPT})
+_, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **{{**app.launch_options(), "mcp_server": False}})
+print(url, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def server(tmp_path) -> Iterator[tuple[str, int, Path]]:
+    """The demo in a process of its own: its address, its number and the folder of its files."""
+    files = tmp_path / "files"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "GRADIO_TEMP_DIR": str(files), "TMPDIR": str(tmp_path)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", SERVER], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    yield process.stdout.readline().strip(), process.pid, files
+    process.kill()
+    process.wait()
+
+
+def resident(pid: int) -> float:
+    """Return a process's memory in MB."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) / 1024
+
+
+def test_everyone_gets_what_is_theirs_and_nothing_is_left(server, tmp_path):
+    url, pid, files = server
+    model = SRGAN.from_pretrained("srgan-x4-photo")
+    outcomes: Counter[str] = Counter()
+    memory: dict[int, float] = {}
+    lock = threading.Lock()
+    end = time.monotonic() + SECONDS
+
+    def note(outcome: str) -> None:
+        with lock:
+            outcomes[outcome] += 1
+            runs = outcomes["right"] + outcomes["wrong"]
+            if runs in (20, 200) and runs not in memory:
+                memory[runs] = resident(pid)
+
+    def visit(number: int) -> None:
+        draw = random.Random(number)
+        folder = tmp_path / f"visitor{number}"
+        folder.mkdir()
+        picture = folder / f"picture{number}.png"
+        size = draw.choice([(30, 20), (60, 40), (48, 64)])
+        pixels = np.random.default_rng(number).integers(0, 256, (*size, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(picture)
+        expected = np.asarray(model.upscale(picture)).astype(int)
+        rubbish = folder / "rubbish.png"
+        rubbish.write_bytes(draw.randbytes(500))
+        client = Client(url, verbose=False, download_files=folder)
+        while time.monotonic() < end:
+            what = "leave" if number % 3 == 0 else draw.choice(["stay"] * 5 + ["rubbish"])
+            try:
+                file = rubbish if what == "rubbish" else picture
+                job = client.submit(handle_file(file), api_name="/upscale")
+                if what == "leave":
+                    time.sleep(draw.uniform(0, 2))
+                    job.cancel()
+                    note("left")
+                    client = Client(url, verbose=False, download_files=folder)
+                    continue
+                result, width, height, _ = job.result(timeout=180)
+                with Image.open(result) as image:
+                    same = image.size == (width, height) == expected.shape[1::-1] and (
+                        np.abs(np.asarray(image).astype(int) - expected).max() <= 1
+                    )
+                Path(result).unlink()
+                note("right" if same else "wrong")
+            except AppError as error:
+                known = {"Busy": "busy", "rubbish.png is not a picture": "refused"}
+                note(next((name for text, name in known.items() if text in str(error)), f"error: {error}"))
+                time.sleep(draw.uniform(0, 1))
+
+    threads = [threading.Thread(target=visit, args=(number,)) for number in range(CLIENTS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    print(outcomes, memory)
+    assert set(outcomes) <= {"right", "left", "busy", "refused"}, outcomes
+    assert outcomes["right"] >= 200 and outcomes["left"] >= 50 and outcomes["refused"] and outcomes["busy"]
+    assert memory[200] <= 1.1 * memory[20], memory
+    deadline = time.monotonic() + 4 * KEPT
+    examples = 3  # Gradio's copies, which stay
+    while time.monotonic() < deadline:
+        left = [path for path in files.rglob("*") if path.is_file()]
+        if len(left) <= examples:
+            break
+        time.sleep(2)
+    assert len(left) <= examples, left[:10]
+    assert not [path for path in tmp_path.glob("tmp*") if path.is_dir() and any(path.rglob("picture*"))]

@@ -21,6 +21,7 @@ from srgan_hub.demo.kinds import find_upscaler
 from srgan_hub.demo.service import Service
 from srgan_hub.demo.uploads import Demo
 from srgan_hub.demo.zero_gpu import ZERO_GPU
+from srgan_hub.hub import DEFAULT, FAITHFUL
 
 # A megapixel takes about half a minute on two processor cores.
 MAX_PIXELS = 4_000_000
@@ -49,8 +50,8 @@ def create_demo(
         warm_up: make the examples' results in the background, which also tells the machine's speed.
     """
     if ZERO_GPU:  # a worker has what was loaded before it
-        for detail in (0.0, 1.0):
-            find_upscaler("photo", detail)
+        for name in (FAITHFUL, DEFAULT):
+            find_upscaler(name)
     service = Service(models, max_pixels=max_pixels, concurrency=concurrency, queue=queue)
     with Demo(title="SRGAN upscaler", delete_cache=(kept, kept)) as demo:
         programs.build(service)  # first, since they are called by these names

@@ -21,7 +21,7 @@ from screenshots import CHROMIUM_FLAGS, choose_many
 
 import app
 from srgan_hub import SRGAN
-from srgan_hub.demo import one_picture, service
+from srgan_hub.demo import service
 from srgan_hub.demo.one_picture import EXAMPLES, example_paths
 from srgan_hub.upscaler import Upscaler
 
@@ -307,6 +307,19 @@ def test_a_new_picture_takes_the_place_of_a_run(page, pictures, slow):
     assert slow.bands == stopped and slow.calls == 1
     expect(status(page)).to_contain_text("The run before was stopped. cat.png: 226 x 150 to 904 x 600")
     expect(button(page)).to_have_text("Upscale")
+
+
+def test_the_code_can_be_looked_at_while_a_run_goes_on(page, pictures, slow):
+    choose(page, pictures / "small.png")
+    upscale(page)
+    under_way(page)
+    page.get_by_role("button", name="The same in code").click()
+    expect(page.locator("#code")).to_contain_text('upscale("small.png", size="4x")')
+    bands = slow.bands
+    page.wait_for_timeout(500)
+    assert slow.bands > bands
+    button(page).click()
+    expect(status(page)).to_have_text("Cancelled.")
 
 
 def test_another_setting_stops_a_run(page, pictures, slow):
@@ -599,8 +612,8 @@ def test_pan_by_dragging_and_pinch(visit, pictures, slow):
 
 def test_a_close_up_of_the_place_that_is_picked(page, pictures, slow, monkeypatch):
     picked = []
-    real = one_picture.close_up
-    monkeypatch.setattr(one_picture, "close_up", lambda *args: picked.append(args[1:]) or real(*args))
+    real = service.close_up
+    monkeypatch.setattr(service, "close_up", lambda *args: picked.append(args[1:]) or real(*args))
     frame = done(page, pictures, slow)
     box = frame.bounding_box()
     page.mouse.click(box["x"] + 0.9 * box["width"], box["y"] + 0.2 * box["height"])
@@ -722,6 +735,7 @@ def test_a_size_beyond_the_limit_is_said_at_once(page, pictures):
 def test_the_code_follows_the_settings(page, pictures, url):
     page.get_by_role("button", name="The same in code").click()
     expect(page.locator("#code")).to_contain_text('SRGAN.from_pretrained("srgan-x4-photo")')
+    expect(page.locator("#code")).to_contain_text(f"API={url}gradio_api")
     page.get_by_label("2x", exact=True).first.click()
     expect(page.locator("#code")).to_contain_text('size="2x"')
     expect(page.locator("#code")).to_contain_text(f"API={url}gradio_api")

@@ -8,7 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from PIL import Image
+
+from srgan_hub.hub import bundled_names
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -50,6 +53,14 @@ def test_space_front_matter_names_the_app():
     front = README.split("---")[1]
     for line in ("sdk: gradio", "app_file: app.py", "license: apache-2.0"):
         assert line in front
+    metadata = yaml.safe_load(front)
+    assert len(metadata["short_description"]) <= 60
+    assert metadata["python_version"] in ("3.10", "3.12")  # those of ZeroGPU
+    # They come with the package, so that nothing is to be preloaded from the Hub.
+    assert (
+        sorted(name.split("/")[1] for name in metadata["models"]) == bundled_names() and "preload_from_hub" not in front
+    )
+    assert (ROOT / metadata["thumbnail"].partition("/resolve/main/")[2]).is_file()
     wanted = re.search(r"gradio>=([\d.]+),<(\d+)", (ROOT / "requirements.txt").read_text())
     version = re.search(r"sdk_version: (\d+)\.(\d+)", front)
     assert tuple(map(int, version.groups())) >= tuple(map(int, wanted[1].split(".")))

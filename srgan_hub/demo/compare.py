@@ -13,7 +13,7 @@ from ..evaluate.judges import make_judges
 from ..evaluate.run import score_pair
 from ..pictures import files
 from .enlarge import Picture
-from .kinds import load_model
+from .kinds import load_model, stream
 
 SCORES = ("psnr_y", "ssim_y", "lr_consistency")
 PROTOCOL = (
@@ -58,10 +58,9 @@ def compare(picture: Picture, models: Sequence[str], truth: Picture | None) -> I
                 f"got {truth.image.width} x {truth.image.height}."
             )
     for number, name in enumerate(models):
-        upscaler = load_model(name).upscaler()
         start = time.perf_counter()
         bands: list[np.ndarray] = []
-        for rows in upscaler.stream(files.to_array(picture.image)):
+        for rows in stream(files.to_array(picture.image), name):
             bands.append(rows)
             yield (number + sum(map(len, bands)) / (scale * picture.image.height)) / len(models)
         image = files.to_image(np.concatenate(bands), like=picture.image)

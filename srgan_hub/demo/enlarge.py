@@ -14,10 +14,10 @@ from PIL import Image
 
 from ..pictures import carried, files
 from ..pictures.sizes import Size
-from .kinds import KINDS, find_upscaler, load_model
+from .kinds import KINDS, find_upscaler, load_model, stream
 from .settings import FORMATS, SIZES, Settings
 from .speed import Speed
-from .zero_gpu import ZERO_GPU, on_gpu
+from .zero_gpu import ZERO_GPU
 
 # The longest side of the picture that is shown while it grows.
 PREVIEW_SIDE = 1024
@@ -106,8 +106,9 @@ def enlarge(
     Raises:
         ValueError: the picture cannot be read, or not made so large; the message says why.
     """
+    weights = KINDS[settings.kind].weights(settings.detail)
     if not ZERO_GPU:
-        find_upscaler(settings.kind, settings.detail)  # loading it is no measure of this machine
+        find_upscaler(*weights)  # loading it is no measure of this machine
     start = time.perf_counter()
     picture = read(path, max_pixels=max_pixels)
     width, height = picture.size(settings)
@@ -122,7 +123,7 @@ def enlarge(
     bands: list[np.ndarray] = []
     done = 0
     began = time.perf_counter()
-    for rows in _stream(files.to_array(picture.image), settings, (width, height)):
+    for rows in stream(files.to_array(picture.image), *weights, (width, height)):
         bands.append(rows)
         done += len(rows)
         share = done / height
@@ -137,16 +138,6 @@ def enlarge(
     seconds = time.perf_counter() - start
     speed.observe(picture.cost, seconds)
     yield Done(picture, result, target, pair, seconds)
-
-
-def _gpu_seconds(array: np.ndarray, *_: object) -> int:
-    """Return for how long ZeroGPU shall lend a GPU at most."""
-    return 15 + array.shape[0] * array.shape[1] // 100_000
-
-
-@on_gpu(duration=_gpu_seconds)
-def _stream(array: np.ndarray, settings: Settings, size: tuple[int, int]) -> Iterator[np.ndarray]:
-    yield from find_upscaler(settings.kind, settings.detail).stream(array, size=size)
 
 
 class Preview:
@@ -227,9 +218,9 @@ def close_up(picture: Picture, kind: str, x: float, y: float, *, side: int = 44)
     width, height = min(side, image.width), min(side, image.height)
     left = round(min(max(x * image.width - width / 2, 0), image.width - width))
     top = round(min(max(y * image.height - height / 2, 0), image.height - height))
-    faithful, crisp = (find_upscaler(kind, detail) for detail in (0.0, 1.0))
+    models = {"Faithful": KINDS[kind].faithful, "Crisp": KINDS[kind].crisp}
     # What the region's pixels depend on, so that they are those of the whole result.
-    reach, scale = crisp.radius, crisp.scale
+    reach, scale = max(find_upscaler(name).radius for name in models.values()), load_model(KINDS[kind].crisp).scale
     box = (
         max(0, left - reach),
         max(0, top - reach),
@@ -241,7 +232,8 @@ def close_up(picture: Picture, kind: str, x: float, y: float, *, side: int = 44)
     region = (x0, y0, x0 + scale * width, y0 + scale * height)
     large = {
         "Bicubic": around.resize((around.width * scale, around.height * scale), Image.Resampling.BICUBIC),
-        "Faithful": faithful.upscale(around),
-        "Crisp": crisp.upscale(around),
     }
+    for label, name in models.items():
+        bands = stream(files.to_array(around), name)
+        large[label] = files.to_image(np.concatenate(list(bands)), like=around)
     return {name: to_address(flat(each.crop(region)), "PNG") for name, each in large.items()}

@@ -1,11 +1,15 @@
 """The kinds of pictures that the demo asks for, and the weights that each is enlarged with."""
 
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
+
+import numpy as np
 
 from .. import hub
 from ..model import SRGAN
 from ..upscaler import Upscaler
+from .zero_gpu import on_gpu
 
 
 @dataclass(frozen=True)
@@ -25,9 +29,12 @@ class Kind:
     crisp: str
     mixes: bool = True
 
-    def name(self, detail: float) -> str:
-        """Return the model that makes this detail, or the crisp one that is mixed for it."""
-        return self.crisp if detail >= 0.5 or (self.mixes and detail > 0) else self.faithful
+    def weights(self, detail: float) -> tuple[str, float | None]:
+        """Return the model for a detail, in tenths, and what of it is mixed in as `SRGAN.upscaler` takes it."""
+        detail = round(detail, 1)
+        if self.mixes and 0 < detail < 1:
+            return self.crisp, detail
+        return (self.crisp if detail >= 0.5 else self.faithful), None
 
 
 KINDS = {
@@ -48,19 +55,26 @@ KINDS = {
 }
 
 
-def find_upscaler(kind: str, detail: float) -> Upscaler:
-    """Return what enlarges a kind of picture with a detail from 0 to 1, prepared once for each tenth."""
-    return _prepare(kind, round(detail, 1) if KINDS[kind].mixes else float(detail >= 0.5))
-
-
-@functools.lru_cache(maxsize=16)
-def _prepare(kind: str, detail: float) -> Upscaler:
-    name = KINDS[kind].name(detail)
-    mixed = KINDS[kind].mixes and 0 < detail < 1
-    return load_model(name).upscaler(detail=detail if mixed else None)
-
-
 @functools.lru_cache(maxsize=8)
 def load_model(name: str) -> SRGAN:
     """Load a bundled model, a folder or one of the Hub once."""
     return SRGAN.from_pretrained(name)
+
+
+@functools.lru_cache(maxsize=16)
+def find_upscaler(name: str, detail: float | None = None) -> Upscaler:
+    """Return what enlarges by a model, prepared once for each detail."""
+    return load_model(name).upscaler(detail=detail)
+
+
+def _gpu_seconds(array: np.ndarray, *_: object) -> int:
+    """Return for how long ZeroGPU shall lend a GPU at most."""
+    return 15 + array.shape[0] * array.shape[1] // 100_000
+
+
+@on_gpu(duration=_gpu_seconds)
+def stream(
+    array: np.ndarray, name: str, detail: float | None = None, size: tuple[int, int] | None = None
+) -> Iterator[np.ndarray]:
+    """Enlarge an array's pixels by a model and yield the result's bands. All of the demo's pictures come this way."""
+    yield from find_upscaler(name, detail).stream(array, size=size)

@@ -13,7 +13,7 @@ from gradio.route_utils import get_root_url
 from ..pictures import files
 from . import page
 from . import viewer as view
-from .enlarge import Done, Progress, close_up
+from .enlarge import Done, Progress
 from .kinds import KINDS
 from .service import Ahead, Cancelled, Service, Visitor, sentence
 from .settings import FORMATS, METADATA, SIZES, Settings, to_curl, to_python
@@ -123,16 +123,23 @@ def build(service: Service, *, warm_up: bool = True) -> None:
         """Say what will come of the picture under the settings, in words and in code."""
         stopped = service.stop(to_visitor(request), "Stopped: another setting was chosen.")
         path = to_path(values[picture])
-        assert request.request
-        root = get_root_url(request.request, request.request.url.path, None)
         try:
-            chosen = to_settings(values)
-            name = path.name if path else "picture.png"
-            programs = page.code(to_python(chosen, name), to_curl(chosen, name, root))
-            state, text = ("chosen", _plan(service, path, chosen)[0]) if path else ("idle", "Choose a picture.")
+            text = _plan(service, path, to_settings(values))[0] if path else "Choose a picture."
         except Exception as error:
             return page.job("failed", sentence(error, path)), gr.skip()
-        return gr.skip() if stopped else page.job(state, text), programs
+        # What was stopped says so itself.
+        told = gr.skip() if stopped else page.job("chosen" if path else "idle", text)
+        return told, show_code(values, request)
+
+    def show_code(values: Values, request: gr.Request) -> Any:
+        try:
+            path, chosen = to_path(values[picture]), to_settings(values)
+        except ValueError:  # said where the settings are
+            return gr.skip()
+        name = path.name if path else "picture.png"
+        assert request.request
+        root = get_root_url(request.request, request.request.url.path, None)
+        return page.code(to_python(chosen, name), to_curl(chosen, name, root))
 
     def choose(values: Values, request: gr.Request) -> tuple[Any, ...]:
         """Check a new picture, and stop the run and clear the result of the one before."""
@@ -149,11 +156,12 @@ def build(service: Service, *, warm_up: bool = True) -> None:
 
     def choose_example(example: dict[str, Any]) -> Callable[[Values, gr.Request], tuple[Any, ...]]:
         def choose_this(values: Values, request: gr.Request) -> tuple[Any, ...]:
-            shown = choose({**values, picture: example}, request)
+            path, *shown = choose({**values, picture: example}, request)
             done = ready.get(Path(example["path"]).name)
             if done and to_settings(values) == Settings():
-                return shown[0], *_result(done, Settings())[:2], None, _result(done, Settings())[2]
-            return shown
+                large, download, told = _result(done, Settings())
+                return path, large, download, None, told
+            return path, *shown
 
         return choose_this
 
@@ -167,13 +175,17 @@ def build(service: Service, *, warm_up: bool = True) -> None:
     def cancel(request: gr.Request) -> None:
         service.stop(to_visitor(request), "Cancelled.")
 
-    def look_closer(values: Values, event: gr.EventData) -> Any:
+    def look_closer(values: Values, request: gr.Request, event: gr.EventData) -> Any:
         """Show the region around the place that was picked, by three ways to enlarge it."""
         path = to_path(values[picture])
-        if not path:
-            return None
-        x, y = (min(1.0, max(0.0, float(event._data[axis]))) for axis in "xy")
-        return close_up(service.read(path), values[kind], x, y)
+        try:
+            if not path:
+                raise ValueError("The picture is not here any more.")
+            x, y = (min(1.0, max(0.0, float(event._data[axis]))) for axis in "xy")
+            *_, last = service.close_up(path, values[kind], x, y, to_visitor(request))
+            return last if isinstance(last, dict) else None
+        except Exception as error:
+            return html.escape(sentence(error, path))
 
     def make_examples() -> None:
         for path in example_paths():
@@ -197,7 +209,7 @@ def build(service: Service, *, warm_up: bool = True) -> None:
     viewer.select(look_closer, {picture, kind}, close, **quiet)
     size.change(lambda value: gr.update(visible=value == LONGEST), size, longest, **quiet)
     format.change(lambda value: gr.update(visible=value != "PNG"), format, quality, **quiet)
-    opened.expand(plan, inputs, [job, code], **quiet)
+    opened.expand(show_code, inputs, code, **quiet)
     for each in settings:
         each.input(plan, inputs, [job, code], **quiet)
     fresh = [picture, viewer, download, close, job]

@@ -38,7 +38,7 @@ def build(service: Service) -> None:
         Args:
             picture: The picture: PNG, JPEG, WebP, BMP or TIFF. It must have been uploaded here.
             size: "2x", "3x", "4x", or the result's longest side in pixels, at most four times the picture's.
-            detail: From 0, faithful and calm, to 1, crisp with invented texture.
+            detail: From 0, faithful and calm, to 1, crisp with invented texture, in tenths.
             kind: "photo" for pictures from cameras, phones and the web, "clean" for those that were never a JPEG.
             format: Of the result: PNG, which is lossless, JPEG or WebP.
             quality: Of JPEG and WebP, from 1 to 100.
@@ -73,7 +73,7 @@ def build(service: Service) -> None:
         Args:
             pictures: The pictures. They must have been uploaded here.
             size: "2x", "3x", "4x", or the results' longest side in pixels.
-            detail: From 0, faithful and calm, to 1, crisp with invented texture.
+            detail: From 0, faithful and calm, to 1, crisp with invented texture, in tenths.
             kind: "photo" for pictures from cameras, phones and the web, "clean" for those that were never a JPEG.
             format: Of the results: PNG, which is lossless, JPEG or WebP.
 

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from .. import hub
 from .compare import Compared, compare
-from .enlarge import Done, Picture, Progress, enlarge, flat, read, to_address
+from .enlarge import Done, Picture, Progress, close_up, enlarge, flat, read, to_address
 from .line import Job, Line, StoppedError
 from .settings import Settings
 from .speed import Speed
@@ -98,6 +98,16 @@ class Service:
     ) -> Iterator[Ahead | Progress | Done | Cancelled]:
         """Wait and enlarge a picture into a folder; see `enlarge`."""
         return self._in_turn(visitor, self._enlarge(path, settings, folder, previews))
+
+    def close_up(
+        self, path: Path, kind: str, x: float, y: float, visitor: Visitor
+    ) -> Iterator[Ahead | dict[str, str] | Cancelled]:
+        """Wait and enlarge the region around a place; see `close_up`."""
+
+        def steps() -> Iterator[dict[str, str]]:
+            yield close_up(self.read(path), kind, x, y)
+
+        return self._in_turn(visitor, steps())
 
     def batch(self, paths: Sequence[Path], settings: Settings, folder: Path, visitor: Visitor) -> Iterator[list[Entry]]:
         """Enlarge pictures into results.zip in a folder; one that fails does not stop the others.

@@ -20,7 +20,7 @@ class Settings:
 
     Args:
         size: "2x", "3x", "4x", or the result's longest side in pixels.
-        detail: from 0, faithful, to 1, crisp.
+        detail: from 0, faithful, to 1, crisp, in tenths.
         kind: out of `KINDS`.
         format: out of `FORMATS`.
         quality: of JPEG and WebP, 1 to 100.
@@ -56,15 +56,15 @@ class Settings:
 
 def to_python(settings: Settings, name: str) -> str:
     """Return a program that makes the same file of the picture `name`."""
-    kind = KINDS[settings.kind]
-    detail = f"detail={settings.detail:.1f}, " if kind.mixes and 0 < settings.detail < 1 else ""
+    model, mixed = KINDS[settings.kind].weights(settings.detail)
+    detail = "" if mixed is None else f"detail={mixed}, "
     lines = [
         "from pathlib import Path",
         "",
         "from srgan_hub import SRGAN",
         "from srgan_hub.pictures import carried, files",
         "",
-        f'model = SRGAN.from_pretrained("{kind.name(settings.detail)}")',
+        f'model = SRGAN.from_pretrained("{model}")',
         f"result = model.upscale({json.dumps(name)}, {detail}size={json.dumps(settings.wish)})",
     ]
     if settings.metadata != "all":

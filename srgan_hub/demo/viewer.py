@@ -113,7 +113,7 @@ watch('value', async () => {
 });
 """
 CLOSE_UP = """
-${value ? `<h2>Close-up, each pixel twice as large</h2>
+${typeof value === 'string' ? `<p role="alert">${value}</p>` : value ? `<h2>Close-up, each pixel twice as large</h2>
 <div class="close-ups" tabindex="0" role="group" aria-label="Close-ups">${Object.entries(value).map(([name, url]) =>
 `<figure><img src="${url}" alt="${name} close-up"><figcaption>${name}</figcaption></figure>`).join('')}</div>` : ''}
 """

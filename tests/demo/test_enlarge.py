@@ -130,7 +130,7 @@ def test_what_cannot_be_written_is_refused_before_the_work(tmp_path, cat, monkey
     clear = cat.copy()
     clear.putalpha(100)
     clear.save(tmp_path / "clear.png")
-    monkeypatch.setattr(module, "_stream", None)
+    monkeypatch.setattr(module, "stream", None)
     with pytest.raises(PictureError, match=r"^clear\.png: JPEG cannot hold transparency"):
         list(enlarge(tmp_path / "clear.png", Settings(format="JPEG"), tmp_path, max_pixels=10**6, speed=Speed()))
 

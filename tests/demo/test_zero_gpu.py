@@ -23,14 +23,15 @@ from pathlib import Path
 import app
 import spaces
 from srgan_hub.demo import kinds
-from srgan_hub.demo.enlarge import enlarge
+from srgan_hub.demo.enlarge import close_up, enlarge
 from srgan_hub.demo.settings import Settings
 from srgan_hub.demo.speed import Speed
 app.create_demo(warm_up=False)
-assert kinds._prepare.cache_info().currsize == 2, "both ends of the dial are loaded with the module"
+assert kinds.find_upscaler.cache_info().currsize == 2, "both ends of the dial are loaded with the module"
 cat, folder = Path("srgan_hub/examples/cat.png"), Path(tempfile.mkdtemp())
 *_, done = enlarge(cat, Settings(), folder, max_pixels=10**6, speed=Speed())
 assert done.image.size == (904, 600)
+close_up(done.picture, "photo", 0.5, 0.5)
 print(spaces.calls)
 """
 
@@ -44,9 +45,9 @@ def run(program: str, *path: str) -> str:
 
 def test_a_gpu_is_asked_for_by_the_pictures_size(tmp_path):
     (tmp_path / "spaces.py").write_text(FAKE)
-    assert run(PROGRAM, str(tmp_path)).strip() == "[('_stream', 15)]"
+    assert run(PROGRAM, str(tmp_path)).strip() == "[('stream', 15), ('stream', 15), ('stream', 15)]"
 
 
 def test_without_spaces_nothing_is_there():
-    program = "from srgan_hub.demo import enlarge, zero_gpu; print(zero_gpu.ZERO_GPU, enlarge._stream.__module__)"
-    assert run(program).strip() == "False srgan_hub.demo.enlarge"
+    program = "from srgan_hub.demo import kinds, zero_gpu; print(zero_gpu.ZERO_GPU, kinds.stream.__module__)"
+    assert run(program).strip() == "False srgan_hub.demo.kinds"

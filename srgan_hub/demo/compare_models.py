@@ -26,14 +26,7 @@ def build(service: Service) -> None:
     models = gr.CheckboxGroup(
         service.models, value=[hub.FAITHFUL, hub.DEFAULT], label=f"Models, two or {COMPARED}", elem_id="models"
     )
-    job = gr.HTML(
-        page.job("idle", "Choose a picture and two or three models."),
-        html_template=page.JOB,
-        js_on_load=page.JOB_SCRIPT,
-        elem_id="compare-job",
-        elem_classes="job",
-        action="Compare",
-    )
+    job = page.add_job("Compare", "Choose a picture and two or three models.", "compare-job")
     results = gr.HTML(None, html_template=page.COMPARED, js_on_load=None, elem_id="results")
 
     def compare(picture: Any, truth: Any, models: list[str], request: gr.Request) -> Iterator[tuple[Any, Any]]:
@@ -65,21 +58,10 @@ def build(service: Service) -> None:
         path = to_path(picture)
         return None, page.job("chosen", f"{path.name}.") if path else page.job("idle", "Choose a picture.")
 
-    quiet: dict[str, Any] = {
-        "show_progress": "hidden",
-        "queue": False,
-        "api_visibility": "private",
-        "preprocess": False,
-    }
-    job.submit(
-        compare,
-        [picture, truth, models],
-        [results, job],
-        **{**quiet, "queue": True, "trigger_mode": "multiple", "concurrency_limit": None},
-    )
-    job.stop(cancel, **quiet)
-    picture.upload(choose, picture, [results, job], **quiet)
-    picture.clear(lambda: choose(None), None, [results, job], **quiet)
+    job.submit(compare, [picture, truth, models], [results, job], **page.WAITING)
+    job.stop(cancel, **page.QUIET)
+    picture.upload(choose, picture, [results, job], **page.QUIET)
+    picture.clear(lambda: choose(None), None, [results, job], **page.QUIET)
 
 
 def _figure(step: Compared, folder: Path) -> dict[str, Any]:

@@ -28,14 +28,7 @@ def build(service: Service) -> None:
                 kinds = [(each.label, name) for name, each in KINDS.items()]
                 kind = gr.Radio(kinds, value="photo", label="Picture kind")
                 format = gr.Radio([*FORMATS], value="PNG", label="Format")
-            job = gr.HTML(
-                page.job("idle", "Choose pictures."),
-                html_template=page.JOB,
-                js_on_load=page.JOB_SCRIPT,
-                elem_id="many-job",
-                elem_classes="job",
-                action="Upscale all",
-            )
+            job = page.add_job("Upscale all", "Choose pictures.", "many-job")
         with gr.Column(scale=3, min_width=300):
             gallery = gr.HTML(None, html_template=page.GALLERY, js_on_load=None, elem_id="gallery")
             download = gr.HTML(
@@ -78,21 +71,10 @@ def build(service: Service) -> None:
         text = f"{len(names)} picture{'' if len(names) == 1 else 's'}."
         return [_escaped(vars(Entry(name, "chosen"))) for name in names], None, page.job("chosen", text)
 
-    quiet: dict[str, Any] = {
-        "show_progress": "hidden",
-        "queue": False,
-        "api_visibility": "private",
-        "preprocess": False,
-    }
     shown = [gallery, download, job]
-    job.submit(
-        upscale,
-        [pictures, size, detail, kind, format],
-        shown,
-        **{**quiet, "queue": True, "trigger_mode": "multiple", "concurrency_limit": None},
-    )
-    job.stop(cancel, **quiet)
-    pictures.upload(choose, pictures, shown, **quiet)
+    job.submit(upscale, [pictures, size, detail, kind, format], shown, **page.WAITING)
+    job.stop(cancel, **page.QUIET)
+    pictures.upload(choose, pictures, shown, **page.QUIET)
 
 
 def _escaped(entry: dict[str, Any]) -> dict[str, Any]:

@@ -69,14 +69,7 @@ def build(service: Service, *, warm_up: bool = True) -> None:
                     label="Metadata",
                     info="Date, camera and place, as the picture holds them. The place is removed unless you keep it.",
                 )
-            job = gr.HTML(
-                page.job("idle", "Choose a picture."),
-                html_template=page.JOB,
-                js_on_load=page.JOB_SCRIPT,
-                elem_id="job",
-                elem_classes="job",
-                action="Upscale",
-            )
+            job = page.add_job("Upscale", "Choose a picture.", "job")
         with gr.Column(scale=3, min_width=300):
             viewer = gr.HTML(None, html_template=view.VIEWER, js_on_load=view.VIEWER_SCRIPT, elem_id="viewer")
             download = gr.HTML(
@@ -193,33 +186,25 @@ def build(service: Service, *, warm_up: bool = True) -> None:
                 if isinstance(step, Done):
                     ready[path.name] = step
 
-    # The line decides who waits, not Gradio's queue, since the line can tell a visitor's place.
-    quiet: dict[str, Any] = {
-        "show_progress": "hidden",
-        "queue": False,
-        "api_visibility": "private",
-        "preprocess": False,
-    }
-    waiting: dict[str, Any] = {**quiet, "queue": True, "trigger_mode": "multiple", "concurrency_limit": None}
     # A set, so that a function gets its inputs by component.
     inputs: set[Any] = {picture, *settings}
     shown = [viewer, download, job]
-    job.submit(upscale, inputs, shown, **waiting)
-    job.stop(cancel, **quiet)
-    viewer.select(look_closer, {picture, kind}, close, **quiet)
-    size.change(lambda value: gr.update(visible=value == LONGEST), size, longest, **quiet)
-    format.change(lambda value: gr.update(visible=value != "PNG"), format, quality, **quiet)
-    opened.expand(show_code, inputs, code, **quiet)
+    job.submit(upscale, inputs, shown, **page.WAITING)
+    job.stop(cancel, **page.QUIET)
+    viewer.select(look_closer, {picture, kind}, close, **page.QUIET)
+    size.change(lambda value: gr.update(visible=value == LONGEST), size, longest, **page.QUIET)
+    format.change(lambda value: gr.update(visible=value != "PNG"), format, quality, **page.QUIET)
+    opened.expand(show_code, inputs, code, **page.QUIET)
     for each in settings:
-        each.input(plan, inputs, [job, code], **quiet)
+        each.input(plan, inputs, [job, code], **page.QUIET)
     fresh = [picture, viewer, download, close, job]
-    picture.upload(choose, inputs, fresh, **quiet)
-    picture.clear(clear, None, fresh, **quiet)  # a picture that came from here is still its value then
-    paste.upload(choose_pasted, {*settings}, fresh, **quiet)
+    picture.upload(choose, inputs, fresh, **page.QUIET)
+    picture.clear(clear, None, fresh, **page.QUIET)  # a picture that came from here is still its value then
+    paste.upload(choose_pasted, {*settings}, fresh, **page.QUIET)
     for button in buttons:
         assert button.icon
         button.keep_in_cache.add(button.icon["path"])  # Gradio's copy, which is an upload like any other
-        button.click(choose_example(button.icon), {*settings}, fresh, **quiet)
+        button.click(choose_example(button.icon), {*settings}, fresh, **page.QUIET)
     if warm_up:
         threading.Thread(target=make_examples, daemon=True).start()
 

@@ -19,6 +19,18 @@ def job(state: str, text: str, share: float | None = None) -> dict[str, Any]:
     return {"state": state, "text": html.escape(text.strip()), "share": share}
 
 
+def add_job(action: str, text: str, name: str) -> gr.HTML:
+    """Add the button for an action, its status line and its progress; `submit` and `stop` are its events."""
+    return gr.HTML(
+        job("idle", text),
+        html_template=JOB,
+        js_on_load=JOB_SCRIPT,
+        elem_id=name,
+        elem_classes="job",
+        action=action,
+    )
+
+
 def link(file: dict[str, Any], label: str) -> dict[str, Any]:
     """Make the value of a download."""
     return {"file": file, "label": html.escape(label), "name": html.escape(file["orig_name"])}
@@ -29,6 +41,11 @@ def code(python: str, curl: str) -> dict[str, str]:
     return {"Python": html.escape(python), "curl": html.escape(curl)}
 
 
+# Options of the page's events, which are no endpoints. Gradio's preprocessing would decode a picture before the limits
+# are checked, and drop alpha.
+QUIET: dict[str, Any] = {"show_progress": "hidden", "queue": False, "api_visibility": "private", "preprocess": False}
+# The line decides who waits, not Gradio's queue, since the line can tell a visitor's place.
+WAITING: dict[str, Any] = {**QUIET, "queue": True, "trigger_mode": "multiple", "concurrency_limit": None}
 # One component for the button, the status line and the progress. Its value is the state of the visitor's job (see
 # `job`), and what it shows depends on that value alone, whether the server or this page set it.
 JOB = """

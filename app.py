@@ -5,6 +5,7 @@ import importlib.util
 import os
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 with suppress(ImportError):
@@ -13,7 +14,7 @@ with suppress(ImportError):
 import gradio as gr
 from PIL import Image
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 
 from srgan_hub.demo import compare_models, many_pictures, one_picture, page, programs
@@ -21,7 +22,7 @@ from srgan_hub.demo.kinds import find_upscaler
 from srgan_hub.demo.service import Service
 from srgan_hub.demo.uploads import Demo
 from srgan_hub.demo.zero_gpu import ZERO_GPU
-from srgan_hub.hub import DEFAULT, FAITHFUL
+from srgan_hub.hub import DEFAULT, FAITHFUL, bundled, bundled_names
 
 # A megapixel takes about half a minute on two processor cores.
 MAX_PIXELS = 4_000_000
@@ -77,9 +78,9 @@ def launch_options(theme: str | None = None) -> dict[str, Any]:
         "css": page.CSS,
         "max_file_size": MAX_FILE_SIZE,
         "ssr_mode": False,
-        "footer_links": [],
+        "footer_links": ["api"],
         "mcp_server": importlib.util.find_spec("mcp") is not None,
-        "app_kwargs": {"routes": [Route("/health", _health)]},
+        "app_kwargs": {"routes": [Route("/health", _health), Route("/about/{name}", _about)]},
     }
 
 
@@ -111,6 +112,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     share = args.share in (True, "1", "true")
     demo.launch(server_name=args.host, server_port=args.port, share=share, **launch_options(args.theme))
+
+
+async def _about(request: Request) -> PlainTextResponse:
+    """Show the licence, or a bundled model's card."""
+    name = request.path_params["name"]
+    texts = {"license": Path(__file__).with_name("LICENSE")}
+    texts |= {model: bundled(model) / "README.md" for model in bundled_names()}
+    if name not in texts:
+        return PlainTextResponse(f"There is nothing about {name!r} here.", status_code=404)
+    return PlainTextResponse(texts[name].read_text(encoding="utf-8"))
 
 
 def _positive(text: str) -> int:

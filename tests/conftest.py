@@ -8,6 +8,10 @@ import torch
 
 from srgan_hub.network.generator import build_generator
 
+# Two processes with several threads each get in each other's way; what tests start has one too.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 

@@ -24,7 +24,7 @@ from srgan_hub import SRGAN
 
 pytestmark = pytest.mark.slow
 ROOT = Path(app.__file__).parent
-CLIENTS, SECONDS, KEPT = 50, 120, 30
+CLIENTS, SECONDS, KEPT = 50, 120, 60
 SERVER = f"""
 import sys, app
 demo = app.create_demo(queue=20, kept={KEPT})

@@ -26,6 +26,7 @@ from srgan_hub.demo.one_picture import EXAMPLES, example_paths
 from srgan_hub.upscaler import Upscaler
 
 CAMERA = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+expect.set_options(timeout=20_000)  # a machine may be busy
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 
 
@@ -251,13 +252,13 @@ def test_a_double_click_makes_one_run(page, pictures, slow):
     assert slow.calls == 1 and slow.bands < slow.parts
 
 
-def test_cancel_leaves_no_percentage_twenty_times(page, pictures, slow):
+def test_cancel_leaves_no_percentage_ten_times(page, pictures, slow):
     slow.pace = 0.02
     choose(page, pictures / "small.png")
-    for turn in range(20):
+    for turn in range(10):
         upscale(page)
         expect(button(page)).to_have_text("Cancel")
-        page.wait_for_timeout(7 * turn)
+        page.wait_for_timeout(14 * turn)
         button(page).click()
         expect(status(page)).to_have_text("Cancelled.")
         expect(progress(page)).to_be_hidden()
@@ -267,15 +268,15 @@ def test_cancel_leaves_no_percentage_twenty_times(page, pictures, slow):
         assert slow.bands == stopped and slow.calls == turn + 1
 
 
-def test_cancel_at_the_end_gives_a_result_or_none_twenty_times(page, pictures, slow):
+def test_cancel_at_the_end_gives_a_result_or_none_ten_times(page, pictures, slow):
     slow.pace, slow.parts = 0, 5
     choose(page, pictures / "small.png")
-    for turn in range(20):
+    for turn in range(10):
         slow.last.clear()
         upscale(page)
         under_way(page)
         page.wait_for_function("!document.querySelector('#job [data-settling]')")
-        threading.Timer(0.003 * turn, slow.last.set).start()  # the run ends about when the click comes
+        threading.Timer(0.006 * turn, slow.last.set).start()  # the run ends about when the click comes
         page.evaluate("document.querySelector('#job button').click()")
         expect(progress(page)).to_be_hidden()
         page.wait_for_timeout(50)
@@ -685,7 +686,7 @@ def test_a_picture_from_the_camera(page):
     expect(status(page)).to_contain_text("image.png has 1920 x 1440 pixels", timeout=20_000)
 
 
-def test_an_examples_result_is_there_at_once(visit, slow, monkeypatch):
+def test_an_examples_result_is_there_at_once(visit, pictures, slow):
     slow.pace = 0
     demo = app.create_demo()
     options = {**app.launch_options(), "mcp_server": False}
@@ -703,6 +704,10 @@ def test_an_examples_result_is_there_at_once(visit, slow, monkeypatch):
     expect(status(page)).to_contain_text("cat.png: 226 x 150 to 452 x 300")
     expect(page.locator("#viewer img")).to_have_count(0)
     assert slow.calls == calls == len(example_paths())
+    page.get_by_label("Remove Image").click()
+    expect(status(page)).to_have_text("Choose a picture.")
+    choose(page, pictures / "small.png")
+    expect(status(page)).to_contain_text("small.png: 40 x 30 to 80 x 60")
     demo.close()
 
 
@@ -801,3 +806,13 @@ def test_a_name_is_never_markup(page, pictures, slow, monkeypatch):
     page.set_input_files("#picture input[type=file]", pictures / "small.png")
     expect(status(page)).to_contain_text(f"{name}.png: 40 x 30")
     expect(page.locator("#job img, #viewer [src=x]")).to_have_count(0)
+
+
+def test_the_foot_leads_to_licence_cards_and_api(page, url):
+    foot = page.get_by_role("navigation", name="More")
+    for name, text in (("Licence", "Apache License"), ("Card of srgan-x4-photo", "library_name: srgan-hub")):
+        address = foot.get_by_role("link", name=name, exact=True).get_attribute("href")
+        assert text in page.request.get(f"{url}{address}").text()
+    assert page.request.get(f"{url}about/..%2fapp.py").status == 404
+    foot.get_by_role("link", name="API").click()
+    expect(page.locator(".api-docs")).to_contain_text("/upscale", timeout=15_000)

@@ -135,7 +135,7 @@ def build(service: Service, *, warm_up: bool = True) -> None:
         return page.code(to_python(chosen, name), to_curl(chosen, name, root))
 
     def choose(values: Values, request: gr.Request) -> tuple[Any, ...]:
-        """Check a new picture, and stop the run and clear the result of the one before."""
+        """Check a new picture, and stop the run and clear the result of the one before. It goes if it is bad."""
         stopped = service.stop(to_visitor(request), "Stopped: another picture was chosen.")
         before = "The run before was stopped. " if stopped else ""
         path = to_path(values[picture])
@@ -145,22 +145,23 @@ def build(service: Service, *, warm_up: bool = True) -> None:
             text, room = _plan(service, path, to_settings(values))
         except Exception as error:
             return None, None, None, None, page.job("failed", before + sentence(error, path))
-        return str(path), room, None, None, page.job("chosen", before + text)
+        return gr.skip(), room, None, None, page.job("chosen", before + text)
 
     def choose_example(example: dict[str, Any]) -> Callable[[Values, gr.Request], tuple[Any, ...]]:
         def choose_this(values: Values, request: gr.Request) -> tuple[Any, ...]:
-            path, *shown = choose({**values, picture: example}, request)
+            _, *shown = choose({**values, picture: example}, request)
             done = ready.get(Path(example["path"]).name)
             if done and to_settings(values) == Settings():
                 large, download, told = _result(done, Settings())
-                return path, large, download, None, told
-            return path, *shown
+                shown = [large, download, None, told]
+            return example["path"], *shown
 
         return choose_this
 
     def choose_pasted(values: Values, event: gr.EventData, request: gr.Request) -> tuple[Any, ...]:
         pasted = only_uploaded({**event._data["picture"], "meta": {"_type": "gradio.FileData"}})
-        return choose({**values, picture: pasted}, request)
+        kept, *shown = choose({**values, picture: pasted}, request)
+        return pasted["path"] if pasted and kept is not None else None, *shown
 
     def clear(request: gr.Request) -> tuple[Any, ...]:
         return choose({picture: None}, request)

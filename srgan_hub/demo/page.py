@@ -1,10 +1,12 @@
 """The demo's looks: the theme, the style, and what the three tabs share."""
 
 import html
+import os
 from typing import Any
 
 import gradio as gr
 
+from .. import hub
 from . import viewer
 
 
@@ -120,18 +122,21 @@ HEADER = """
 <h1>Small picture in, large picture out</h1>
 <p>SRGAN redraws the detail that a small picture lost. The new detail is plausible, not evidence.</p>
 """
-HUB, CODE = "https://huggingface.co/srgan-hub", "https://github.com/srgan-hub/srgan-hub"
 
 
 def footer(max_pixels: int, max_file_size: str, kept: int) -> str:
     """Return the page's foot: limits, what becomes of the pictures, and where more is."""
-    links = {"Code": CODE, "Licence": f"{CODE}/blob/main/LICENSE", "Model cards": HUB, "API": "?view=api"}
     hours = "an hour" if kept == 3600 else f"{kept / 3600:.3g} hours"
+    space = os.environ.get("SPACE_ID")
+    links = {f"https://huggingface.co/spaces/{space}/tree/main": "Code"} if space else {}
+    links |= {"about/license": "Licence"} | {f"about/{name}": f"Card of {name}" for name in hub.bundled_names()}
+    shown = "".join(f'<a href="{address}">{text}</a>' for address, text in links.items())
+    # Gradio opens its page on the API by its own button only, which the style hides.
+    press = "document.querySelector('footer .show-api').click(); return false"
     return (
         f"<p>PNG, JPEG, WebP, BMP or TIFF, up to {max_pixels / 1e6:.3g} megapixels and {max_file_size[:-2]} MB; no "
-        f"animations. Pictures are deleted after {hours}.</p><nav aria-label='More'>"
-        + "".join(f'<a href="{address}">{name}</a>' for name, address in links.items())
-        + "</nav>"
+        f"animations. Pictures are deleted after {hours}. The place (GPS) in a photo is removed unless you keep it.</p>"
+        f'<nav aria-label="More">{shown}<a href="?view=api" onclick="{press}">API</a></nav>'
     )
 
 

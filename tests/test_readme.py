@@ -69,7 +69,7 @@ def test_space_front_matter_names_the_app():
 
 def test_the_two_commands_are_the_ones_that_ci_runs():
     assert "pip install -r requirements.txt && python app.py" in README
-    command = 'pip install -e ".[test]" && pytest -n 2 --dist loadscope\n'
+    command = 'pip install -e ".[test]" && pytest -n 2 --dist worksteal\n'
     assert command in README and command in (ROOT / ".ci" / "run").read_text()
 
 

@@ -27,7 +27,7 @@ ROOT = Path(__file__).parent.parent
     ],
 )
 def test_psnr_on_the_benchmarks(benchmark_data, model, picture_set, expected):
-    """PSNR on Y, shave 4, 8-bit rounding, LR files made by MATLAB. For the photo models on Set14 see the dial's ends."""
+    """PSNR on Y, shave 4, 8-bit rounding, LR files by MATLAB. For the photo models on Set14 see the dial."""
     upscaler = SRGAN.from_pretrained(model).upscaler(device="cpu", precision="fp32")
     scores = []
     for file in sorted((benchmark_data / picture_set).glob("*.png")):

@@ -273,7 +273,8 @@ def push(
                 shutil.copyfile(Path(__file__).with_name(HANDLER), Path(staging, HANDLER))
                 Path(staging, REQUIREMENTS).write_text(f"srgan-hub>={__version__}\n", encoding="utf-8")
             if not remote_card:
-                card = _show(card, Upscaler(generator, scale=config["scale"]), Path(staging), repo_id)
+                upscaler = Upscaler(generator, scale=config["scale"])
+                card = _show(card, upscaler, Path(staging), repo_id, revision or "main")
             card = state_weights(remote_card or card, folder / WEIGHTS)
             if card == remote_card:
                 Path(staging, REPOCARD_NAME).unlink()  # it was read there, and goes back only if it changed
@@ -296,14 +297,20 @@ def push(
         raise PublishError(f"{folder} was not published as {repo_id}: {_reason(error)}") from error
 
 
-def _show(card: str, upscaler: Upscaler, folder: Path, repo_id: str) -> str:
-    """Put an example into the folder, before and after, and let the card show it."""
+def _show(card: str, upscaler: Upscaler, folder: Path, repo_id: str, revision: str) -> str:
+    """Put an example into the folder, before and after, and let the card show it.
+
+    A bundled base model is taken to be published beside this one.
+    """
     upscaler.upscale(EXAMPLE).convert("RGB").save(folder / AFTER, quality=90)
     shutil.copyfile(EXAMPLE, folder / BEFORE)
     shown = ModelCard(card)
-    address = f"https://huggingface.co/{repo_id}/resolve/main"
+    address = f"https://huggingface.co/{repo_id}/resolve/{revision}"
     shown.data["thumbnail"] = f"{address}/{AFTER}"
     shown.data["widget"] = [{"src": f"{address}/{BEFORE}", "output": {"url": AFTER}, "text": "Before, and after"}]
+    if shown.data.get("base_model") in bundled_names():
+        shown.data["base_model"] = f"{repo_id.split('/')[0]}/{shown.data['base_model']}"
+    shown.text = re.sub(r"(?m)^(# .*)$", r"\1\n\n<Gallery />", shown.text, count=1)
     return str(shown)
 
 

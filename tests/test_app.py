@@ -29,6 +29,7 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from mcp import ClientSession
 from mcp.client.streamable_http import streamable_http_client
+from odd_files import png_header
 from PIL import Image
 
 import app
@@ -57,8 +58,6 @@ def client(url) -> Client:
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory) -> Path:
     """A folder with good and bad files."""
-    from pictures.test_files import png_header
-
     folder = tmp_path_factory.mktemp("pictures")
     with Image.open(EXAMPLES / "cat.png") as cat:
         cat = cat.crop((60, 40, 100, 70))

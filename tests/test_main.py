@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from odd_files import huge_jpeg_2000, icon, png_header
 from PIL import ExifTags, Image
 from safetensors import safe_open
 
@@ -186,8 +187,6 @@ def test_mistakes_are_one_sentence_and_exit_code_2(folder, capsys, arguments, me
 
 
 def test_huge_header_is_refused_before_decoding(folder, capsys):
-    from pictures.test_files import png_header
-
     Path("huge.png").write_bytes(png_header(20_000, 20_000))
     started = time.perf_counter()
     assert upscale("huge.png") == 2
@@ -207,8 +206,6 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 
 
 def test_the_size_limit_holds_for_what_an_icon_hides(folder):
-    from pictures.test_files import huge_jpeg_2000, icon
-
     Path("a.icns").write_bytes(icon(b"ic10", huge_jpeg_2000(510_000)))
     result = run("a.icns", "c.png", "--model", "model")
     assert result.returncode == 1 and result.stdout == "c_x4.png\n"

@@ -533,7 +533,7 @@ def test_the_documented_commands_publish_models_space_and_collection(hub: Hub, t
         "srgan_hub/weights/srgan-x4/config.json",
     ):
         assert space.files()[name] == (root / name).read_bytes()
-    assert not [name for name in space.files() if "__pycache__" in name or name.startswith("tests")]
+    assert not [name for name in space.files() if "__pycache__" in name or "test_" in name or name.startswith(".ci")]
     ((_, items),) = hub.collections.items()
     assert set(items) == {("model", name) for name in models} | {("space", "house/srgan")}
     assert hub.unknown == []

@@ -1,9 +1,14 @@
 """Who waits for whom: the visitors' runs in the order in which they came."""
 
+import contextvars
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 class StoppedError(Exception):
@@ -37,6 +42,8 @@ class Line:
         self.concurrency, self.length, self.each = concurrency, length, each
         self._jobs: list[Job] = []
         self._moved = threading.Condition()
+        # Where the server's many threads each took steps, each would keep memory for them.
+        self._threads = ThreadPoolExecutor(concurrency)
 
     @contextmanager
     def place(self, session: str, visitor: str = "") -> Iterator[Job]:
@@ -68,6 +75,15 @@ class Line:
             if ahead <= 0:
                 return
             yield ahead
+
+    def work(self, job: Job, steps: Iterator[T]) -> Iterator[T]:
+        """Pass on the steps of a run whose turn it is, taken in the line's own threads. Raises `StoppedError`."""
+        context = contextvars.copy_context()  # ZeroGPU finds the visitor there
+        end: Any = object()
+        with closing(steps):  # type: ignore[type-var]
+            while (step := self._threads.submit(context.run, lambda: next(steps, end)).result()) is not end:
+                job.check()
+                yield step
 
     def again(self, job: Job) -> None:
         """Go to the end of the line, for a run of several pictures: between two of them others have their turn."""

@@ -4,7 +4,6 @@ import logging
 import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -12,7 +11,7 @@ from typing import TypeVar
 from .. import hub
 from .compare import Compared, compare
 from .enlarge import Done, Picture, Progress, close_up, enlarge, flat, read, to_address
-from .line import Job, Line, StoppedError
+from .line import Line, StoppedError
 from .settings import Settings
 from .speed import Speed
 
@@ -130,7 +129,7 @@ class Service:
                     for count in self.line.wait(job):
                         entries[number] = replace(entries[number], text=f"{count} ahead of you")
                         yield entries
-                    for step in until_stopped(job, self._enlarge(path, settings, folder, False)):
+                    for step in self.line.work(job, self._enlarge(path, settings, folder, False)):
                         if isinstance(step, Done):
                             archive.write(step.file, _free_name(step.file, archive))
                             step.file.unlink()
@@ -177,20 +176,12 @@ class Service:
         with self.line.place(visitor.session, visitor.address) as job:
             try:
                 yield from map(Ahead, self.line.wait(job))
-                yield from until_stopped(job, steps)
+                yield from self.line.work(job, steps)
             except StoppedError as stopped:
                 yield Cancelled(f"{stopped}")
 
     def _enlarge(self, path: Path, settings: Settings, folder: Path, previews: bool) -> Iterator[Progress | Done]:
         return enlarge(path, settings, folder, max_pixels=self.max_pixels, speed=self.speed, previews=previews)
-
-
-def until_stopped(job: Job, steps: Iterator[T]) -> Iterator[T]:
-    """Pass steps on as long as the job is not stopped."""
-    with closing(steps):  # type: ignore[type-var]
-        for step in steps:
-            job.check()
-            yield step
 
 
 def sentence(error: Exception, path: Path | None) -> str:

@@ -42,23 +42,24 @@ class _ExactFloat32(contextlib.AbstractContextManager[None]):
     The switch is the process's: the first thread that enters turns it off, and the last one that leaves puts it back.
     """
 
-    def __init__(self) -> None:
-        self.lock, self.inside, self.before = threading.Lock(), 0, True
+    def __init__(self, backend: Any) -> None:
+        self.backend, self.before = backend, True
+        self.lock, self.inside = threading.Lock(), 0
 
     def __enter__(self) -> None:
         with self.lock:
             if not self.inside:
-                self.before, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False
+                self.before, self.backend.allow_tf32 = self.backend.allow_tf32, False
             self.inside += 1
 
     def __exit__(self, *_: object) -> None:
         with self.lock:
             self.inside -= 1
             if not self.inside:
-                torch.backends.cudnn.allow_tf32 = self.before
+                self.backend.allow_tf32 = self.before
 
 
-exact_float32 = _ExactFloat32()
+exact_float32 = _ExactFloat32(torch.backends.cudnn)
 
 
 def to_host(bands: Iterator[Tensor], device: torch.device) -> Iterator[Tensor]:

@@ -121,8 +121,22 @@ def failed(page: Page) -> None:
     expect(page.locator("#job p")).to_contain_text("is not a picture")
 
 
-def full(page: Page) -> None:
+def behind_another(page: Page) -> None:
+    """Choose a picture, and have another visitor's at work."""
+    other = page.context.new_page()
+    other.goto(page.url)
+    running(other)
     chosen(page)
+
+
+def queued(page: Page) -> None:
+    behind_another(page)
+    begin(page)
+    expect(page.locator("#job p")).to_contain_text("ahead of you", timeout=20_000)
+
+
+def full(page: Page) -> None:
+    behind_another(page)
     begin(page)
     expect(page.locator("#job p")).to_contain_text("Busy", timeout=20_000)
 
@@ -157,7 +171,7 @@ def many_done(page: Page) -> None:
 STATES: dict[str, Callable[[Page], None]] = {
     each.__name__: each
     for each in (
-        empty, folded_out, chosen, running, done, close_up, cancelled, failed, full,
+        empty, folded_out, chosen, queued, running, done, close_up, cancelled, failed, full,
         compare_empty, compare_done, many_empty, many_done,
     )
 }  # fmt: skip
@@ -174,9 +188,13 @@ def main() -> None:
     Upscaler.stream = held  # type: ignore[method-assign]
     launch = {"prevent_thread_lock": True, "quiet": True, **app.launch_options(), "mcp_server": False}
     HOLD.set()
-    urls = [app.create_demo(queue=length, warm_up=length > 0).launch(**launch)[1] for length in (20, 0)]
+    urls = [app.create_demo(queue=length, warm_up=False).launch(**launch)[1] for length in (20, 1)]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=CHROMIUM_FLAGS)
+        page = browser.new_page()
+        page.goto(urls[0])
+        done(page)  # from now on the page knows how long a picture takes
+        page.close()
         for state in arguments.states:
             for width in arguments.widths:
                 for theme in arguments.themes:

@@ -182,6 +182,8 @@ CSS = (
 #footer a {display: inline-flex; align-items: center; min-height: 44px; min-width: 44px; text-decoration: underline;
   color: var(--body-text-color)}
 footer {display: none !important}
+.gradio-container input[type=range]:not(#viewer input)::-webkit-slider-thumb {box-shadow: inset 0 0 0 3px var(--accent)}
+.gradio-container input[type=range]:not(#viewer input)::-moz-range-thumb {box-shadow: inset 0 0 0 3px var(--accent)}
 #picture button:not([aria-dropeffect]), .gradio-container [role=radiogroup] label, fieldset label, [role=tab],
 .gradio-container .label-wrap {min-width: 44px; min-height: 44px}
 .gradio-container .label-wrap {align-items: center; margin: -8px 0}

@@ -404,7 +404,7 @@ def test_prepare_makes_shards(folder, capsys):
 
 def test_push_says_what_is_wrong(folder, capsys):
     assert main(["push", "missing", "org/name"]) == 2
-    assert "cannot publish missing" in capsys.readouterr().err
+    assert "missing is no whole model: missing/config.json is missing" in capsys.readouterr().err
     assert main(["push", "model", "nonsense"]) == 2
     assert "expected a Hub id such as org/name" in capsys.readouterr().err
 

@@ -90,10 +90,14 @@ def bundled(name: str) -> Path:
     """Return the folder of a model that comes with the package: config.json, model.safetensors and its card.
 
     Raises:
-        ModelError: there is none of that name.
+        ModelError: there is none of that name, or its card is missing, which states licence and origin.
     """
     if name not in bundled_names():
         raise ModelError(f"there is no bundled model {name!r}; there are: {', '.join(bundled_names())}")
+    if not (_BUNDLED / name / REPOCARD_NAME).is_file():
+        raise ModelError(
+            f"{_BUNDLED / name} lacks {REPOCARD_NAME}, its card with licence and origin; install srgan-hub anew"
+        )
     return _BUNDLED / name
 
 

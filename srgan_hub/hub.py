@@ -7,7 +7,7 @@ import logging
 import re
 import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any
 
 from huggingface_hub import CommitOperationAdd, HfApi, ModelCard, snapshot_download
 from huggingface_hub import errors as hub
@@ -21,9 +21,6 @@ from .network.generator import build_generator
 from .network.stream import receptive_radius
 from .upscaler import Upscaler
 from .version import __version__, code_version
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack  # from Python 3.11 on it is in typing
 
 logger = logging.getLogger(__name__)
 
@@ -66,16 +63,6 @@ class PublishError(ValueError):
     """A model that was not published. The message says why and what to do."""
 
 
-class Download(TypedDict, total=False):
-    """How a model of the Hub is fetched; see `huggingface_hub.snapshot_download`."""
-
-    revision: str | None  # branch, tag or commit
-    token: str | bool | None
-    cache_dir: str | Path | None
-    local_files_only: bool
-    force_download: bool
-
-
 def is_hub_id(name: str) -> bool:
     """Return whether a name reads org/name."""
     return re.fullmatch(r"[\w.-]+/[\w.-]+", name) is not None
@@ -101,8 +88,13 @@ def bundled(name: str) -> Path:
     return _BUNDLED / name
 
 
-def resolve(name: str | Path, **download: "Unpack[Download]") -> Path:
+def resolve(name: str | Path, **download: Any) -> Path:
     """Find a model's folder by an existing folder, a bundled name or a Hub id such as "org/srgan-x4", in this order.
+
+    Args:
+        name: the folder, bundled name or Hub id.
+        download: passed to `huggingface_hub.snapshot_download` for a Hub id: revision, token, cache_dir,
+            local_files_only, force_download.
 
     Raises:
         ModelError: nothing of that name can be found or downloaded.
@@ -175,7 +167,7 @@ def read_model(folder: Path) -> tuple[dict[str, Any], nn.Sequential]:
     return config, generator
 
 
-def info(name: str | Path, **download: "Unpack[Download]") -> Info:
+def info(name: str | Path, **download: Any) -> Info:
     """Read what is known of a model, given as for `resolve`: its architecture, provenance and scores.
 
     Raises:
@@ -196,7 +188,7 @@ def info(name: str | Path, **download: "Unpack[Download]") -> Info:
 
 
 def push(
-    folder: Path,
+    folder: str | Path,
     repo_id: str,
     *,
     private: bool = False,
@@ -229,6 +221,7 @@ def push(
     Raises:
         PublishError: the folder is no whole model, or the Hub cannot be reached or refuses.
     """
+    folder = Path(folder)
     if not is_hub_id(repo_id):
         raise PublishError(f"cannot publish as {repo_id!r}: expected a Hub id such as org/name")
     try:

@@ -3,7 +3,7 @@
 import copy
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, overload
 
 import torch
 from huggingface_hub import ModelCard, PyTorchModelHubMixin
@@ -16,9 +16,6 @@ from .card import LIBRARY_NAME, PIPELINE_TAG, TAGS, make_card, read_card, state_
 from .network.generator import build_generator
 from .pictures.sizes import SizeLike
 from .upscaler import Array, Progress, Upscaler
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack  # from Python 3.11 on it is in typing
 
 
 class SRGAN(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY_NAME, pipeline_tag=PIPELINE_TAG, tags=[*TAGS]):
@@ -48,10 +45,18 @@ class SRGAN(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY_NAME, pipeline
     ) -> None:
         super().__init__()
         self.scale = scale
-        self.generator = build_generator(**self.config)  # which the mixin has made of the arguments
+        # Not by `self.config`: the mixin leaves out what JSON does not hold.
+        self.generator = build_generator(
+            scale=scale,
+            channels=channels,
+            num_blocks=num_blocks,
+            upsampler=upsampler,
+            trunk_end=trunk_end,
+            output=output,
+        )
 
     @property
-    def config(self) -> dict[str, Any]:
+    def config(self) -> dict[str, int | str]:
         """The arguments that build this model, as config.json holds them."""
         return dict(self._hub_mixin_config)  # type: ignore[arg-type]
 
@@ -155,20 +160,34 @@ class SRGAN(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY_NAME, pipeline
 
     @classmethod
     def from_pretrained(  # type: ignore[override]
-        cls, pretrained_model_name_or_path: str | Path, **download: "Unpack[hub.Download]"
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        force_download: bool = False,
     ) -> "SRGAN":
         """Load a model in evaluation mode, on the CPU. Reads config.json and safetensors only, never a pickle.
 
         Args:
             pretrained_model_name_or_path: an existing folder, a bundled name ("srgan-x4") or a Hub id ("org/name").
-            download: for a Hub id: revision (branch, tag or commit), token, cache_dir, local_files_only and
-                force_download, as in `huggingface_hub.snapshot_download`.
+            revision: branch, tag or commit on the Hub.
+            token, cache_dir, local_files_only, force_download: as in `huggingface_hub.snapshot_download`.
 
         Raises:
             ModelError: nothing is found, config or weights are not exactly this model's, or the weights are not those
                 that the folder's card states; the message says what is missing or unexpected.
         """
-        folder = hub.resolve(pretrained_model_name_or_path, **download)
+        folder = hub.resolve(
+            pretrained_model_name_or_path,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            force_download=force_download,
+        )
         config, generator = hub.read_model(folder)
         with torch.device("meta"):  # its own generator is replaced at once
             model = cls(**config)

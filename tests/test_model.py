@@ -125,6 +125,13 @@ def test_a_list_of_many_missing_tensors_is_cut_short(folder):
     assert len(str(error.value).removeprefix(str(folder))) < 360
 
 
+def test_options_that_are_unknown_or_no_json_are_refused(folder):
+    with pytest.raises(ValueError, match="channels must be a positive integer"):
+        SRGAN(channels=np.int64(4), num_blocks=1)
+    with pytest.raises(TypeError, match="scale"):
+        SRGAN.from_pretrained(folder, scale=2)
+
+
 def test_options_are_named_and_typed():
     options = {"detail", "precision", "device", "band"}
     assert set(inspect.signature(SRGAN.upscaler).parameters) == {"self", *options}

@@ -1,8 +1,8 @@
 """For Hugging Face Inference Endpoints: `srgan-hub push --endpoint` puts this file beside a model's weights."""
 
 import base64
-import binascii
-import io
+import tempfile
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -35,23 +35,31 @@ class EndpointHandler:
         Raises:
             ValueError: the picture cannot be read or is too large, or the size is out of its range.
         """
+        if not isinstance(data, dict) or not isinstance(data.get("parameters") or {}, dict):
+            raise ValueError('Expected {"inputs": a picture, "parameters": {"size": "2x"}}, the parameters if wanted.')
         parameters = data.get("parameters") or {}
         unknown = set(parameters) - {"size"}
         if unknown:
-            raise ValueError(f"Expected no parameter but size, got {', '.join(sorted(unknown))}.")
-        image = _read(data.get("inputs"))
-        if image.width * image.height > MAX_PIXELS:
-            raise ValueError(f"Expected at most {MAX_PIXELS} pixels, got {image.width} x {image.height}.")
-        return self.upscaler.upscale(image, size=parameters.get("size"))
+            raise ValueError(f"Expected no parameter but size, got {', '.join(sorted(map(str, unknown)))}.")
+        return self.upscaler.upscale(_read(data.get("inputs")), size=parameters.get("size"))
 
 
 def _read(inputs: Any) -> Image.Image:
     if isinstance(inputs, Image.Image):
+        if inputs.width * inputs.height > MAX_PIXELS:
+            raise ValueError(f"Expected at most {MAX_PIXELS} pixels, got {inputs.width} x {inputs.height}.")
         return inputs
-    try:
-        if isinstance(inputs, str):
+    if isinstance(inputs, str):
+        try:
             inputs = base64.b64decode(inputs.rpartition(",")[2], validate=True)  # of a data address too
-        return files.normalise(Image.open(io.BytesIO(inputs)))
-    except (binascii.Error, OSError, TypeError) as error:
-        kind = type(inputs).__name__
-        raise ValueError(f"Expected inputs as a picture, its bytes or base64 text, got {kind}: {error}.") from error
+        except ValueError:
+            raise ValueError("Expected inputs as a picture's bytes in base64, got other text.") from None
+    if not isinstance(inputs, bytes):
+        raise ValueError(f"Expected inputs as a picture, its bytes or base64 text, got {type(inputs).__name__}.")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "picture")
+        path.write_bytes(inputs)
+        try:
+            return files.read(path, max_pixels=MAX_PIXELS)
+        except files.PictureError as error:
+            raise ValueError(f"{error}".replace(str(path), "The picture")) from None

@@ -247,7 +247,7 @@ def push(
             )
         else:
             files[BEFORE], files[AFTER] = EXAMPLE, _enlarge_example(Upscaler(generator, scale=config["scale"]))
-            card = _show_example(card, repo_id)
+            card = _show_example(card, repo_id, revision or "main")
         card = state_weights(remote_card or card, folder / WEIGHTS)
         if card != remote_card:
             files[REPOCARD_NAME] = card.encode()
@@ -274,12 +274,18 @@ def _enlarge_example(upscaler: Upscaler) -> bytes:
     return buffer.getvalue()
 
 
-def _show_example(card: str, repo_id: str) -> str:
-    """Let a card show the example that lies beside it, before and after."""
+def _show_example(card: str, repo_id: str, revision: str) -> str:
+    """Let a card show the example that lies beside it, before and after.
+
+    A bundled base model is taken to be published beside this one.
+    """
     shown = ModelCard(card)
-    address = f"https://huggingface.co/{repo_id}/resolve/main"
+    address = f"https://huggingface.co/{repo_id}/resolve/{revision}"
     shown.data["thumbnail"] = f"{address}/{AFTER}"
     shown.data["widget"] = [{"src": f"{address}/{BEFORE}", "output": {"url": AFTER}, "text": "Before, and after"}]
+    if shown.data.get("base_model") in bundled_names():
+        shown.data["base_model"] = f"{repo_id.split('/')[0]}/{shown.data['base_model']}"
+    shown.text = re.sub(r"(?m)^(# .*)$", r"\1\n\n<Gallery />", shown.text, count=1)
     return str(shown)
 
 

@@ -25,6 +25,7 @@ import pytest
 import torch
 from hub_server import READER, WRITER, Hub, Repo
 from huggingface_hub import constants
+from odd_files import png_header
 from PIL import Image
 from torch import Tensor
 
@@ -159,7 +160,9 @@ def test_round_trip(hub: Hub, publisher: Process, loader: Process, offline: Proc
         "widget:\n- src: https://huggingface.co/org/tiny/resolve/main/before.png\n"
         "  output:\n    url: after.jpg\n  text: Before, and after\n"
     )
-    assert card.replace(shown, "") == local.replace('from_pretrained("final")', 'from_pretrained("org/tiny")') != local
+    plain = card.replace(shown, "").replace("\n<Gallery />\n", "")
+    assert plain == local.replace('from_pretrained("final")', 'from_pretrained("org/tiny")') != local
+    assert "\n# final\n\n<Gallery />\n" in card
     assert shown in card.split("---\n")[1]
     with Image.open(io.BytesIO(repo.files()["after.jpg"])) as after:
         expected = SRGAN.from_pretrained(folder).upscale(EXAMPLE).convert("RGB")
@@ -488,9 +491,15 @@ def test_an_endpoint_answers_from_the_published_folder(hub: Hub, publisher: Proc
         assert np.array_equal(np.asarray(handler({"inputs": inputs})), expected)
     assert handler({"inputs": small, "parameters": {"size": "2x"}}).size == (40, 24)
     for data, sentence in (
-        ({"inputs": "no picture"}, "Expected inputs as a picture, its bytes or base64 text, got str"),
-        ({"inputs": b"no picture"}, "Expected inputs as a picture, its bytes or base64 text, got bytes"),
+        ({"inputs": "no picture"}, "Expected inputs as a picture's bytes in base64, got other text"),
+        ({"inputs": "größe"}, "Expected inputs as a picture's bytes in base64, got other text"),
+        ({"inputs": b"no picture"}, "^The picture is not a picture"),
+        ({"inputs": b""}, "^The picture is empty"),
+        ({"inputs": png_header(20_000, 20_000)}, "^The picture .*20000"),
+        ({"inputs": png_header(9_000, 9_000)}, "^The picture has 9000 x 9000 pixels; the limit is 4 million"),
         ({}, "Expected inputs as a picture, its bytes or base64 text, got NoneType"),
+        ("x", "Expected {.*inputs"),
+        ({"inputs": small, "parameters": 5}, "Expected {.*inputs"),
         ({"inputs": small, "parameters": {"prompt": "a cat"}}, "Expected no parameter but size, got prompt"),
         ({"inputs": small, "parameters": {"size": "9x"}}, "Expected a result of at most 80 x 48 pixels"),
         ({"inputs": Image.new("RGB", (4000, 1001))}, "Expected at most 4000000 pixels, got 4000 x 1001"),
@@ -512,6 +521,8 @@ def test_the_documented_commands_publish_models_space_and_collection(hub: Hub, t
         assert set(hub.repos[name].files()) == FILES | {"handler.py", "requirements.txt"}
         bundled = root / "srgan_hub" / "weights" / name.split("/")[1] / "model.safetensors"
         assert hub.repos[name].files()["model.safetensors"] == bundled.read_bytes()
+    base = "base_model: house/srresnet-x4-photo\n"
+    assert base in hub.repos["house/srgan-x4-photo"].files()["README.md"].decode()
     space = hub.repos["house/srgan"]
     assert space.kind == "space"
     for name in (
@@ -522,7 +533,7 @@ def test_the_documented_commands_publish_models_space_and_collection(hub: Hub, t
         "srgan_hub/weights/srgan-x4/config.json",
     ):
         assert space.files()[name] == (root / name).read_bytes()
-    assert not [name for name in space.files() if "__pycache__" in name or name.startswith("tests")]
+    assert not [name for name in space.files() if "__pycache__" in name or "test_" in name or name.startswith(".ci")]
     ((_, items),) = hub.collections.items()
     assert set(items) == {("model", name) for name in models} | {("space", "house/srgan")}
     assert hub.unknown == []

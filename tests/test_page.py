@@ -15,6 +15,7 @@ import pytest
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
 from axe_playwright_python.sync_playwright import Axe
+from odd_files import png_header
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 from screenshots import CHROMIUM_FLAGS, choose_many
@@ -43,8 +44,6 @@ def url() -> Iterator[str]:
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory) -> Path:
     """A folder with good and bad files."""
-    from pictures.test_files import png_header
-
     folder = tmp_path_factory.mktemp("pictures")
     with Image.open(EXAMPLES / "cat.png") as cat:
         cat.crop((60, 40, 100, 70)).save(folder / "small.png")

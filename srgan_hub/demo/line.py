@@ -56,10 +56,13 @@ class Line:
                 self._moved.notify_all()
 
     def wait(self, job: Job) -> Iterator[int]:
-        """Wait for a run's turn, and yield three times a second how many must end before. Raises `StoppedError`."""
+        """Wait for a run's turn, and yield each second how many must end before. Raises `StoppedError`.
+
+        More often would cost the run that is at work: Gradio takes some milliseconds for what it sends.
+        """
         while True:
             with self._moved:
-                self._moved.wait_for(lambda: job in self._jobs[: self.concurrency] or job.stopped, timeout=0.3)
+                self._moved.wait_for(lambda: job in self._jobs[: self.concurrency] or job.stopped, timeout=1)
                 job.check()
                 ahead = self._jobs.index(job) - self.concurrency + 1
             if ahead <= 0:

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from srgan_hub import SRGAN
 from srgan_hub.demo.enlarge import Done, Progress
 from srgan_hub.demo.service import Ahead, Cancelled, Service, Visitor
 from srgan_hub.demo.settings import Settings
+from srgan_hub.hub import bundled_names
 from srgan_hub.upscaler import Upscaler
 
 ANN, BEN = Visitor("ann", "1.1.1.1"), Visitor("ben", "2.2.2.2")
@@ -98,3 +100,20 @@ def test_others_come_between_the_pictures_of_many(paths, folder, tmp_path):
     assert [entry.text for entry in next(many)][1:] == ["1 ahead of you", ""]
     one.close()
     assert [entry.state for entry in [*many][-1]] == ["done"] * 3
+
+
+def test_a_model_out_of_the_allow_list_is_compared_and_no_other(paths, tmp_path):
+    own = str(tmp_path / "own")
+    SRGAN(channels=4, num_blocks=1).save_pretrained(own)
+    with pytest.raises(ValueError, match="is not offered here; there are: srgan-x4"):
+        Service().compare(paths[0], ["srgan-x4", own], None, ANN)
+    steps = Service([own]).compare(paths[0], [own, "srgan-x4"], None, ANN)
+    results = [step for step in steps if not isinstance(step, float)]
+    assert [result.model for result in results] == [own, "srgan-x4"]
+    assert all(set(result.scores) == {"lr_consistency"} for result in results)
+
+
+@pytest.mark.parametrize("models", [[], ["srgan-x4"], ["srgan-x4"] * 3, bundled_names()])
+def test_two_or_three_models_are_compared(paths, models):
+    with pytest.raises(ValueError, match=f"Choose two or 3 models, got {len(set(models))}"):
+        Service().compare(paths[0], models, None, ANN)

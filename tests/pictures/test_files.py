@@ -1,9 +1,9 @@
 import io
 import struct
-import zlib
 
 import numpy as np
 import pytest
+from odd_files import icon, png_header
 from PIL import Image, ImageCms
 
 from srgan_hub.pictures import decode, files
@@ -13,16 +13,6 @@ from srgan_hub.pictures.files import PictureError
 @pytest.fixture
 def array() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (6, 9, 4), dtype=np.uint8)
-
-
-def png_header(width: int, height: int) -> bytes:
-    """A PNG whose header promises a size that its data does not hold."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"0")) + chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize(
@@ -152,22 +142,6 @@ def test_bad_files_are_refused_in_a_sentence(tmp_path, array):
         with pytest.raises(PictureError, match=message) as error:
             files.read(tmp_path / name, max_pixels=10_000)
         assert str(tmp_path / name) in str(error.value) and "\n" not in str(error.value)
-
-
-def icon(kind: bytes, picture: bytes) -> bytes:
-    """A macOS icon that holds one picture, whatever size its kind promises."""
-    return b"icns" + struct.pack(">I", 16 + len(picture)) + kind + struct.pack(">I", 8 + len(picture)) + picture
-
-
-def huge_jpeg_2000(side: int) -> bytes:
-    """A few hundred bytes that promise a picture of side x side pixels."""
-    buffer = io.BytesIO()
-    Image.new("RGB", (16, 16)).save(buffer, "JPEG2000")
-    data = bytearray(buffer.getvalue())
-    at, header = data.index(b"\xff\x4f\xff\x51"), data.index(b"ihdr")
-    data[header + 4 : header + 12] = struct.pack(">II", side, side)
-    data[at + 8 : at + 16] = data[at + 24 : at + 32] = struct.pack(">II", side, side)
-    return bytes(data)
 
 
 def test_the_limit_holds_for_what_is_decoded(tmp_path, monkeypatch):

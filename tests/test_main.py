@@ -26,6 +26,7 @@ ROOT = Path(__file__).parent.parent
 def folder(tmp_path, monkeypatch):
     """A folder to work in, with three pictures and a small model whose weights are not all zero."""
     monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
     SRGAN(channels=4, num_blocks=1).save_pretrained("model")
     generator = np.random.default_rng(0)
     for name in ("a.png", "b.jpg", "c.png"):

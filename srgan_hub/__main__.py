@@ -6,29 +6,44 @@ import logging
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .hub import DEFAULT, FAITHFUL, bundled_names
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from . import hub
+from .convert import SOURCES, convert
+from .model import SRGAN
+from .onnx import export
 from .pictures.files import MAX_PIXELS
+from .pictures.sizes import Size
+from .pipeline import upscale_files
+from .upscaler import PRECISIONS, Progress
+from .version import __version__
 
 PROGRAM = "srgan-hub"
 MODEL = "bundled name, folder or Hub id"
+SIZES = ("times", "width", "height", "longest", "shortest")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command. Return 0, 1 if some pictures of several failed, or 2 for a mistake in what was asked for."""
-    arguments = parse_args(argv)
+    options = vars(parse_args(argv))
+    run, threads = options.pop("run"), options.pop("threads", None)
     handler = logging.StreamHandler()
     logging.getLogger(__package__).addHandler(handler)
     # As an exception, so that half-written files are deleted.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
-        if getattr(arguments, "threads", None) is not None:
-            _set_threads(arguments.threads)
-        return arguments.run(arguments)
+        if threads is not None:
+            if threads < 1:
+                raise ValueError(f"--threads must be at least 1, got {threads}")
+            torch.set_num_threads(threads)
+        return run(**options) or 0
     except (ValueError, OSError) as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
         return 2
@@ -40,13 +55,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line into the function that runs the command, `run`, and its arguments."""
     parser = argparse.ArgumentParser(prog=PROGRAM, description="SRGAN super-resolution.")
-    parser.add_argument(
-        "--version", action=_Version, nargs=0, default=argparse.SUPPRESS, help="print the version and exit"
-    )
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    upscale = commands.add_parser("upscale", help="enlarge pictures", description="Enlarge pictures.")
+    def add(name: str, run: Callable[..., int | None], summary: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=summary, description=f"{summary}.")
+        command.set_defaults(run=run)
+        return command
+
+    upscale = add("upscale", run_upscale, "Enlarge pictures")
     upscale.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="picture files")
     upscale.add_argument(
         "--output",
@@ -56,18 +75,18 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     upscale.add_argument(
         "--model",
-        default=DEFAULT,
-        help=f"{MODEL}; bundled are {', '.join(bundled_names())} (default: {DEFAULT})",
+        default=hub.DEFAULT,
+        help=f"{MODEL}; bundled are {', '.join(hub.bundled_names())} (default: {hub.DEFAULT})",
     )
     upscale.add_argument(
         "--detail",
         type=float,
         metavar="0..1",
-        help=f"from faithful, {FAITHFUL}, to --model, {DEFAULT} or one fine-tuned from this pair (default: 1)",
+        help=f"from faithful, {hub.FAITHFUL}, to --model, {hub.DEFAULT} or one fine-tuned from this pair (default: 1)",
     )
     size = upscale.add_argument_group("size of the result", "The model's scale by default, and never larger.")
-    size.add_argument("--scale", type=int, choices=(2, 3, 4), help="times as large")
-    for name in ("width", "height", "longest", "shortest"):
+    size.add_argument("--scale", dest="times", type=int, choices=(2, 3, 4), help="times as large")
+    for name in SIZES[1:]:
         side = f"{name} side" if name.endswith("est") else name
         size.add_argument(f"--{name}", type=int, metavar="PIXELS", help=f"its {side} in pixels")
     upscale.add_argument("--quality", type=int, metavar="1..100", help="of JPEG and WebP (default: 95; WebP lossless)")
@@ -81,22 +100,15 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     existing.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
     existing.add_argument("--skip-existing", action="store_true", help="pass over outputs that exist, as after a stop")
     upscale.add_argument("--debug", action="store_true", help="show the full traceback of what goes wrong")
-    upscale.set_defaults(run=run_upscale)
 
-    convert = commands.add_parser(
-        "convert", help="convert another project's weights", description="Convert another project's weights."
+    converting = add("convert", run_convert, "Convert another project's weights")
+    converting.add_argument("source", type=Path, metavar="SRC", help="the checkpoint")
+    converting.add_argument("destination", type=Path, metavar="DEST", help="folder for the model")
+    converting.add_argument(
+        "--from", dest="origin", choices=SOURCES, help="the project that it must come from (default: found out)"
     )
-    convert.add_argument("source", type=Path, metavar="SRC", help="the checkpoint")
-    convert.add_argument("destination", type=Path, metavar="DEST", help="folder for the model")
-    convert.add_argument(
-        "--from",
-        dest="origin",
-        choices=("krasserm", "lornatang", "leftthomas"),
-        help="the project that it must come from (default: found out)",
-    )
-    convert.set_defaults(run=run_convert)
 
-    evaluate = commands.add_parser("evaluate", help="score models", description="Score models on pictures.")
+    evaluate = add("evaluate", run_evaluate, "Score models on pictures")
     evaluate.add_argument("--data", required=True, type=Path, metavar="HR_FOLDER", help="ground truth")
     evaluate.add_argument("--lr", type=Path, metavar="LR_FOLDER", help="the inputs, NAME or NAMEx4 (default: made)")
     evaluate.add_argument(
@@ -116,9 +128,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     evaluate.add_argument("--pictures", type=Path, metavar="FOLDER", help="write contact sheets")
     evaluate.add_argument("--card", type=Path, metavar="FOLDER", help="write the scores into this model's card too")
     _add_hardware(evaluate, precision="fp32")
-    evaluate.set_defaults(run=run_evaluate)
 
-    push = commands.add_parser("push", help="publish a model on the Hub", description="Publish a model on the Hub.")
+    push = add("push", run_push, "Publish a model on the Hub")
     push.add_argument("folder", metavar="FOLDER", help="what training or convert wrote, or a bundled name")
     push.add_argument("repo_id", metavar="ORG/NAME", help="where it goes; created if it is missing")
     push.add_argument("--private", action="store_true", help="create it as a private repository")
@@ -126,46 +137,32 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     push.add_argument("--tag", help="name this commit, so that it can be loaded by revision=TAG")
     push.add_argument("--overwrite-card", action="store_true", help="replace the card that is on the Hub")
     push.add_argument("--endpoint", action="store_true", help="add handler.py and requirements.txt for Endpoints")
-    push.set_defaults(run=run_push)
 
-    export = commands.add_parser("export", help="write a model as ONNX", description="Write a model as ONNX.")
-    export.add_argument("model", help=MODEL)
-    export.add_argument("target", type=Path, metavar="OUT.onnx", help="the file")
-    export.set_defaults(run=run_export)
+    exporting = add("export", run_export, "Write a model as ONNX")
+    exporting.add_argument("model", help=MODEL)
+    exporting.add_argument("target", type=Path, metavar="OUT.onnx", help="the file")
 
-    info = commands.add_parser("info", help="say what is known of a model", description="Say what is known of a model.")
+    info = add("info", run_info, "Say what is known of a model")
     info.add_argument("model", help=MODEL)
     info.add_argument("--revision", help="branch, tag or commit on the Hub")
-    info.set_defaults(run=run_info)
 
-    prepare = commands.add_parser(
-        "prepare", help="make training data", description="Decode pictures once, for training."
-    )
+    prepare = add("prepare", run_prepare, "Decode pictures once, for training")
     prepare.add_argument(
         "--data", required=True, metavar="FOLDER_OR_div2k", help="pictures; div2k downloads DIV2K (4 GB)"
     )
     prepare.add_argument("--output", required=True, type=Path, metavar="FOLDER", help="where the shards go")
-    prepare.set_defaults(run=run_prepare)
     return parser.parse_args(argv)
 
 
 def _add_hardware(command: argparse.ArgumentParser, *, precision: str) -> None:
     command.add_argument(
         "--precision",
-        choices=("auto", "fp32", "bf16", "fp16"),
+        choices=("auto", *PRECISIONS),
         default=precision,
         help=f"auto: bf16 for 8-bit pictures where the hardware has it, otherwise fp32 (default: {precision})",
     )
     command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
     command.add_argument("--threads", type=int, help="processor threads (default: PyTorch's choice)")
-
-
-def _set_threads(count: int) -> None:
-    import torch
-
-    if count < 1:
-        raise ValueError(f"--threads must be at least 1, got {count}")
-    torch.set_num_threads(count)
 
 
 def _move(bar: Any, done: int, total: int) -> None:
@@ -174,153 +171,96 @@ def _move(bar: Any, done: int, total: int) -> None:
     bar.update(done - bar.n)
 
 
-def run_upscale(arguments: argparse.Namespace) -> int:
-    from PIL import Image
-    from tqdm import tqdm
+def _show_rows(source: Path) -> Progress:
+    """Make a bar for a picture's rows, which goes when they are done."""
+    bar = tqdm(desc=source.name, unit="row", disable=None, leave=False)
 
-    from .model import SRGAN
-    from .pictures.sizes import Size
-    from .pipeline import upscale_files
-    from .upscaler import Progress
+    def update(done: int, total: int) -> None:
+        _move(bar, done, total)
+        if done == total:
+            bar.close()
 
+    return update
+
+
+def run_upscale(
+    inputs: list[Path], output: str | None, model: str, max_pixels: int, debug: bool, **options: Any
+) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file may have a name that it cannot encode
         sys.stdout.reconfigure(errors="backslashreplace")
-    sides = {name: getattr(arguments, name) for name in ("width", "height", "longest", "shortest")}
-    size = Size(times=arguments.scale, **sides)
-    upscaler = SRGAN.from_pretrained(arguments.model).upscaler(
-        detail=arguments.detail, precision=arguments.precision, device=arguments.device, band=arguments.band
+    size = Size(**{name: options.pop(name) for name in SIZES})
+    upscaler = SRGAN.from_pretrained(model).upscaler(
+        **{name: options.pop(name) for name in ("detail", "precision", "device", "band")}
     )
-
-    def show(source: Path) -> Progress:
-        bar = tqdm(desc=source.name, unit="row", disable=None, leave=False)
-
-        def update(done: int, total: int) -> None:
-            _move(bar, done, total)
-            if done == total:
-                bar.close()
-
-        return update
-
+    results = upscale_files(upscaler, inputs, output, size=size, max_pixels=max_pixels, progress=_show_rows, **options)
     # Pillow checks also what it finds while it decodes, such as a picture within an icon.
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, arguments.max_pixels
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, max_pixels
     failures = 0
     try:
-        for _, target, problem in upscale_files(
-            upscaler,
-            arguments.inputs,
-            arguments.output,
-            size=size,
-            quality=arguments.quality,
-            strip=arguments.strip,
-            overwrite=arguments.overwrite,
-            skip_existing=arguments.skip_existing,
-            max_pixels=arguments.max_pixels,
-            progress=show,
-        ):
-            failures += problem is not None
-            print(
-                f"{PROGRAM}: {problem}" if problem else target, file=sys.stderr if problem else sys.stdout, flush=True
-            )
-            if problem and arguments.debug:
+        for _, target, problem in results:
+            if problem is None:
+                print(target, flush=True)
+                continue
+            failures += 1
+            print(f"{PROGRAM}: {problem}", file=sys.stderr, flush=True)
+            if debug:
                 traceback.print_exception(problem)
     finally:
         Image.MAX_IMAGE_PIXELS = limit
-    if len(arguments.inputs) == 1:
-        return 2 if failures else 0
+    if failures and len(inputs) == 1:
+        return 2
     if failures:
-        print(f"{PROGRAM}: {failures} of {len(arguments.inputs)} pictures failed", file=sys.stderr)
+        print(f"{PROGRAM}: {failures} of {len(inputs)} pictures failed", file=sys.stderr)
     return 1 if failures else 0
 
 
-def run_convert(arguments: argparse.Namespace) -> int:
-    from .convert import convert
-
-    convert(arguments.source, arguments.destination, origin=arguments.origin)
-    print(arguments.destination)
-    return 0
+def run_convert(source: Path, destination: Path, origin: str | None) -> None:
+    convert(source, destination, origin=origin)
+    print(destination)
 
 
-def run_evaluate(arguments: argparse.Namespace) -> int:
-    from tqdm import tqdm
-
+def run_evaluate(json: Path | None, markdown: Path | None, card: Path | None, **options: Any) -> None:
+    # These load more libraries than the other commands need, as those of `prepare` do.
     from .evaluate import evaluate, write_to_card
 
-    ours = ("run", "json", "markdown", "card", "threads")
-    options = {name: value for name, value in vars(arguments).items() if name not in ours}
     with tqdm(unit="picture", disable=None, leave=False) as bar:
         report = evaluate(**options, progress=partial(_move, bar))
-    for file, text in ((arguments.json, report.to_json()), (arguments.markdown, report.to_markdown())):
-        if file:
-            file.write_text(text, encoding="utf-8")
-    if arguments.card:
-        write_to_card(arguments.card, [report])
+    if json:
+        json.write_text(report.to_json(), encoding="utf-8")
+    if markdown:
+        markdown.write_text(report.to_markdown(), encoding="utf-8")
+    if card:
+        write_to_card(card, [report])
     print(report.to_markdown(), end="")
-    return 0
 
 
-def run_push(arguments: argparse.Namespace) -> int:
-    from .hub import bundled, push
-
-    bundled_name = arguments.folder in bundled_names() and not Path(arguments.folder).is_dir()
-    url = push(
-        bundled(arguments.folder) if bundled_name else Path(arguments.folder),
-        arguments.repo_id,
-        private=arguments.private,
-        revision=arguments.revision,
-        tag=arguments.tag,
-        overwrite_card=arguments.overwrite_card,
-        endpoint=arguments.endpoint,
-    )
-    print(url)
-    return 0
+def run_push(folder: str, repo_id: str, **options: Any) -> None:
+    bundled = folder in hub.bundled_names() and not Path(folder).is_dir()
+    print(hub.push(hub.bundled(folder) if bundled else Path(folder), repo_id, **options))
 
 
-def run_export(arguments: argparse.Namespace) -> int:
-    from .hub import info
-    from .model import SRGAN
-    from .onnx import export
-
-    license = info(arguments.model).value("license") or None
-    print(export(SRGAN.from_pretrained(arguments.model), arguments.target, name=arguments.model, license=license))
-    return 0
+def run_export(model: str, target: Path) -> None:
+    license = hub.info(model).value("license") or None
+    print(export(SRGAN.from_pretrained(model), target, name=model, license=license))
 
 
-def run_info(arguments: argparse.Namespace) -> int:
-    from .hub import info
-
-    print(info(arguments.model, revision=arguments.revision))
-    return 0
+def run_info(model: str, revision: str | None) -> None:
+    print(hub.info(model, revision=revision))
 
 
-def run_prepare(arguments: argparse.Namespace) -> int:
-    from tqdm import tqdm
-
+def run_prepare(data: str, output: Path) -> None:
     from .training.dataset import prepare
     from .training.div2k import prepare_div2k
 
-    bar = tqdm(disable=None, unit_scale=True)
+    with tqdm(disable=None, unit_scale=True) as bar:
 
-    def show(what: str, done: int, total: int) -> None:
-        bar.set_description(what, refresh=False)
-        _move(bar, done, total)
+        def show(what: str, done: int, total: int) -> None:
+            bar.set_description(what, refresh=False)
+            _move(bar, done, total)
 
-    with bar:
-        if arguments.data == "div2k":
-            folder = prepare_div2k(arguments.output, progress=show)
-        else:
-            folder = prepare(Path(arguments.data), arguments.output, progress=show)
+        decode = prepare_div2k if data == "div2k" else partial(prepare, Path(data))
+        folder = decode(output, progress=show)
     print(folder)
-    return 0
-
-
-class _Version(argparse.Action):
-    """Print the version, as argparse's own action does, but import it only then."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *unused: object) -> None:
-        from . import __version__
-
-        print(f"{PROGRAM} {__version__}")
-        parser.exit()
 
 
 if __name__ == "__main__":

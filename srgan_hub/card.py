@@ -53,7 +53,7 @@ def make_card(
         command: the exact command that trained it.
         training: Markdown: what else is to be said of the recipe.
         scores: Markdown: a table with its protocol.
-        eval_results: the same scores for the card's model-index; see `make_eval_results`.
+        eval_results: the same scores for the card's model-index.
     """
     card_data = ModelCardData(
         model_name=name.split("/")[-1],
@@ -73,38 +73,14 @@ def make_card(
         template_str=template.read_text(encoding="utf-8"),
         model_name=name,
         config=config,
-        base_model=base_model,
-        license=license,
         origin=origin,
         data=data,
         command=command,
         training=training,
         scores=scores,
-        made_by=code_version(),
     )
     card.text = card.text.rstrip() + "\n"
     return card
-
-
-def make_eval_results(dataset: str, scores: Mapping[str, float], protocol: str) -> list[EvalResult]:
-    """State scores as the Hub's model-index does.
-
-    Args:
-        dataset: the data's name, such as "Set5".
-        scores: value by metric: {"psnr": 29.18, "ssim": 0.842}.
-        protocol: what makes the scores comparable: "Y, shave 4, MATLAB bicubic".
-    """
-    return [
-        EvalResult(
-            task_type=PIPELINE_TAG,
-            dataset_type=re.sub(r"[^\w.-]+", "-", dataset).lower(),
-            dataset_name=dataset,
-            metric_type=metric,
-            metric_value=round(float(value), 4),
-            metric_name=f"{metric.upper()} ({protocol})",
-        )
-        for metric, value in scores.items()
-    ]
 
 
 def read_card(folder: Path) -> str:
@@ -129,11 +105,10 @@ def inherit(folder: Path, name: str) -> dict[str, Any]:
         name: what the card calls the base model.
     """
     card = read_card(folder)
-    arguments: dict[str, Any] = {"base_model": name, "origin": read_section(card, "Origin")}
     datasets = ModelCard(card, ignore_metadata_errors=True).data.get("datasets")
-    license = read_value(card, "license")
-    found = {"license": license, "datasets": datasets}
-    return arguments | {key: value for key, value in found.items() if value}
+    found = {"license": read_value(card, "license"), "datasets": datasets}
+    stated = {key: value for key, value in found.items() if value}
+    return {"base_model": name, "origin": read_section(card, "Origin"), **stated}
 
 
 def read_value(card: str, key: str) -> str | None:
@@ -149,7 +124,7 @@ def write_scores(card: str, scores: str, eval_results: list[EvalResult]) -> str:
     Args:
         card: the card's text.
         scores: Markdown: a table with its protocol.
-        eval_results: the same scores; see `make_eval_results`.
+        eval_results: the same scores.
     """
     parsed = ModelCard(card)
     section = f"## Scores\n\n{scores.strip()}\n\n"
@@ -177,7 +152,7 @@ def file_sha256(file: Path) -> str:
 
 @dataclass(frozen=True)
 class Info:
-    """What `srgan_hub.hub.info` finds; what the card says is "" where it is silent; `str()` gives a report."""
+    """What `srgan_hub.hub.info` finds; `str()` gives a report."""
 
     name: str
     folder: Path
@@ -189,11 +164,11 @@ class Info:
     card: str
 
     def value(self, key: str) -> str:
-        """Return a value of the card's metadata."""
+        """Return a value of the card's metadata; "" if there is none."""
         return read_value(self.card, key) or ""
 
     def section(self, title: str) -> str:
-        """Return the Markdown under a heading of the card."""
+        """Return the Markdown under a heading of the card; "" if there is no such heading."""
         return read_section(self.card, title)
 
     def __str__(self) -> str:

@@ -1,15 +1,15 @@
 """One way in, from what a user calls a model to the folder that holds it; one way out, from a folder to the Hub."""
 
 import inspect
+import io
 import json
 import logging
 import re
-import shutil
-import tempfile
+import textwrap
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi, ModelCard, snapshot_download
+from huggingface_hub import CommitOperationAdd, HfApi, ModelCard, snapshot_download
 from huggingface_hub import errors as hub
 from huggingface_hub.constants import REPOCARD_NAME
 from safetensors import SafetensorError
@@ -35,6 +35,25 @@ EXAMPLE = Path(__file__).parent / "examples" / "cat.png"
 FAITHFUL, DEFAULT = "srresnet-x4-photo", "srgan-x4-photo"
 _BUNDLED = Path(__file__).parent / "weights"
 
+# Why a model is not loaded, by what the Hub's client raises; the first that fits.
+_NOT_LOADED = (
+    (
+        hub.LocalEntryNotFoundError,
+        "the Hub cannot be reached nor is it in the download cache; check the name and the connection",
+    ),
+    (hub.GatedRepoError, "on the Hub it is gated; ask for access on its page, then log in by `hf auth login`"),
+    (hub.RepositoryNotFoundError, "the Hub has none; check the name, or log in by `hf auth login` if it is private"),
+    (hub.RevisionNotFoundError, "the Hub has no such revision of it; check its branches and tags"),
+)
+# Why a model is not taken, by the status that the Hub answers with.
+_NOT_TAKEN = {
+    401: "there is no valid token; log in by `hf auth login`, or set HF_TOKEN, with a token that may write",
+    403: "the token has no right to write there; use one that has",
+    404: "the Hub has no such place, or hides it; check the name, and that the token may write there",
+    409: "somebody else changed it at the same time; push again",
+    412: "somebody else changed it at the same time; push again",
+}
+
 
 class ModelError(ValueError):
     """A model that cannot be found, or whose files are not what they should be. The message says what to do."""
@@ -58,12 +77,14 @@ def bundled(name: str) -> Path:
     """Return the folder of a model that comes with the package: config.json, model.safetensors and its card.
 
     Raises:
-        ModelError: there is none of that name, or its card is missing, which states license and origin.
+        ModelError: there is none of that name, or its card is missing, which states licence and origin.
     """
     if name not in bundled_names():
         raise ModelError(f"there is no bundled model {name!r}; there are: {', '.join(bundled_names())}")
     if not (_BUNDLED / name / REPOCARD_NAME).is_file():
-        raise ModelError(f"{_BUNDLED / name} lacks README.md, its card with licence and origin; install srgan-hub anew")
+        raise ModelError(
+            f"{_BUNDLED / name} lacks {REPOCARD_NAME}, its card with licence and origin; install srgan-hub anew"
+        )
     return _BUNDLED / name
 
 
@@ -83,37 +104,22 @@ def resolve(name: str | Path, **download: Any) -> Path:
     name = str(name)
     if name in bundled_names():
         return bundled(name)
-    local = f"it is no folder and not bundled ({', '.join(bundled_names())})"
-    if not is_hub_id(name):
-        raise ModelError(f"no model {name!r}: {local}, and a Hub id reads org/name")
     revision = download.get("revision")
-    at = f" at revision {revision!r}" if revision else ""
+    problem = f"no model {name!r}" + (f" at revision {revision!r}" if revision else "")
+    not_here = f"{problem}: it is no folder and not bundled ({', '.join(bundled_names())}), and"
+    if not is_hub_id(name):
+        raise ModelError(f"{not_here} a Hub id reads org/name")
     try:
         folder = Path(snapshot_download(name, allow_patterns=FILES, **download))
-    except hub.LocalEntryNotFoundError as error:
-        raise ModelError(
-            f"no model {name!r}{at}: {local}, and the Hub cannot be reached nor is it in the download cache; "
-            "check the name and the connection"
-        ) from error
-    except hub.GatedRepoError as error:
-        raise ModelError(
-            f"model {name!r} is gated: ask for access on its Hub page, then log in by `hf auth login`"
-        ) from error
-    except hub.RepositoryNotFoundError as error:
-        raise ModelError(
-            f"no model {name!r}: {local}, and the Hub has none; check the name, "
-            "or log in by `hf auth login` if it is private"
-        ) from error
-    except hub.RevisionNotFoundError as error:
-        raise ModelError(f"model {name!r} has no revision {revision!r} on the Hub") from error
     # HTTPError: the connection broke off. ValueError: an odd name, or a forced download without a connection.
     except (OSError, hub.HTTPError, ValueError) as error:
-        raise ModelError(f"model {name!r} cannot be downloaded: {_first_line(error)}") from error
+        known = (reason for kind, reason in _NOT_LOADED if isinstance(error, kind))
+        raise ModelError(f"{not_here} {next(known, f'it cannot be downloaded: {one_line(error)}')}") from error
     for file in (CONFIG, WEIGHTS):
         if not (folder / file).is_file():
             raise ModelError(
-                f"model {name!r} has no {file} on the Hub{at}: expected a model of this package, which consists of "
-                f"{CONFIG} and {WEIGHTS}; pickles such as pytorch_model.bin are never loaded"
+                f"{problem}: expected {CONFIG} and {WEIGHTS} on the Hub, got no {file}; "
+                "pickles such as pytorch_model.bin are never loaded"
             )
     # The cache names a large file by the SHA-256 that the Hub announced; the client itself checks the size alone.
     blob = (folder / WEIGHTS).resolve()
@@ -135,65 +141,37 @@ def read_model(folder: Path) -> tuple[dict[str, Any], nn.Sequential]:
     Raises:
         ModelError: config or weights are not exactly a model's, or the weights are not those that the card states.
     """
+    for file in (folder / CONFIG, folder / WEIGHTS):
+        if not file.is_file():
+            raise ModelError(f"{file} is missing: expected {CONFIG} and {WEIGHTS}; pickles are never loaded")
     file = folder / CONFIG
+    options = list(inspect.signature(build_generator).parameters)
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelError(f"{file} is missing: a model's folder holds {CONFIG} and {WEIGHTS}") from None
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{file} cannot be read as JSON: {error}") from error
-    got = list(config) if isinstance(config, dict) else [f"a {type(config).__name__}"]
-    _compare(file, "option", list(inspect.signature(build_generator).parameters), got)
-    try:
+        if sorted(config) != sorted(options):
+            raise ValueError(f"expected the options {', '.join(options)}, got {', '.join(map(str, config))}")
         generator = build_generator(**config)
-    except ValueError as error:
-        raise ModelError(f"{file}: {error}") from error
+    except (OSError, ValueError, TypeError) as error:
+        raise ModelError(f"{file} is no model's: {error}") from error
     file = folder / WEIGHTS
     try:
-        weights = load_file(file)
-    except FileNotFoundError:
-        raise ModelError(f"{file} is missing: only safetensors are loaded, never pickles") from None
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"{file} cannot be read as safetensors: {error}") from error
-    expected = {f"generator.{name}": tensor.shape for name, tensor in generator.state_dict().items()}
-    _compare(file, "tensor", list(expected), list(weights))
-    for name, shape in expected.items():
-        if weights[name].shape != shape:
-            raise ModelError(
-                f"{file}: {name} has shape {tuple(weights[name].shape)}, but {CONFIG} makes it {tuple(shape)}"
-            )
+        nn.ModuleDict({"generator": generator}).load_state_dict(load_file(file))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise ModelError(f"{file} does not fit {CONFIG}: {one_line(error)}") from error
     stated = read_value(read_card(folder), WEIGHTS_HASH)
     if stated and stated != (actual := file_sha256(file)):
         raise ModelError(
             f"{file} is not what its card states: expected SHA-256 {stated}, got {actual}; fetch it "
             f"again, or, if you changed it yourself, delete the line {WEIGHTS_HASH} from {REPOCARD_NAME}"
         )
-    generator.load_state_dict({name.removeprefix("generator."): tensor for name, tensor in weights.items()})
     return config, generator
 
 
-def _compare(file: Path, kind: str, expected: list[str], got: list[str]) -> None:
-    parts = []
-    for verdict, names in (
-        ("is missing", [name for name in expected if name not in got]),
-        ("is unexpected", [name for name in got if name not in expected]),
-    ):
-        if names:
-            more = f" and {len(names) - 4} more" if len(names) > 4 else ""
-            parts.append(f"{kind} {', '.join(names[:4])}{more} {verdict}")
-    if parts:
-        raise ModelError(f"{file} is not of this model: {'; '.join(parts)}")
-
-
 def info(name: str | Path, **download: Any) -> Info:
-    """Read what is known of a model: its architecture, provenance and scores.
-
-    Args:
-        name: an existing folder, a bundled name or a Hub id.
-        download: as in `resolve`.
+    """Read what is known of a model, given as for `resolve`: its architecture, provenance and scores.
 
     Raises:
-        ModelError: as `resolve` and `read_model`.
+        ModelError: it cannot be found, or is not whole.
     """
     folder = resolve(name, **download)
     config, generator = read_model(folder)
@@ -210,7 +188,7 @@ def info(name: str | Path, **download: Any) -> Info:
 
 
 def push(
-    folder: Path,
+    folder: str | Path,
     repo_id: str,
     *,
     private: bool = False,
@@ -222,11 +200,10 @@ def push(
 ) -> str:
     """Publish a model's folder: config.json, model.safetensors and its card, in one commit.
 
-    A card that is new there shows a bundled example before and after, which are made by the model and published too.
-
-    The repository and the branch are created if they are missing. A folder without a card gets one. A card that is on
-    the Hub stays, but for its line with the weights' hash, and a warning says so. A push that broke off can be
-    repeated: what has been uploaded is not sent twice.
+    The repository and the branch are created if they are missing. A folder without a card gets one. A card that is new
+    on the Hub shows an example, published too, before and after the model. One that is there stays, but for its line
+    with the weights' hash, and a warning says so. A push that broke off can be repeated: what has been uploaded is not
+    sent twice.
 
     Args:
         folder: what `SRGAN.save_pretrained` or the training wrote.
@@ -245,8 +222,6 @@ def push(
         PublishError: the folder is no whole model, or the Hub cannot be reached or refuses.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        raise PublishError(f"cannot publish {folder}: expected a folder with {CONFIG} and {WEIGHTS}")
     if not is_hub_id(repo_id):
         raise PublishError(f"cannot publish as {repo_id!r}: expected a Hub id such as org/name")
     try:
@@ -256,37 +231,33 @@ def push(
     card = read_card(folder) or str(make_card(config, name=repo_id))
     # Training knew the folder alone; the first snippet is how this very model is loaded.
     card = re.sub(r'(?<=SRGAN\.from_pretrained\(")[^"]+', repo_id, card, count=1)
+    files: dict[str, Path | bytes] = {CONFIG: folder / CONFIG, WEIGHTS: folder / WEIGHTS}
+    if endpoint:
+        files[HANDLER] = Path(__file__).with_name(HANDLER)
+        files[REQUIREMENTS] = f"srgan-hub>={__version__}\n".encode()
     api = HfApi(token=token)
     try:
-        with tempfile.TemporaryDirectory() as staging:
-            head = _prepare_repo(api, repo_id, private=private, revision=revision, tag=tag)
-            remote_card = "" if overwrite_card else _read_remote_card(api, repo_id, head, Path(staging))
-            if remote_card:
-                logger.warning(
-                    "the card of %s stays as it is, though its scores may be of older weights; to replace it, push "
-                    "with --overwrite-card (overwrite_card=True)",
-                    repo_id,
-                )
-            for name in (CONFIG, WEIGHTS):
-                shutil.copyfile(folder / name, Path(staging, name))
-            if endpoint:
-                shutil.copyfile(Path(__file__).with_name(HANDLER), Path(staging, HANDLER))
-                Path(staging, REQUIREMENTS).write_text(f"srgan-hub>={__version__}\n", encoding="utf-8")
-            if not remote_card:
-                upscaler = Upscaler(generator, scale=config["scale"])
-                card = _show(card, upscaler, Path(staging), repo_id, revision or "main")
-            card = state_weights(remote_card or card, folder / WEIGHTS)
-            if card == remote_card:
-                Path(staging, REPOCARD_NAME).unlink()  # it was read there, and goes back only if it changed
-            else:
-                Path(staging, REPOCARD_NAME).write_text(card, encoding="utf-8", newline="\n")
-            commit = api.upload_folder(
-                repo_id=repo_id,
-                folder_path=staging,
-                revision=revision,
-                parent_commit=head,
-                commit_message=f"Model by {code_version()}",
+        head = _prepare_repo(api, repo_id, private=private, revision=revision, tag=tag)
+        remote_card = "" if overwrite_card else _read_remote_card(api, repo_id, head)
+        if remote_card:
+            logger.warning(
+                "the card of %s stays as it is, though its scores may be of older weights; to replace it, push "
+                "with --overwrite-card (overwrite_card=True)",
+                repo_id,
             )
+        else:
+            files[BEFORE], files[AFTER] = EXAMPLE, _enlarge_example(Upscaler(generator, scale=config["scale"]))
+            card = _show_example(card, repo_id, revision or "main")
+        card = state_weights(remote_card or card, folder / WEIGHTS)
+        if card != remote_card:
+            files[REPOCARD_NAME] = card.encode()
+        commit = api.create_commit(
+            repo_id,
+            [CommitOperationAdd(name, content) for name, content in files.items()],
+            revision=revision,
+            parent_commit=head,
+            commit_message=f"Model by {code_version()}",
+        )
         if tag:
             api.create_tag(repo_id, tag=tag, revision=commit.oid)
         return commit.commit_url
@@ -297,13 +268,17 @@ def push(
         raise PublishError(f"{folder} was not published as {repo_id}: {_reason(error)}") from error
 
 
-def _show(card: str, upscaler: Upscaler, folder: Path, repo_id: str, revision: str) -> str:
-    """Put an example into the folder, before and after, and let the card show it.
+def _enlarge_example(upscaler: Upscaler) -> bytes:
+    buffer = io.BytesIO()
+    upscaler.upscale(EXAMPLE).convert("RGB").save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
+
+
+def _show_example(card: str, repo_id: str, revision: str) -> str:
+    """Let a card show the example that lies beside it, before and after.
 
     A bundled base model is taken to be published beside this one.
     """
-    upscaler.upscale(EXAMPLE).convert("RGB").save(folder / AFTER, quality=90)
-    shutil.copyfile(EXAMPLE, folder / BEFORE)
     shown = ModelCard(card)
     address = f"https://huggingface.co/{repo_id}/resolve/{revision}"
     shown.data["thumbnail"] = f"{address}/{AFTER}"
@@ -334,36 +309,31 @@ def _prepare_repo(api: HfApi, repo_id: str, *, private: bool, revision: str | No
     return remote.sha
 
 
-def _read_remote_card(api: HfApi, repo_id: str, commit: str, staging: Path) -> str:
+def _read_remote_card(api: HfApi, repo_id: str, commit: str) -> str:
     # Only the Hub's word that there is none counts: a failure to look must not overwrite a card.
     try:
-        file = api.hf_hub_download(repo_id, REPOCARD_NAME, revision=commit, local_dir=staging)
+        return read_card(Path(api.hf_hub_download(repo_id, REPOCARD_NAME, revision=commit)).parent)
     except hub.RemoteEntryNotFoundError:
         return ""
-    return read_card(Path(file).parent)
 
 
 def _reason(error: BaseException) -> str:
     """Return in one sentence why the Hub did not take a model."""
     while isinstance(error, (RuntimeError, hub.LocalEntryNotFoundError)) and error.__cause__:
         error = error.__cause__
-    first_line = _first_line(error)
     status = getattr(getattr(error, "response", None), "status_code", None)
     if isinstance(error, hub.OfflineModeIsEnabled):
         return "HF_HUB_OFFLINE is set; unset it"
-    if isinstance(error, hub.LocalTokenNotFoundError) or status == 401:
-        return "there is no valid token; log in by `hf auth login`, or set HF_TOKEN, with a token that may write"
-    if status == 403:
-        return "the token has no right to write there; use one that has"
-    if status == 404:
-        return "the Hub has no such place, or hides it; check the name, and that the token may write there"
-    if status in (409, 412):
-        return "somebody else changed it at the same time; push again"
+    if isinstance(error, hub.LocalTokenNotFoundError):
+        status = 401
+    if status in _NOT_TAKEN:
+        return _NOT_TAKEN[status]
     if (status is None and isinstance(error, hub.HTTPError)) or (status or 0) >= 500:
-        return f"the Hub cannot be reached or is down ({first_line}); push again later"
-    return first_line
+        return f"the Hub cannot be reached or is down ({one_line(error)}); push again later"
+    return one_line(error)
 
 
-def _first_line(error: BaseException) -> str:
-    said = getattr(error, "server_message", None) or str(error)
-    return next(iter(said.strip().splitlines()), type(error).__name__)
+def one_line(error: BaseException) -> str:
+    """Return what a library says, in one line of at most 300 characters."""
+    said = getattr(error, "server_message", None) or str(error) or type(error).__name__
+    return textwrap.shorten(said, 300, placeholder=" ...")

@@ -45,6 +45,7 @@ class SRGAN(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY_NAME, pipeline
     ) -> None:
         super().__init__()
         self.scale = scale
+        # Not by `self.config`: the mixin leaves out what JSON does not hold.
         self.generator = build_generator(
             scale=scale,
             channels=channels,

@@ -64,7 +64,7 @@ class _Graph:
         self.weights: list[Any] = []
 
     def layer(self, layer: nn.Module, x: str) -> str:
-        """Add a layer, or a whole network, that takes the tensor called `x`; give the name of what it makes."""
+        """Add a layer, or a whole network, that takes the tensor called `x`; return the name of what it makes."""
         if isinstance(layer, nn.Sequential):
             y = x
             for inner in layer:
@@ -92,13 +92,13 @@ class _Graph:
         raise TypeError(f"cannot export {layer}: only the fused generator's layers are known")
 
     def add(self, operator: str, inputs: list[str], *, output: str = "", **attributes: Any) -> str:
-        """Add a node; give the name of its result."""
+        """Add a node; return the name of its result."""
         output = output or f"x{len(self.nodes)}"
         self.nodes.append(self.onnx.helper.make_node(operator, inputs, [output], **attributes))
         return output
 
     def weight(self, values: Tensor) -> str:
-        """Add a constant; give its name."""
+        """Add a constant; return its name."""
         name = f"weight{len(self.weights)}"
         self.weights.append(self.onnx.numpy_helper.from_array(values.detach().float().cpu().numpy(), name))
         return name

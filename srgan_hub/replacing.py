@@ -68,10 +68,14 @@ def sweep(folder: Path) -> None:
                 os.close(lock)
 
 
+def _part_name(path: Path) -> Path:
+    # A process id would not do: two containers that share a folder may have the same.
+    return path.with_name(f".{path.name[:50]}.{secrets.token_hex(8)}.part")
+
+
 def _create_part(path: Path, folder: bool) -> tuple[Path, int | None]:
     while True:
-        # A process id would not do: two containers that share a folder may have the same.
-        aside = path.with_name(f".{path.name[:50]}.{secrets.token_hex(8)}.part")
+        aside = _part_name(path)
         if folder:
             aside.mkdir()
         else:
@@ -88,15 +92,11 @@ def _create_part(path: Path, folder: bool) -> tuple[Path, int | None]:
 
 
 def _put(aside: Path, path: Path, overwrite: bool) -> None:
-    if aside.is_dir():
-        if path.exists():
-            old = path.with_name(f".{path.name[:50]}.{secrets.token_hex(8)}.part")
-            path.rename(old)
-            aside.rename(path)
-            _remove(old)
-        else:
-            aside.rename(path)
-    elif overwrite:
+    if aside.is_dir() and path.exists():
+        old = path.rename(_part_name(path))
+        aside.rename(path)
+        _remove(old)
+    elif aside.is_dir() or overwrite:
         aside.replace(path)
     else:
         try:

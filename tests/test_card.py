@@ -2,14 +2,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from huggingface_hub import ModelCard
+from huggingface_hub import EvalResult, ModelCard
 
 from srgan_hub import SRGAN, bundled
 from srgan_hub.card import (
     file_sha256,
     inherit,
     make_card,
-    make_eval_results,
     read_card,
     read_section,
     read_value,
@@ -24,6 +23,11 @@ CONFIG = {"scale": 4, "channels": 4, "num_blocks": 1, "upsampler": "pixelshuffle
 def tiny(seed: int = 0) -> SRGAN:
     torch.manual_seed(seed)
     return SRGAN(channels=4, num_blocks=1).eval()
+
+
+def result(dataset: str, metric: str, value: float) -> EvalResult:
+    facts = {"task_type": "image-to-image", "dataset_type": dataset.lower(), "dataset_name": dataset}
+    return EvalResult(**facts, metric_type=metric, metric_value=value, metric_name=f"{metric} (Y, shave 4)")
 
 
 @pytest.mark.parametrize("name", bundled_names())
@@ -73,18 +77,14 @@ def test_the_card_of_a_training_run() -> None:
         data="fifty pictures of mine, CC0",
         command="accelerate launch train_accelerate.py --seed 7",
         scores="| PSNR |\n| --- |\n| 27.81 |",
-        eval_results=make_eval_results("Set14", {"psnr": 27.81234, "ssim": 0.75}, "Y, shave 4"),
+        eval_results=[result("Set14", "psnr", 27.8123), result("Set14", "ssim", 0.75)],
     )
     text = str(card)
     assert "Data: fifty pictures of mine, CC0\n\n```bash\naccelerate launch train_accelerate.py --seed 7\n```" in text
     assert read_section(text, "Scores") == "| PSNR |\n| --- |\n| 27.81 |"
     assert "not for evidence, identification or diagnosis" in read_section(text, "Limits")
     results = ModelCard(text).data.eval_results
-    found = [(r.task_type, r.dataset_name, r.metric_type, r.metric_name, r.metric_value) for r in results]
-    assert found == [
-        ("image-to-image", "Set14", "psnr", "PSNR (Y, shave 4)", 27.8123),
-        ("image-to-image", "Set14", "ssim", "SSIM (Y, shave 4)", 0.75),
-    ]
+    assert results == [result("Set14", "psnr", 27.8123), result("Set14", "ssim", 0.75)]
     assert text.endswith("checks it.\n")
 
 
@@ -92,9 +92,9 @@ def test_scores_are_written_into_a_card_and_replaced(tmp_path: Path) -> None:
     (tmp_path / "weights").write_bytes(b"0")
     card = state_weights(str(make_card(CONFIG, name="mine", origin="Mine.")), tmp_path / "weights")
     for psnr in (20.0, 21.5):
-        card = write_scores(card, f"PSNR {psnr}", make_eval_results("Set5", {"psnr": psnr}, "RGB, shave 4"))
+        card = write_scores(card, f"PSNR {psnr}", [result("Set5", "psnr", psnr)])
     assert read_section(card, "Scores") == "PSNR 21.5" and card.count("## Scores") == 1
-    assert [result.metric_value for result in ModelCard(card).data.eval_results] == [21.5]
+    assert ModelCard(card).data.eval_results == [result("Set5", "psnr", 21.5)]
     assert read_value(card, "weights_sha256") == file_sha256(tmp_path / "weights")
     assert read_section(card, "Origin") == "Mine."
     assert card.index("## Scores") < card.index("## Limits")

@@ -26,6 +26,7 @@ ROOT = Path(__file__).parent.parent
 def folder(tmp_path, monkeypatch):
     """A folder to work in, with three pictures and a small model whose weights are not all zero."""
     monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
     SRGAN(channels=4, num_blocks=1).save_pretrained("model")
     generator = np.random.default_rng(0)
     for name in ("a.png", "b.jpg", "c.png"):
@@ -400,7 +401,7 @@ def test_prepare_makes_shards(folder, capsys):
 
 def test_push_says_what_is_wrong(folder, capsys):
     assert main(["push", "missing", "org/name"]) == 2
-    assert "cannot publish missing" in capsys.readouterr().err
+    assert "missing is no whole model: missing/config.json is missing" in capsys.readouterr().err
     assert main(["push", "model", "nonsense"]) == 2
     assert "expected a Hub id such as org/name" in capsys.readouterr().err
 

@@ -50,8 +50,6 @@ def convert(source: Path, destination: Path, *, origin: str | None = None) -> SR
     Raises:
         ModelError: the file is missing, of another project or architecture, or not complete; the message says which.
     """
-    if origin is not None and origin not in SOURCES:
-        raise ModelError(f"Expected an origin out of {', '.join(SOURCES)}, got {origin!r}.")
     try:
         with source.open("rb") as file:
             hdf5 = file.read(8) == b"\x89HDF\r\n\x1a\n"

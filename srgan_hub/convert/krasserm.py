@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..hub import ModelError
+from ..hub import ModelError, one_line
 from ..model import SRGAN
 
 KERAS_EPSILON = 1e-3
@@ -51,7 +51,7 @@ def convert_krasserm(source: Path) -> SRGAN:
             try:
                 module.load_state_dict({**module.state_dict(), **tensors})
             except RuntimeError as error:
-                raise ModelError(f"{source}: the layer for {name} does not fit: {error}") from error
+                raise ModelError(f"{source}: the layer for {name} does not fit: {one_line(error)}") from error
     return model.eval()
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..hub import ModelError
+from ..hub import ModelError, one_line
 from .krasserm import TENSORLAYER
 
 # Where training scripts put the weights beside other things; the first one found wins.
@@ -36,8 +36,7 @@ def read_state(source: Path) -> dict[str, Tensor]:
         raise ModelError(f"{source} is not converted: {_explain(str(error))}") from error
     # Which error a file that is no checkpoint causes depends on its first bytes.
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ModelError(f"{source} cannot be read as a PyTorch checkpoint: {first_line}") from error
+        raise ModelError(f"{source} cannot be read as a PyTorch checkpoint: {one_line(error)}") from error
     state = _unwrap(checkpoint)
     if not state:
         kind = f"the entries {', '.join(map(str, list(checkpoint)[:6]))}" if isinstance(checkpoint, dict) else "no dict"

@@ -149,6 +149,7 @@ def compare_done(page: Page) -> None:
     tab(page, "Compare")
     choose(page, EXAMPLES / "cat.png", "#compared")
     begin(page, "#compare-job")
+    expect(page.locator("#results img")).to_have_count(2, timeout=120_000)
     ended(page, "#compare-job")
 
 

@@ -51,7 +51,7 @@ class Line:
         job = Job(session, visitor or session)
         with self._moved:
             if len(self._jobs) >= self.length:
-                raise ValueError(f"Busy: {len(self._jobs)} pictures are waiting. Try again in a minute.")
+                raise ValueError("Busy: the line is full. Try again in a minute.")
             if sum(other.visitor == job.visitor for other in self._jobs) >= self.each:
                 raise ValueError(f"You have {self.each} pictures in the line already. Wait until one is done.")
             self._jobs.append(job)

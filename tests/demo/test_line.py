@@ -21,7 +21,7 @@ def test_the_first_are_at_work_and_the_others_wait_in_their_order():
 
 def test_a_full_line_says_so():
     line = Line(length=2)
-    busy = pytest.raises(ValueError, match=r"Busy: 2 pictures are waiting\. Try again in a minute")
+    busy = pytest.raises(ValueError, match=r"Busy: the line is full\. Try again in a minute")
     with line.place("a"), line.place("b"), busy, line.place("c"):
         pass
     with line.place("c"):

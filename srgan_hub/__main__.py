@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if threads is not None:
             if threads < 1:
-                raise ValueError(f"--threads must be at least 1, got {threads}")
+                raise ValueError(f"Expected --threads of at least 1, got {threads}.")
             torch.set_num_threads(threads)
         return run(**options) or 0
     except (ValueError, OSError) as error:

@@ -20,7 +20,7 @@ def find_device(device: str | torch.device) -> torch.device:
         try:
             return torch.empty(0, device=device).device
         except (RuntimeError, AssertionError) as error:
-            raise ValueError(f"device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
+            raise ValueError(f"Device {device!r} cannot be used here: {str(error).splitlines()[0]}.") from error
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

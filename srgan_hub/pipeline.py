@@ -86,12 +86,12 @@ def upscale_files(
     def read(source: Path, target: Path) -> Image.Image | None:
         """Read a picture, unless its result is there already or cannot be written."""
         if target in taken:
-            raise PictureError(f"{source}: another input has its result in {target}; rename one of them")
+            raise PictureError(f"{source}: another input has its result in {target}; rename one of them.")
         taken.add(target)
         if skip_existing and _is_finished(target):
             return None
         if os.path.lexists(target) and not overwrite:
-            raise PictureError(f"{target} exists already; set overwrite to replace it")
+            raise PictureError(f"{target} exists already; set overwrite to replace it.")
         with in_one_line(source):
             image = files.read(source, max_pixels=max_pixels)
         try:

@@ -59,9 +59,9 @@ class Upscaler:
         band: int | None = None,
     ) -> None:
         if precision not in ("auto", *PRECISIONS):
-            raise ValueError(f"precision must be auto, {', '.join(PRECISIONS)}, got {precision!r}")
+            raise ValueError(f"Expected a precision out of auto, {', '.join(PRECISIONS)}, got {precision!r}.")
         if band is not None and (type(band) is not int or band < 1):
-            raise ValueError(f"band must be a positive integer, got {band!r}")
+            raise ValueError(f"Expected band as a positive integer, got {band!r}.")
         self.scale = scale
         self.precision = precision
         self.device = find_device(device)
@@ -142,7 +142,7 @@ class Upscaler:
         arrays, images = zip(*map(_read, pictures), strict=True)
         kinds = {(array.shape, array.dtype) for array in arrays}
         if len(kinds) > 1:
-            raise ValueError(f"expected pictures of one shape and type, got {', '.join(sorted(map(str, kinds)))}")
+            raise ValueError(f"Expected pictures of one shape and type, got {', '.join(sorted(map(str, kinds)))}.")
         height, width, *channels = arrays[0].shape
         batch = [Pixels(array, self.scale) for array in arrays]
         wide, high = Size.parse(size).fit(width, height, scale=self.scale)
@@ -297,18 +297,18 @@ def _read(picture: Any) -> tuple[np.ndarray, Image.Image | None]:
     elif isinstance(picture, Image.Image):
         image = files.normalise(picture)
     else:
-        raise ValueError(f"expected a path, PIL image, array or tensor, got {type(picture).__name__}")
+        raise ValueError(f"Expected a path, PIL image, array or tensor, got {type(picture).__name__}.")
     return files.to_array(image), image
 
 
 def _check_tensor(picture: Tensor) -> Tensor:
     if not picture.is_floating_point() or picture.ndim not in (3, 4) or picture.shape[-3] != 3 or picture.numel() == 0:
         raise ValueError(
-            f"expected a float tensor (3, H, W) or (N, 3, H, W) in [0, 1], got {picture.dtype} {tuple(picture.shape)}"
+            f"Expected a float tensor (3, H, W) or (N, 3, H, W) in [0, 1], got {picture.dtype} {tuple(picture.shape)}."
         )
     lowest, highest = picture.aminmax()
     if not (lowest >= -1e-3 and highest <= 1 + 1e-3):
-        raise ValueError(f"expected values in [0, 1], got {lowest:.4g} to {highest:.4g}; divide by 255 or clamp first")
+        raise ValueError(f"Expected values in [0, 1], got {lowest:.4g} to {highest:.4g}; divide by 255 or clamp first.")
     return picture.detach().reshape(-1, *picture.shape[-3:])
 
 

@@ -54,10 +54,10 @@ def convert(source: Path, destination: Path, *, origin: str | None = None) -> SR
         with source.open("rb") as file:
             hdf5 = file.read(8) == b"\x89HDF\r\n\x1a\n"
     except OSError as error:
-        raise ModelError(f"{source} cannot be read: {error.strerror or error}") from error
+        raise ModelError(f"{source} cannot be read: {error.strerror or error}.") from error
     found, model = ("krasserm", convert_krasserm(source)) if hdf5 else convert_state(read_state(source), source)
     if origin not in (None, found):
-        raise ModelError(f"{source} is a checkpoint of {found}, not of {origin}")
+        raise ModelError(f"{source} is a checkpoint of {found}, not of {origin}.")
     license, note = _NOTES[found]
     model.save_pretrained(
         destination,

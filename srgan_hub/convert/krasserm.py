@@ -34,7 +34,7 @@ def convert_krasserm(source: Path) -> SRGAN:
     if num_blocks < 1 or num_stages not in (1, 2) or len(slopes) != num_blocks + 1 + num_stages:
         raise ModelError(
             f"{source} is not an SRGAN generator of krasserm: it has {len(convs)} convolutions, {len(norms)} batch "
-            f"norms and {len(slopes)} PReLUs; of its other networks (EDSR, WDSR) none fits this package"
+            f"norms and {len(slopes)} PReLUs; of its other networks (EDSR, WDSR) none fits this package."
         )
     channels = convs[0]["kernel"].shape[-1]
     factor = round((convs[-2]["kernel"].shape[-1] / channels) ** 0.5)
@@ -51,7 +51,7 @@ def convert_krasserm(source: Path) -> SRGAN:
             try:
                 module.load_state_dict({**module.state_dict(), **tensors})
             except RuntimeError as error:
-                raise ModelError(f"{source}: the layer for {name} does not fit: {one_line(error)}") from error
+                raise ModelError(f"{source}: the layer for {name} does not fit: {one_line(error)}.") from error
     return model.eval()
 
 
@@ -61,7 +61,7 @@ def _read_keras(source: Path) -> dict[str, list[Layer]]:
         import h5py
     except ImportError as error:
         raise ModelError(
-            f"{source} is a Keras file; reading it needs h5py: pip install 'srgan-hub[convert]'"
+            f"{source} is a Keras file; reading it needs h5py: pip install 'srgan-hub[convert]'."
         ) from error
 
     found: dict[str, dict[int, Layer]] = {kind: {} for kind in KINDS}
@@ -81,9 +81,9 @@ def _read_keras(source: Path) -> dict[str, list[Layer]]:
         with h5py.File(source, "r") as file:
             file.visititems(visit)
     except OSError as error:
-        raise ModelError(f"{source} cannot be read as HDF5: {error}") from error
+        raise ModelError(f"{source} cannot be read as HDF5: {error}.") from error
     if any(path.endswith("/filters:0") for path in others):
-        raise ModelError(f"{source} is a tensorlayer file: {TENSORLAYER}")
+        raise ModelError(f"{source} is a tensorlayer file: {TENSORLAYER}.")
     incomplete = [
         f"{kind} {number} without {', '.join(sorted(KINDS[kind] - layer.keys()))}"
         for kind, layers in found.items()
@@ -92,7 +92,7 @@ def _read_keras(source: Path) -> dict[str, list[Layer]]:
     ]
     if others or incomplete:
         raise ModelError(
-            f"{source} is not an SRGAN generator of krasserm: it also holds {', '.join([*others, *incomplete][:4])}"
+            f"{source} is not an SRGAN generator of krasserm: it also holds {', '.join([*others, *incomplete][:4])}."
         )
     return {kind: [layers[number] for number in sorted(layers)] for kind, layers in found.items()}
 

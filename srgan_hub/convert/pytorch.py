@@ -50,10 +50,10 @@ def convert_state(state: State, source: Path) -> tuple[str, SRGAN]:
         return "leftthomas", _convert_leftthomas(state, source)
     for pattern, name, reason in REFUSED:
         if any(re.search(pattern, key) for key in state):
-            raise ModelError(f"{source} cannot be converted: it is {name}; {reason}")
+            raise ModelError(f"{source} cannot be converted: it is {name}; {reason}.")
     raise ModelError(
         f"{source} is of no known project: its tensors are {', '.join(list(state)[:4])}, ...; known are the SRGAN "
-        "generators of krasserm, Lornatang and leftthomas"
+        "generators of krasserm, Lornatang and leftthomas."
     )
 
 
@@ -118,5 +118,5 @@ def _build(state: State, source: Path, *, num_blocks: int, num_stages: int, **op
         model = SRGAN(scale=2**num_stages, channels=channels, num_blocks=num_blocks, **options)
         model.generator.load_state_dict({**state, **{name: slopes[name].expand(channels) for name in slopes}})
     except (ValueError, RuntimeError) as error:
-        raise ModelError(f"{source} cannot be converted: {one_line(error)}") from error
+        raise ModelError(f"{source} cannot be converted: {one_line(error)}.") from error
     return model.eval()

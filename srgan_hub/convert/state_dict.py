@@ -27,20 +27,20 @@ def read_state(source: Path) -> dict[str, Tensor]:
         with zipfile.ZipFile(source) as archive:
             members = archive.namelist()
         if any(name.endswith(".npy") for name in members):
-            raise ModelError(f"{source} is a NumPy archive, as tensorlayer writes it: {TENSORLAYER}")
+            raise ModelError(f"{source} is a NumPy archive, as tensorlayer writes it: {TENSORLAYER}.")
         if any(name.endswith("constants.pkl") for name in members):
-            raise ModelError(f"{source} is a TorchScript program, not weights; save its state_dict() and convert that")
+            raise ModelError(f"{source} is a TorchScript program, not weights; save its state_dict() and convert that.")
     try:
         checkpoint = torch.load(source, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise ModelError(f"{source} is not converted: {_explain(str(error))}") from error
+        raise ModelError(f"{source} is not converted: {_explain(str(error))}.") from error
     # Which error a file that is no checkpoint causes depends on its first bytes.
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        raise ModelError(f"{source} cannot be read as a PyTorch checkpoint: {one_line(error)}") from error
+        raise ModelError(f"{source} cannot be read as a PyTorch checkpoint: {one_line(error)}.") from error
     state = _unwrap(checkpoint)
     if not state:
         kind = f"the entries {', '.join(map(str, list(checkpoint)[:6]))}" if isinstance(checkpoint, dict) else "no dict"
-        raise ModelError(f"{source}: expected a state dict of tensors by name, got {kind or 'an empty one'}")
+        raise ModelError(f"{source}: expected a state dict of tensors by name, got {kind or 'an empty one'}.")
     return state
 
 

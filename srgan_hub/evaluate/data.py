@@ -83,7 +83,7 @@ class Pairs(Sequence[Pair]):
         if isinstance(degradation, str) and degradation not in DEGRADATIONS:
             raise ValueError(f"Expected a degradation out of {', '.join(DEGRADATIONS)}, got {degradation!r}.")
         if degradation and (lr or jpeg or downsampling != DOWNSAMPLINGS[0]):
-            raise ValueError(f"degradation {degradation} makes the LR by itself; leave out lr, downsampling and jpeg")
+            raise ValueError(f"Degradation {degradation} makes the LR by itself; leave out lr, downsampling and jpeg.")
         self.degrade = make_degradation(degradation, scale=scale) if isinstance(degradation, str) else degradation
         self.paths = list_pictures(data) if isinstance(data, Path) else list(data)
         self.lr, self.scale, self.downsampling, self.jpeg, self.seed = lr, scale, downsampling, jpeg, seed
@@ -97,7 +97,7 @@ class Pairs(Sequence[Pair]):
         hr = _read(path)
         height, width = (side // self.scale * self.scale for side in hr.shape[:2])
         if not height or not width:
-            raise ValueError(f"{path} has {hr.shape[1]} x {hr.shape[0]} pixels, too few for a scale of {self.scale}")
+            raise ValueError(f"{path} has {hr.shape[1]} x {hr.shape[0]} pixels, too few for a scale of {self.scale}.")
         hr = hr[:height, :width]
         lr = self._make(hr, index) if self.lr is None else self._find(path, hr)
         return Pair(path.stem, lr if self.jpeg is None else _through_jpeg(lr, self.jpeg), hr)
@@ -117,14 +117,14 @@ class Pairs(Sequence[Pair]):
         found = next((self.lr / name for name in names if (self.lr / name).is_file()), None)
         if found is None:
             raise ValueError(
-                f"{self.lr} has no LR picture for {path.name}: expected {path.name} or {stems[1]}{path.suffix}"
+                f"{self.lr} has no LR picture for {path.name}: expected {path.name} or {stems[1]}{path.suffix}."
             )
         lr = _read(found)
         height, width = hr.shape[0] // self.scale, hr.shape[1] // self.scale
         if lr.shape[:2] != (height, width):
             raise ValueError(
                 f"{found} has {lr.shape[1]} x {lr.shape[0]} pixels, expected {width} x {height}: "
-                f"{path} is {hr.shape[1]} x {hr.shape[0]}, cropped to a multiple of the scale {self.scale}"
+                f"{path} is {hr.shape[1]} x {hr.shape[0]}, cropped to a multiple of the scale {self.scale}."
             )
         return lr
 

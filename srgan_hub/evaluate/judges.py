@@ -138,18 +138,18 @@ def _load(name: str, download: bool) -> nn.Module:
             import piq as package
     except ImportError as error:
         raise ValueError(
-            f"{title} is left out: it needs {error.name}, which is not installed: pip install 'srgan-hub[metrics]'"
+            f"{title} is left out: it needs {error.name}, which is not installed: pip install 'srgan-hub[metrics]'."
         ) from error
     cache = Path(torch.hub.get_dir()) / "checkpoints"
     absent = [file for file in CACHED[name] if not (cache / file).is_file()]
     if absent and not download:
         raise ValueError(
             f"{title} is left out: its weights ({', '.join(absent)}) are not in PyTorch's download cache; "
-            f"name the score {name} to download them"
+            f"name the score {name} to download them."
         )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they call torchvision by its old arguments
             return package.LPIPS(net="alex", verbose=False) if name == "lpips" else package.DISTS()
     except (OSError, RuntimeError) as error:
-        raise ValueError(f"{title} is not available: its weights could not be loaded ({error})") from error
+        raise ValueError(f"{title} is not available: its weights could not be loaded ({error}).") from error

@@ -103,7 +103,7 @@ class Report:
     def led_by(self, model: str) -> "Report":
         """Put another model first, so that the others are compared to it. ValueError if there is none of that name."""
         if model not in self.models:
-            raise ValueError(f"the report on {self.protocol.data} has no model {model!r}; it has {self.models}")
+            raise ValueError(f"The report on {self.protocol.data} has no model {model!r}; it has {self.models}.")
         return replace(self, rows=tuple(sorted(self.rows, key=lambda row: (row.name != BICUBIC, row.name != model))))
 
     def differences(self) -> dict[str, dict[str, Difference]]:
@@ -183,7 +183,7 @@ def write_to_card(folder: Path, reports: Sequence[Report]) -> None:
     """
     card = read_card(folder)
     if not card:
-        raise ModelError(f"{folder} has no {REPOCARD_NAME}; save the model with this package, which writes one")
+        raise ModelError(f"{folder} has no {REPOCARD_NAME}; save the model with this package, which writes one.")
     if not reports:
         raise ValueError("Expected at least one report, got none.")
     reports = [report.led_by(folder.resolve().name) for report in reports]

@@ -14,7 +14,7 @@ class Discriminator(nn.Module):
     def __init__(self, *, hr_size: int = 96) -> None:
         super().__init__()
         if hr_size < 16 or hr_size % 16:
-            raise ValueError(f"hr_size must be a positive multiple of 16, got {hr_size}")
+            raise ValueError(f"Expected hr_size as a positive multiple of 16, got {hr_size}.")
         self.hr_size = hr_size
         layers: list[nn.Module] = [nn.Conv2d(3, 64, 3, padding=1), nn.LeakyReLU(0.2)]
         plan = ((64, 64, 2), (64, 128, 1), (128, 128, 2), (128, 256, 1), (256, 256, 2), (256, 512, 1), (512, 512, 2))
@@ -38,7 +38,7 @@ class Discriminator(nn.Module):
         if tuple(picture.shape[1:]) != (3, self.hr_size, self.hr_size):
             raise ValueError(
                 f"this discriminator judges (N, 3, {self.hr_size}, {self.hr_size}), got {tuple(picture.shape)}; "
-                "build it with the crop size as hr_size"
+                "build it with the crop size as hr_size."
             )
         return self.classifier(self.features(picture))
 

@@ -40,17 +40,17 @@ def build_generator(
         ValueError: an option is out of its range.
     """
     if scale not in SCALES:
-        raise ValueError(f"scale must be one of {SCALES}, got {scale!r}")
+        raise ValueError(f"Expected a scale out of {SCALES}, got {scale!r}.")
     for name, choice, choices in (
         ("upsampler", upsampler, UPSAMPLERS),
         ("trunk_end", trunk_end, TRUNK_ENDS),
         ("output", output, OUTPUTS),
     ):
         if choice not in choices:
-            raise ValueError(f"{name} must be one of {choices}, got {choice!r}")
+            raise ValueError(f"Expected {name} out of {choices}, got {choice!r}.")
     for name, value in (("channels", channels), ("num_blocks", num_blocks)):
         if type(value) is not int or value < 1:
-            raise ValueError(f"{name} must be a positive integer, got {value!r}")
+            raise ValueError(f"Expected {name} as a positive integer, got {value!r}.")
 
     trunk: OrderedDict[str, nn.Module] = OrderedDict()
     for i in range(num_blocks):

@@ -119,7 +119,7 @@ def stream(
         TypeError: the network has a layer that cannot be streamed.
     """
     if band < 1:
-        raise ValueError(f"band must be at least one row, got {band}")
+        raise ValueError(f"Expected a band of at least one row, got {band}.")
     walk = Stream(network)
     # No small remainder at the end: for few pixels PyTorch may take other kernels, which round the last bit otherwise.
     bands = lr.tensor_split(-(-lr.shape[2] // band), dim=2)
@@ -150,7 +150,7 @@ def _check(layers: nn.Sequential) -> None:
         if type(layer) is Residual:
             _check(layer)
         elif not (type(layer) in (*ROW_BY_ROW, WinogradConv2d) or keeps_size(layer) or repeat_factor(layer)):
-            raise TypeError(f"cannot stream {layer}: only the fused generator's layers are known to work row by row")
+            raise TypeError(f"Cannot stream {layer}: only the fused generator's layers are known to work row by row.")
 
 
 def _last_rows(above: Tensor, rows: Tensor, count: int) -> Tensor:

@@ -56,38 +56,38 @@ def read(path: Path, *, max_pixels: int | None = MAX_PIXELS) -> Image.Image:
             _check_size(loaded, path, max_pixels)
             return normalise(loaded, name=str(path))
     except Image.DecompressionBombError as error:
-        raise PictureError(f"{path} holds far too many pixels: {error}") from error
+        raise PictureError(f"{path} holds far too many pixels: {error}.") from error
     except decode.BROKEN as error:
         if isinstance(error, PictureError):
             raise
-        raise PictureError(f"{path} is broken or cut short: {error}; try opening and saving it anew") from error
+        raise PictureError(f"{path} is broken or cut short: {error}; try opening and saving it anew.") from error
 
 
 def open_header(path: Path, *, max_pixels: int | None = MAX_PIXELS) -> ImageFile.ImageFile:
     """Open a picture and check what its header says; nothing is decoded yet. Arguments and errors as for `read`."""
     try:
         if path.is_dir():
-            raise PictureError(f"{path} is a folder; name the pictures in it")
+            raise PictureError(f"{path} is a folder; name the pictures in it.")
         if path.stat().st_size == 0:
-            raise PictureError(f"{path} is empty (0 bytes)")
+            raise PictureError(f"{path} is empty (0 bytes).")
         image = Image.open(path)
         frames = getattr(image, "n_frames", 1)
     except FileNotFoundError:
-        raise PictureError(f"{path} does not exist") from None
+        raise PictureError(f"{path} does not exist.") from None
     except Image.DecompressionBombError:
         limit = f"the limit is {max_pixels / 1e6:.3g} million pixels" if max_pixels else "Pillow's limit is lower"
-        raise PictureError(f"{path} {decode.explain(path)}; {limit}") from None
+        raise PictureError(f"{path} {decode.explain(path)}; {limit}.") from None
     except UnidentifiedImageError:
-        raise PictureError(f"{path} {decode.explain(path)}") from None
+        raise PictureError(f"{path} {decode.explain(path)}.") from None
     except decode.BROKEN as error:
         if isinstance(error, PictureError):
             raise
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise PictureError(f"{path} cannot be opened: {reason}") from error
+        raise PictureError(f"{path} cannot be opened: {reason}.") from error
     try:
         # Phones store a preview as second frame of an MPO file; it is not an animation.
         if frames > 1 and image.format != "MPO":
-            raise PictureError(f"{path} holds {frames} frames; animations and multi-page files are not supported")
+            raise PictureError(f"{path} holds {frames} frames; animations and multi-page files are not supported.")
         _check_size(image, path, max_pixels)
     except PictureError:
         image.close()
@@ -121,7 +121,7 @@ def normalise(image: Image.Image, *, name: str = "the picture") -> Image.Image:
         image = image.convert("LA" if image.mode == "La" else "RGBA") if alpha else image
         image = image.convert(("L" if gray else "RGB") + ("A" if alpha else ""))
     else:
-        raise PictureError(f"{name} has pixels of mode {image.mode}; 8-bit gray, colour and palette can be upscaled")
+        raise PictureError(f"{name} has pixels of mode {image.mode}; 8-bit gray, colour and palette can be upscaled.")
     image.info = info
     return image
 
@@ -145,22 +145,22 @@ def check_output(path: Path, *, width: int, height: int, alpha: bool, quality: i
         PictureError: the suffix is unknown, its format cannot hold the picture, or the folder is not to be written.
     """
     if path.suffix.lower() not in _FORMATS:
-        raise PictureError(f"{path}: cannot write {path.suffix or 'a file without suffix'}; use {', '.join(SUFFIXES)}")
+        raise PictureError(f"{path}: cannot write {path.suffix or 'a file without suffix'}; use {', '.join(SUFFIXES)}.")
     if not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
-        raise PictureError(f"{path} cannot be written: {path.parent} is not a folder that you may write to")
+        raise PictureError(f"{path} cannot be written: {path.parent} is not a folder that you may write to.")
     try:
         path.lstat()
     except FileNotFoundError:
         pass
     except OSError as error:  # a name that is too long
-        raise PictureError(f"{path} cannot be written: {error.strerror}") from error
+        raise PictureError(f"{path} cannot be written: {error.strerror}.") from error
     name, _, limit = _FORMATS[path.suffix.lower()]
     if max(width, height) > limit:
-        raise PictureError(f"{path}: {name} holds at most {limit} pixels a side, this is {width} x {height}; use .png")
+        raise PictureError(f"{path}: {name} holds at most {limit} pixels a side, this is {width} x {height}; use .png.")
     if alpha and name in ("JPEG", "BMP"):
-        raise PictureError(f"{path}: {name} cannot hold transparency; use .png, .webp or .tif")
+        raise PictureError(f"{path}: {name} cannot hold transparency; use .png, .webp or .tif.")
     if quality is not None and (name not in ("JPEG", "WEBP") or not 1 <= quality <= 100):
-        raise PictureError(f"{path}: expected a quality from 1 to 100 and .jpg or .webp, got {quality}")
+        raise PictureError(f"{path}: expected a quality from 1 to 100 and .jpg or .webp, got {quality}.")
 
 
 def write(image: Image.Image, path: Path, *, overwrite: bool = True, quality: int | None = None) -> None:
@@ -189,16 +189,16 @@ def write(image: Image.Image, path: Path, *, overwrite: bool = True, quality: in
                 logger.warning("%s: EXIF data and resolution left out, which %s cannot hold: %s", path, name, error)
                 image.save(aside, format=name, **options, icc_profile=image.info.get("icc_profile"))
     except FileExistsError:
-        raise PictureError(f"{path} exists already; set overwrite to replace it") from None
+        raise PictureError(f"{path} exists already; set overwrite to replace it.") from None
     except decode.BROKEN as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise PictureError(f"{path} cannot be written: {reason}") from error
+        raise PictureError(f"{path} cannot be written: {reason}.") from error
 
 
 def _load(image: ImageFile.ImageFile, name: str) -> Image.Image:
     fault = decode.find_fault(image)
     if fault:
-        raise PictureError(f"{name} {fault}")
+        raise PictureError(f"{name} {fault}.")
     bits = decode.depth(image)
     if bits > 8:
         logger.warning("%s has %d bits per channel and is read with 8", name, bits)
@@ -208,7 +208,7 @@ def _load(image: ImageFile.ImageFile, name: str) -> Image.Image:
 def _check_size(image: Image.Image, path: Path, max_pixels: int | None) -> None:
     if max_pixels is not None and image.width * image.height > max_pixels:
         raise PictureError(
-            f"{path} has {image.width} x {image.height} pixels; the limit is {max_pixels / 1e6:.3g} million pixels"
+            f"{path} has {image.width} x {image.height} pixels; the limit is {max_pixels / 1e6:.3g} million pixels."
         )
 
 

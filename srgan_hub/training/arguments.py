@@ -34,7 +34,7 @@ def positive(text: str) -> int:
     """Read a positive integer."""
     value = int(text)
     if value < 1:
-        raise argparse.ArgumentTypeError(f"expected a positive integer, got {text}")
+        raise argparse.ArgumentTypeError(f"Expected a positive integer, got {text}.")
     return value
 
 
@@ -56,7 +56,7 @@ def share(text: str) -> float:
 def _number(text: str, end: float, expected: str) -> float:
     value = float(text)
     if not 0 <= value < end:
-        raise argparse.ArgumentTypeError(f"expected a number {expected}, got {text}")
+        raise argparse.ArgumentTypeError(f"Expected a number {expected}, got {text}.")
     return value
 
 
@@ -75,7 +75,7 @@ def complete(args: argparse.Namespace, config: dict[str, Any] | None) -> dict[st
         given = getattr(args, name)
         if config and given is not None and given != config[name]:
             option = f"--{name.replace('_', '-')} {given}"
-            raise ValueError(f"{option}, but {args.init_from} has {config[name]}; leave it out")
+            raise ValueError(f"{option}, but {args.init_from} has {config[name]}; leave it out.")
         setattr(args, name, config[name] if config else given or default)
     args.steps = args.steps or (200_000 if gan else 1_000_000)
     args.content_loss = args.content_loss or ("vgg54" if gan else "mse")
@@ -83,17 +83,17 @@ def complete(args: argparse.Namespace, config: dict[str, Any] | None) -> dict[st
         args.discriminator_learning_rate = args.learning_rate
     losses.parse_content_loss(args.content_loss)
     if args.hr_crop % args.scale:
-        raise ValueError(f"--hr-crop {args.hr_crop} is not divisible by the scale, {args.scale}")
+        raise ValueError(f"Expected --hr-crop divisible by the scale, {args.scale}, got {args.hr_crop}.")
     if gan and args.discriminator == "paper" and args.hr_crop % 16:
-        raise ValueError(f"--hr-crop {args.hr_crop}: the paper's discriminator needs a multiple of 16; patch takes any")
+        raise ValueError(f"Expected --hr-crop as a multiple of 16 or --discriminator patch, got {args.hr_crop}.")
     if not 0 <= args.seed < 2**63:
-        raise ValueError(f"--seed must be from 0 to 2**63 - 1, got {args.seed}")
+        raise ValueError(f"Expected --seed from 0 to 2**63 - 1, got {args.seed}.")
     if args.push_to_hub and not is_hub_id(args.push_to_hub):
-        raise ValueError(f"--push-to-hub: expected a Hub id such as org/name, got {args.push_to_hub!r}")
+        raise ValueError(f"Expected --push-to-hub as a Hub id such as org/name, got {args.push_to_hub!r}.")
     if args.push_every and not args.push_to_hub:
-        raise ValueError("--push-every needs --push-to-hub org/name")
+        raise ValueError("Expected --push-to-hub beside --push-every, got none.")
     if args.mixed_precision == "fp16" and not torch.cuda.is_available():
-        raise ValueError("--mixed-precision fp16 needs a GPU; on a processor use bf16 or no")
+        raise ValueError("Expected a GPU for --mixed-precision fp16, got none; use bf16 or no.")
     if args.sigma and args.degradation == "bicubic":
-        raise ValueError("--sigma is for --degradation gaussian or camera; bicubic has no blur of its own")
+        raise ValueError("Expected --degradation gaussian or camera beside --sigma, got bicubic, which does not blur.")
     return config or {name: getattr(args, name) for name in SIZES} | CHOICES

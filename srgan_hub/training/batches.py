@@ -52,7 +52,9 @@ def prepare_data(args: argparse.Namespace, accelerator: Accelerator) -> tuple[Pa
     for path in small:
         logger.warning("%s is left out of validation: it has less than %d pixels a side", path, 16 * args.scale)
     if folder and len(small) == len(pictures):
-        raise ValueError(f"--val-data: there are no pictures of at least {16 * args.scale} pixels a side in {folder}")
+        raise ValueError(
+            f"Expected --val-data with pictures of at least {16 * args.scale} pixels a side, got none in {folder}."
+        )
     return prepared, [path for path in pictures if path not in small]
 
 

@@ -70,7 +70,7 @@ def load(path: Path) -> tuple[dict[str, Tensors], dict[str, Any]]:
                 part, _, key = name.partition("/")
                 parts.setdefault(part, {})[key] = file.get_tensor(name)
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} is no whole checkpoint: {error}") from error
+        raise CheckpointError(f"{path} is no whole checkpoint: {error}.") from error
     return parts, json.loads(metadata["state"])
 
 
@@ -99,7 +99,7 @@ def restore(network: nn.Module, tensors: Tensors) -> None:
         network.load_state_dict(tensors, strict=True)
     except RuntimeError as error:
         lines = str(error).splitlines()
-        raise CheckpointError(f"the checkpoint is of another network: {lines[-1].strip()}") from error
+        raise CheckpointError(f"The checkpoint is of another network: {lines[-1].strip()}.") from error
 
 
 def optimizer_tensors(optimizer: Optimizer) -> Tensors:
@@ -124,4 +124,4 @@ def restore_optimizer(optimizer: Optimizer, tensors: Tensors) -> None:
 def _failed(folder: Path, step: int, reason: str) -> str:
     found = find(folder)
     stands = f"{found[-1].stem} still stands" if found else "there is no older one"
-    return f"cannot save step {step} in {folder}: {reason}; {stands}"
+    return f"Cannot save step {step} in {folder}: {reason}; {stands}."

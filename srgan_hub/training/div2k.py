@@ -132,7 +132,7 @@ def _fetch_some(url: str, part: Path, archive: Archive, progress: Progress | Non
     with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
         resumed = response.status == http.client.PARTIAL_CONTENT
         if resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
-            raise ConnectionError(f"asked for bytes from {start}, got {response.headers.get('Content-Range')}")
+            raise ConnectionError(f"Asked for bytes from {start}, got {response.headers.get('Content-Range')}.")
         start = start if resumed else 0
         length = response.headers.get("Content-Length")
         if length and start + int(length) != archive.size:

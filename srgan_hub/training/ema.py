@@ -20,7 +20,7 @@ class EMA:
 
     def __init__(self, network: nn.Module, decay: float) -> None:
         if not 0 <= decay < 1:
-            raise ValueError(f"expected an EMA decay from 0 to below 1, got {decay}")
+            raise ValueError(f"Expected an EMA decay from 0 to below 1, got {decay}.")
         self.decay = decay
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
 

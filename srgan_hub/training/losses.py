@@ -32,12 +32,12 @@ def parse_content_loss(text: str) -> dict[str, float]:
             weight = math.nan
         if name not in CONTENT_TERMS or name in weights or not 0 < weight < math.inf:
             raise ValueError(
-                f"content loss: expected 'vgg54=1 mse=0.1' or so, each once, out of {', '.join(CONTENT_TERMS)}, "
-                f"with positive weights, got {part!r} in {text!r}"
+                f"Expected a content loss of 'vgg54=1 mse=0.1' or so, each once, out of {', '.join(CONTENT_TERMS)}, "
+                f"with positive weights, got {part!r} in {text!r}."
             )
         weights[name] = weight
     if not weights:
-        raise ValueError(f"content loss: expected at least one term out of {', '.join(CONTENT_TERMS)}, got none")
+        raise ValueError(f"Expected a content loss of at least one term out of {', '.join(CONTENT_TERMS)}, got none.")
     return weights
 
 

@@ -26,7 +26,7 @@ def choose_tracker(name: str) -> str | None:
     if chosen == "none" or importlib.util.find_spec(chosen):
         return None if chosen == "none" else chosen
     if name != "auto":
-        raise ValueError(f"--tracker {name} is not installed: pip install {name}, or use --tracker none")
+        raise ValueError(f"--tracker {name} is not installed: pip install {name}, or use --tracker none.")
     logger.warning("tensorboard is not installed (pip install 'srgan-hub[tracker]'): metrics go to metrics.jsonl alone")
     return None
 

@@ -29,7 +29,7 @@ def export(run: Run, state: State, name: str) -> None:
             with replacing(folder, folder=True, durable=True) as aside:
                 averaged_model(run, state).save_pretrained(aside, model_card_kwargs=card_fields(run, state, name))
         except OSError as error:
-            raise checkpoint.CheckpointError(f"cannot write {folder}: {error}") from error
+            raise checkpoint.CheckpointError(f"Cannot write {folder}: {error}.") from error
     run.accelerator.wait_for_everyone()
 
 
@@ -91,7 +91,7 @@ def resume(run: Run, state: State, free: Set[str]) -> None:
     found = checkpoint.find(args.output_dir)
     if args.resume is None:
         if found:
-            raise ValueError(f"{args.output_dir} holds {found[-1].stem} already: add --resume, or use another folder")
+            raise ValueError(f"{args.output_dir} holds {found[-1].stem} already: add --resume, or use another folder.")
         return
     if args.resume == "latest" and not found:
         logger.warning("there is no whole checkpoint in %s: starting at step 0", args.output_dir)
@@ -99,7 +99,7 @@ def resume(run: Run, state: State, free: Set[str]) -> None:
     path = found[-1] if args.resume == "latest" else Path(args.resume)
     if found and found[-1].resolve() != path.resolve():
         newer = ", ".join(other.stem for other in found if other.resolve() != path.resolve())
-        raise ValueError(f"{args.output_dir} holds {newer} beside {path}: use another --output-dir")
+        raise ValueError(f"{args.output_dir} holds {newer} beside {path}: use another --output-dir.")
     parts, facts = checkpoint.load(path)
     _check_same(run, path, facts, free)
     for name, network in state.networks.items():
@@ -143,12 +143,12 @@ def _check_same(run: Run, path: Path, facts: dict[str, Any], free: Set[str]) -> 
     old, new = facts["fingerprints"], _fingerprints(run)
     described += [f"--{name} holds something else than before" for name in new if old.get(name) != new[name]]
     if described:
-        raise ValueError(f"{path} is of another run, which this one cannot continue: {'; '.join(described)}")
+        raise ValueError(f"{path} is of another run, which this one cannot continue: {'; '.join(described)}.")
     said = [f"--{name.replace('_', '-')}" for name in changed if name != "resume"]
     if said:
         run.accelerator.print(f"changed since {path} was made, without changing the result so far: {', '.join(said)}")
     if facts["step"] > run.args.steps:
-        raise ValueError(f"{path} is beyond --steps {run.args.steps} already")
+        raise ValueError(f"{path} is beyond --steps {run.args.steps} already.")
     for name, value in _machine(run).items():
         if facts["machine"][name] != value:
             text = "%s was made with %s %s, this run has %s: the result will not be the same to the last bit"

@@ -334,6 +334,6 @@ def _reason(error: BaseException) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """Return what a library says, in one line of at most 300 characters."""
+    """Return what a library says, in one line of at most 300 characters, without a stop at its end."""
     said = getattr(error, "server_message", None) or str(error) or type(error).__name__
-    return textwrap.shorten(said, 300, placeholder=" ...")
+    return textwrap.shorten(said, 300, placeholder=" and so on").rstrip(".")

@@ -378,7 +378,7 @@ def test_a_push_between_looking_and_committing_is_noticed(hub: Hub, publisher: P
 def test_only_whole_models_are_published(hub: Hub, tmp_path: Path) -> None:
     with pytest.raises(PublishError, match=r"is no whole model: .*expected config\.json and model\.safetensors"):
         push(tmp_path / "nowhere", "org/name")
-    with pytest.raises(PublishError, match="expected a Hub id such as org/name"):
+    with pytest.raises(PublishError, match="Expected a Hub id such as org/name"):
         push(make_model(tmp_path / "model"), "name")
     (tmp_path / "model" / "config.json").unlink()
     with pytest.raises(PublishError, match=r"is no whole model: .*config\.json is missing"):

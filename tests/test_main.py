@@ -164,15 +164,15 @@ def test_a_batch_goes_on_and_reports(folder, capsys):
         (["a.png", "--output", "no/folder.png"], "no/folder.png cannot be written: no is not a folder"),
         (["a.png", "--model", "srgan-x9"], "no model 'srgan-x9'"),
         (["a.png", "--model", "holed"], "holed/model.safetensors is missing"),
-        (["a.png", "--band", "0"], "band must be a positive integer"),
+        (["a.png", "--band", "0"], "Expected band as a positive integer"),
         (["a.png", "--longest", "81"], "a.png: Expected a result of at most 48 x 80 pixels"),
         (["a.png", "--longest", "0"], "Expected longest as a positive integer, got 0"),
         (["a.png", "--longest", "50", "--width", "9"], "Expected one size, got width and longest"),
         (["a.png", "--quality", "80"], "a_x4.png: expected a quality from 1 to 100 and .jpg or .webp, got 80"),
-        (["a.png", "--threads", "0"], "--threads must be at least 1"),
-        (["a.png", "--detail", "1.5"], "expected an amount (detail) from 0 to 1, got 1.5"),
+        (["a.png", "--threads", "0"], "Expected --threads of at least 1"),
+        (["a.png", "--detail", "1.5"], "Expected an amount (detail) from 0 to 1, got 1.5"),
         (["a.png", "--detail", "0.5"], "expected two models of one architecture, got channels 64, num_blocks 16 and"),
-        (["a.png", "--device", "abacus"], "device 'abacus' cannot be used"),
+        (["a.png", "--device", "abacus"], "Device 'abacus' cannot be used"),
     ],
 )
 def test_mistakes_are_one_sentence_and_exit_code_2(folder, capsys, arguments, message):
@@ -310,7 +310,7 @@ def test_evaluate_passes_every_option_on(folder, capsys, monkeypatch):
     assert json.loads(Path("r.json").read_text())["protocol"]["data"] == "hr"
     assert "## Scores" in Path("model/README.md").read_text()
     assert main(["evaluate", "--data", "hr", "--threads", "0"]) == 2
-    assert "--threads must be at least 1, got 0" in capsys.readouterr().err
+    assert "Expected --threads of at least 1, got 0" in capsys.readouterr().err
 
 
 def test_convert_says_what_is_wrong(folder, capsys):
@@ -403,7 +403,7 @@ def test_push_says_what_is_wrong(folder, capsys):
     assert main(["push", "missing", "org/name"]) == 2
     assert "missing is no whole model: missing/config.json is missing" in capsys.readouterr().err
     assert main(["push", "model", "nonsense"]) == 2
-    assert "expected a Hub id such as org/name" in capsys.readouterr().err
+    assert "Expected a Hub id such as org/name" in capsys.readouterr().err
 
 
 def test_export_writes_the_file_or_says_why_not(folder, capsys):

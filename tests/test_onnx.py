@@ -95,7 +95,7 @@ def test_a_file_is_whole_or_as_it_was(lively, tmp_path, monkeypatch):
 def test_unknown_layers_raise(tmp_path):
     model = SRGAN(channels=4, num_blocks=1)
     model.generator = nn.Sequential(nn.MaxPool2d(2))
-    with pytest.raises(TypeError, match="cannot export MaxPool2d"):
+    with pytest.raises(TypeError, match="Cannot export MaxPool2d"):
         export(model, tmp_path / "a.onnx")
 
 

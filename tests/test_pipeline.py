@@ -163,7 +163,7 @@ def test_finished_pictures_are_passed_over(upscaler, log, tmp_path, caplog):
     (tmp_path / "03_x4.png").symlink_to("nowhere")
     results = list(upscale_files(upscaler, paths, skip_existing=True))
     assert [str(problem) if problem else None for *_, problem in results] == [
-        None, None, *(f"{tmp_path}/0{i}_x4.png exists already; set overwrite to replace it" for i in (2, 3)),
+        None, None, *(f"{tmp_path}/0{i}_x4.png exists already; set overwrite to replace it." for i in (2, 3)),
     ]  # fmt: skip
     assert [record.message for record in caplog.records] == [f"{tmp_path}/01_x4.png exists already; skipped"]
     assert (tmp_path / "01_x4.png").read_bytes() == b"finished" and log == [(1, 3, 6, 5)]

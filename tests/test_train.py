@@ -373,7 +373,7 @@ def test_a_small_network_from_scratch_beats_bicubic(tmp_path, benchmark_data):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.parametrize("precision", ["no", "bf16"])
+@pytest.mark.parametrize("precision", ["no", pytest.param("bf16", marks=pytest.mark.slow)])
 def test_a_run_killed_anywhere_ends_bit_identical(precision, shards, tmp_path):
     arguments = [*TINY, *GAN, "--train-data", shards, "--steps", 10, "--checkpoint-every", 2, "--log-every", 1]
     command = [sys.executable, ROOT / "tests" / "killed_runs.py", tmp_path, precision, *arguments]
@@ -601,12 +601,12 @@ def test_two_ranks_train_as_one(run, pictures, start_model, valid, tmp_path):
 @pytest.mark.parametrize(
     ("argv", "sentence"),
     [
-        (["--hr-crop", 33], "not divisible by the scale"),
-        (["--stage", "gan", "--content-loss", "l1", "--hr-crop", 40], "paper's discriminator needs a multiple of 16"),
+        (["--hr-crop", 33], "--hr-crop divisible by the scale, 4, got"),
+        (["--stage", "gan", "--content-loss", "l1", "--hr-crop", 40], "a multiple of 16 or --discriminator patch"),
         (["--hr-crop", 128], "at least 128 pixels"),
         (["--content-loss", "vgg99"], "content loss"),
-        (["--mixed-precision", "fp16"], "fp16 needs a GPU"),
-        (["--sigma", 1, 2], "--sigma is for"),
+        (["--mixed-precision", "fp16"], "Expected a GPU for --mixed-precision fp16"),
+        (["--sigma", 1, 2], "Expected --degradation gaussian or camera beside --sigma"),
         (["--degradation", "gaussian", "--sigma", 2, 1], "sigma"),
         (["--scale", 5], "scale"),
         (["--init-from", "no/such folder"], "no model 'no/such folder'"),
@@ -615,10 +615,10 @@ def test_two_ranks_train_as_one(run, pictures, start_model, valid, tmp_path):
         (["--content-loss", "lite"], "srgan-hub[lite]"),
         (["--content-loss", "vgg54"], "pass a file as `weights`"),
         (["--content-loss", "vgg54", "--vgg-weights", "none.pth"], "none.pth cannot be read"),
-        (["--val-data", "nowhere"], "no pictures"),
+        (["--val-data", "nowhere"], "Expected --val-data with pictures"),
         (["--seed", -1], "--seed"),
         (["--push-to-hub", "name"], "such as org/name"),
-        (["--push-every", 2], "--push-every needs"),
+        (["--push-every", 2], "Expected --push-to-hub beside --push-every"),
     ],
 )
 def test_bad_input_is_a_sentence(run, monkeypatch, capsys, argv, sentence):

@@ -282,7 +282,7 @@ def test_auto_precision_asks_the_hardware(lively, monkeypatch):
         (torch.full((3, 5, 5), 255.0), r"values in \[0, 1\], got 255 to 255"),
         (torch.full((3, 5, 5), torch.nan), r"values in \[0, 1\]"),
         (np.zeros((5, 5, 3), np.float32), "uint8 or uint16"),
-        (7, "expected a path, PIL image, array or tensor, got int"),
+        (7, "Expected a path, PIL image, array or tensor, got int"),
         ("no/such/file.png", "does not exist"),
     ],
 )
@@ -294,10 +294,10 @@ def test_bad_pictures(lively, picture, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"precision": "int8"}, "precision must be"),
-        ({"band": 0}, "band must be a positive integer"),
-        ({"band": 2.0}, "band must be a positive integer"),
-        ({"device": "abacus"}, "device 'abacus' cannot be used"),
+        ({"precision": "int8"}, "Expected a precision out of"),
+        ({"band": 0}, "Expected band as a positive integer"),
+        ({"band": 2.0}, "Expected band as a positive integer"),
+        ({"device": "abacus"}, "Device 'abacus' cannot be used"),
     ],
 )
 def test_bad_options(lively, options, message):

@@ -51,7 +51,7 @@ def test_lr_is_made_as_in_training(data, name):
     assert report.protocol.lr.startswith(f"training's degradation {name}, seed 0")
     assert ("half of the pictures clean" in report.protocol.lr) == (name == "camera")
     for options in ({"jpeg": 75}, {"downsampling": "pillow"}, {"lr": data}):
-        with pytest.raises(ValueError, match=f"degradation {name} makes the LR by itself"):
+        with pytest.raises(ValueError, match=f"Degradation {name} makes the LR by itself"):
             evaluate([], data=data, degradation=name, **options)
     with pytest.raises(ValueError, match="Expected a degradation out of gaussian, camera, got 'lanczos'"):
         evaluate([], data=data, degradation="lanczos")

@@ -101,12 +101,12 @@ def test_other_projects_endings(lively):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"scale": 5}, "scale must be one of"),
-        ({"upsampler": "bilinear"}, "upsampler must be one of"),
-        ({"trunk_end": "relu"}, "trunk_end must be one of"),
-        ({"output": "tanh"}, "output must be one of"),
-        ({"channels": 0}, "channels must be a positive integer"),
-        ({"num_blocks": True}, "num_blocks must be a positive integer"),
+        ({"scale": 5}, "Expected a scale out of"),
+        ({"upsampler": "bilinear"}, "Expected upsampler out of"),
+        ({"trunk_end": "relu"}, "Expected trunk_end out of"),
+        ({"output": "tanh"}, "Expected output out of"),
+        ({"channels": 0}, "Expected channels as a positive integer"),
+        ({"num_blocks": True}, "Expected num_blocks as a positive integer"),
     ],
 )
 def test_bad_options(options, message):

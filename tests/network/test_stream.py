@@ -150,7 +150,7 @@ def test_memory_does_not_grow_with_height(lively):
 @pytest.mark.parametrize("layer", [nn.MaxPool2d(2), nn.BatchNorm2d(3), nn.Upsample(scale_factor=2, mode="bilinear")])
 def test_unknown_layers_raise_at_once(layer):
     network = nn.Sequential(nn.Conv2d(3, 3, 9, padding=4), Residual(layer))
-    with pytest.raises(TypeError, match="cannot stream"):
+    with pytest.raises(TypeError, match="Cannot stream"):
         Stream(network)  # long before a row could reach it
 
 
@@ -167,7 +167,7 @@ def test_unknown_layers_raise_at_once(layer):
     ],
 )
 def test_layers_of_known_kind_but_other_function_raise(layer):
-    with pytest.raises(TypeError, match="cannot stream"):
+    with pytest.raises(TypeError, match="Cannot stream"):
         list(stream(nn.Sequential(layer), torch.rand(1, 3, 4, 4), band=2))
 
 

@@ -34,7 +34,7 @@ from PIL import Image
 
 import app
 from srgan_hub import SRGAN
-from srgan_hub.demo import enlarge
+from srgan_hub.demo import enlarge, service
 from srgan_hub.demo.one_picture import EXAMPLES
 from srgan_hub.demo.settings import Settings, to_curl, to_python
 from srgan_hub.evaluate.run import evaluate
@@ -206,9 +206,10 @@ def test_batch_names_the_bad_and_zips_the_good(client, pictures):
 
 
 @pytest.mark.parametrize(
-    ("count", "message"), [(0, "Choose pictures first"), (101, "Expected at most 100 pictures at once, got 101")]
+    ("count", "message"), [(0, "Choose pictures first"), (4, "Expected at most 3 pictures at once, got 4")]
 )
-def test_a_batch_of_none_and_of_too_many(client, pictures, count, message):
+def test_a_batch_of_none_and_of_too_many(client, pictures, monkeypatch, count, message):
+    monkeypatch.setattr(service, "MANY", 3)
     with pytest.raises(AppError, match=message):
         client.predict([handle_file(pictures / "one.png")] * count, api_name="/batch")
 

@@ -508,6 +508,7 @@ def test_an_endpoint_answers_from_the_published_folder(hub: Hub, publisher: Proc
             handler(data)
 
 
+@pytest.mark.slow
 def test_the_documented_commands_publish_models_space_and_collection(hub: Hub, tmp_path: Path) -> None:
     root = Path(__file__).parent.parent
     text = (root / "CONTRIBUTING.md").read_text().split("## Publishing")[1]

@@ -660,6 +660,7 @@ def test_tensorboard_shows_scores_and_pictures(run, valid, tmp_path):
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(picture.encoded_image_string))), np.asarray(saved))
 
 
+@pytest.mark.slow
 def test_trackio_shows_scores_and_pictures(pictures, valid, tmp_path):
     words = [*TINY, "--train-data", pictures, "--val-data", valid, "--output-dir", tmp_path / "out", "--steps", 2]
     command = [sys.executable, ROOT / "train_accelerate.py", *words, "--tracker", "trackio"]

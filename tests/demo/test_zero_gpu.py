@@ -22,15 +22,17 @@ import tempfile
 from pathlib import Path
 import app
 import spaces
+from PIL import Image
 from srgan_hub.demo import kinds
 from srgan_hub.demo.enlarge import close_up, enlarge
 from srgan_hub.demo.settings import Settings
 from srgan_hub.demo.speed import Speed
 app.create_demo(warm_up=False)
 assert kinds.find_upscaler.cache_info().currsize == 2, "both ends of the dial are loaded with the module"
-cat, folder = Path("srgan_hub/examples/cat.png"), Path(tempfile.mkdtemp())
-*_, done = enlarge(cat, Settings(), folder, max_pixels=10**6, speed=Speed())
-assert done.image.size == (904, 600)
+folder = Path(tempfile.mkdtemp())
+Image.open("srgan_hub/examples/cat.png").crop((60, 40, 100, 70)).save(folder / "small.png")
+*_, done = enlarge(folder / "small.png", Settings(), folder, max_pixels=10**6, speed=Speed())
+assert done.image.size == (160, 120)
 close_up(done.picture, "photo", 0.5, 0.5)
 print(spaces.calls)
 """

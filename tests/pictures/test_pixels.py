@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from srgan_hub import SRGAN, bundled
-from srgan_hub.hub import bundled_names
+from srgan_hub.hub import DEFAULT, FAITHFUL, bundled_names
 from srgan_hub.pictures.pixels import Pixels
 
 
@@ -76,8 +76,10 @@ def test_a_picture_that_is_wholly_hidden_stays_so():
     assert not nearest(Pixels(array, 2), [6]).any()
 
 
-@pytest.mark.parametrize("name", bundled_names())
-@pytest.mark.parametrize("picture", ["astronaut.png", "coffee.jpg", "disc"])
+@pytest.mark.parametrize(
+    ("name", "picture"),
+    [*((name, "disc") for name in bundled_names()), (DEFAULT, "astronaut.png"), (FAITHFUL, "coffee.jpg")],
+)
 def test_edges_of_transparency_are_as_clean_as_an_opaque_picture(name, picture):
     """A hard-edged circle, composed on three grounds, beside the same from the opaque picture."""
     y, x = np.mgrid[:96, :96]

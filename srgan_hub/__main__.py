@@ -89,6 +89,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     for name in SIZES[1:]:
         side = f"{name} side" if name.endswith("est") else name
         size.add_argument(f"--{name}", type=int, metavar="PIXELS", help=f"its {side} in pixels")
+    upscale.add_argument("--depth", type=int, choices=(8, 16), help="bits per channel (default: those of the picture)")
     upscale.add_argument("--quality", type=int, metavar="1..100", help="of JPEG and WebP (default: 95; WebP lossless)")
     metadata = upscale.add_mutually_exclusive_group()
     metadata.add_argument("--strip", action="store_const", const="all", help="drop EXIF data and resolution")

@@ -60,6 +60,6 @@ def _read(inputs: Any) -> Image.Image:
         path = Path(folder, "picture")
         path.write_bytes(inputs)
         try:
-            return files.read(path, max_pixels=MAX_PIXELS)
+            return files.read_image(path, max_pixels=MAX_PIXELS)
         except files.PictureError as error:
             raise ValueError(f"{error}".replace(str(path), "The picture")) from None

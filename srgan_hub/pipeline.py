@@ -8,11 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from PIL import Image
-
 from .pictures import carried, files
 from .pictures.files import PictureError
 from .pictures.library_warnings import in_one_line
+from .pictures.raster import Raster
 from .pictures.sizes import Size, SizeLike
 from .replacing import sweep
 from .upscaler import Progress, Upscaler
@@ -23,7 +22,7 @@ T = TypeVar("T")
 
 
 # A picture that was read, where it came from and where its result goes.
-_Job = tuple[Path, Path, Image.Image]
+_Job = tuple[Path, Path, Raster]
 _Result = tuple[Path, Path, PictureError | None]
 
 
@@ -49,6 +48,7 @@ def upscale_files(
     *,
     size: SizeLike | None = None,
     quality: int | None = None,
+    depth: Literal[8, 16] | None = None,
     strip: Literal["all", "gps"] | None = None,
     overwrite: bool = False,
     skip_existing: bool = False,
@@ -66,6 +66,7 @@ def upscale_files(
         output: as in `plan_outputs`.
         size: as for `Upscaler.upscale`.
         quality: of JPEG and WebP, as for `pictures.files.write`.
+        depth: bits per channel of the results, by default those of each input. What goes to 16 is computed so.
         strip: drop all metadata or only the place, as `pictures.carried.strip` does.
         overwrite: replace outputs that exist.
         skip_existing: take outputs that exist for done, and log that.
@@ -83,7 +84,7 @@ def upscale_files(
         sweep(folder)
     taken: set[Path] = set()
 
-    def read(source: Path, target: Path) -> Image.Image | None:
+    def read(source: Path, target: Path) -> Raster | None:
         """Read a picture, unless its result is there already or cannot be written."""
         if target in taken:
             raise PictureError(f"{source}: another input has its result in {target}; rename one of them.")
@@ -93,15 +94,18 @@ def upscale_files(
         if os.path.lexists(target) and not overwrite:
             raise PictureError(f"{target} exists already; set overwrite to replace it.")
         with in_one_line(source):
-            image = files.read(source, max_pixels=max_pixels)
+            raster = files.read(source, max_pixels=max_pixels)
         try:
-            width, height = wish.fit(image.width, image.height, scale=upscaler.scale)
+            width, height = wish.fit(raster.width, raster.height, scale=upscaler.scale)
         except ValueError as error:
             raise PictureError(f"{source}: {error}") from None
-        files.check_output(target, width=width, height=height, alpha="A" in image.mode, quality=quality)
-        return image
+        bits = depth or raster.bits
+        files.check_output(target, width=width, height=height, alpha=raster.alpha, bits=bits, quality=quality)
+        # From 16 bits to 8 it goes at the end, the other way at once: the network computes with more than it was given.
+        return raster.with_bits(max(bits, raster.bits))
 
-    def write(result: Image.Image, target: Path) -> None:
+    def write(result: Raster, target: Path) -> None:
+        result = result.with_bits(depth or result.bits)
         if strip:
             carried.strip(result, gps=strip == "gps")
         try:
@@ -118,13 +122,13 @@ def upscale_files(
         source, target, first = batch[0]
         # The pictures of a batch are all done at once: only one that goes alone shows how far it is.
         alone = progress(source) if progress and len(batch) == 1 else None
-        images: list[Image.Image] = [image for _, _, image in batch]
-        results = _attempt(source, lambda: upscaler.upscale_batch(images, size=wish, progress=alone))
+        arrays = [raster.array for _, _, raster in batch]
+        results = _attempt(source, lambda: upscaler.upscale_batch(arrays, size=wish, progress=alone))
         if not isinstance(results, PictureError):
-            for (source, target, _), result in zip(batch, results, strict=True):
+            for (source, target, raster), array in zip(batch, results, strict=True):
                 if progress and not alone:
                     progress(source)(first.height, first.height)
-                yield source, target, _attempt(source, partial(write, result, target))
+                yield source, target, _attempt(source, partial(write, Raster(array, raster.info), target))
         elif len(batch) == 1:
             yield source, target, results
         else:  # each alone shows which one failed
@@ -133,18 +137,18 @@ def upscale_files(
 
     batch: list[_Job] = []
     for source, target in zip(inputs, outputs, strict=True):
-        image = _attempt(source, partial(read, source, target))
-        fits = isinstance(image, Image.Image) and all(
-            (image.size, image.mode) == (other.size, other.mode) for *_, other in batch
+        raster = _attempt(source, partial(read, source, target))
+        fits = isinstance(raster, Raster) and all(
+            (raster.array.shape, raster.bits) == (other.array.shape, other.bits) for *_, other in batch
         )
         if not fits:
             yield from enlarge(batch)
             batch = []
-        if not isinstance(image, Image.Image):
-            yield source, target, image
+        if not isinstance(raster, Raster):
+            yield source, target, raster
             continue
-        batch.append((source, target, image))
-        if len(batch) == upscaler.batch_size(image.height, image.width):  # so that nothing is read ahead of it
+        batch.append((source, target, raster))
+        if len(batch) == upscaler.batch_size(raster.height, raster.width):  # so that nothing is read ahead of it
             yield from enlarge(batch)
             batch = []
     yield from enlarge(batch)

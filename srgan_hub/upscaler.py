@@ -19,6 +19,7 @@ from .network.stream import receptive_radius, stream
 from .network.winograd import use_winograd
 from .pictures import files
 from .pictures.pixels import Pixels
+from .pictures.raster import Raster
 from .pictures.sizes import Size, SizeLike, reduce_rows
 
 logger = logging.getLogger(__name__)
@@ -99,7 +100,8 @@ class Upscaler:
 
         Returns:
             The same kind, `scale` times as high and wide or of `size`; a PIL image for a path. Gray stays gray,
-            transparency is kept, and a PIL image keeps its colour profile, EXIF data and resolution.
+            transparency is kept, and a PIL image keeps its colour profile, EXIF data and resolution. Gray of 16 bits is
+            an image of mode I;16; other images have 8 bits, since Pillow has no modes for more.
 
         Raises:
             PictureError: the file or image cannot be used; the message says why.
@@ -139,7 +141,7 @@ class Upscaler:
             PictureError: a file or image cannot be used; the message says why.
             ValueError: the shapes or types differ or are wrong.
         """
-        arrays, images = zip(*map(_read, pictures), strict=True)
+        arrays, infos = zip(*map(_read, pictures), strict=True)
         kinds = {(array.shape, array.dtype) for array in arrays}
         if len(kinds) > 1:
             raise ValueError(f"Expected pictures of one shape and type, got {', '.join(sorted(map(str, kinds)))}.")
@@ -154,8 +156,8 @@ class Upscaler:
             if progress:
                 progress(done * height // high, height)
         return [
-            files.to_image(result, like=image) if image else result
-            for result, image in zip(results, images, strict=True)
+            result if info is None else Raster(result, info).to_image()
+            for result, info in zip(results, infos, strict=True)
         ]
 
     def batch_size(self, height: int, width: int) -> int:
@@ -288,17 +290,19 @@ class Upscaler:
             return self._networks[dtype]
 
 
-def _read(picture: Any) -> tuple[np.ndarray, Image.Image | None]:
-    """Return a picture's pixels, and the image that the result must resemble unless it came as an array."""
+def _read(picture: Any) -> tuple[np.ndarray, dict[Any, Any] | None]:
+    """Return a picture's pixels, and what an image of the result must carry, unless it came as an array."""
     if isinstance(picture, np.ndarray):
         return picture, None
     if isinstance(picture, (str, os.PathLike)):
-        image = files.read(Path(picture))
+        raster = files.read(Path(picture))
+        if raster.bits > 8 and raster.array.ndim == 3:
+            logger.warning("%s has %d bits per channel, its image 8; pass an array to keep them", picture, raster.bits)
     elif isinstance(picture, Image.Image):
-        image = files.normalise(picture)
+        raster = files.from_image(picture)
     else:
         raise ValueError(f"Expected a path, PIL image, array or tensor, got {type(picture).__name__}.")
-    return files.to_array(image), image
+    return raster.array, raster.info
 
 
 def _check_tensor(picture: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from PIL import Image
 from ..evaluate.data import Pair
 from ..evaluate.judges import make_judges
 from ..evaluate.run import score_pair
-from ..pictures import files
+from ..pictures.raster import Raster
 from .enlarge import Picture
 from .kinds import load_model, stream
 
@@ -60,10 +60,10 @@ def compare(picture: Picture, models: Sequence[str], truth: Picture | None) -> I
     for number, name in enumerate(models):
         start = time.perf_counter()
         bands: list[np.ndarray] = []
-        for rows in stream(files.to_array(picture.image), name):
+        for rows in stream(np.asarray(picture.image), name):
             bands.append(rows)
             yield (number + sum(map(len, bands)) / (scale * picture.image.height)) / len(models)
-        image = files.to_image(np.concatenate(bands), like=picture.image)
+        image = Raster(np.concatenate(bands), picture.image.info).to_image()
         seconds = time.perf_counter() - start
         hr = np.asarray((truth.image if truth else image).convert("RGB"))
         names = SCORES if truth else SCORES[-1:]

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from ..pictures import carried, files
+from ..pictures.raster import Raster
 from ..pictures.sizes import Size
 from .kinds import KINDS, find_upscaler, load_model, stream
 from .settings import FORMATS, SIZES, Settings
@@ -58,7 +59,7 @@ def read(path: Path, *, max_pixels: int) -> Picture:
 
     files.logger.addFilter(note)
     try:
-        image = files.read(path, max_pixels=max_pixels)
+        image = files.read_image(path, max_pixels=max_pixels)
     finally:
         files.logger.removeFilter(note)
     return Picture(image, path.name, " ".join(f"{text}." for text in notes))
@@ -123,14 +124,14 @@ def enlarge(
     bands: list[np.ndarray] = []
     done = 0
     began = time.perf_counter()
-    for rows in stream(files.to_array(picture.image), *weights, (width, height)):
+    for rows in stream(np.asarray(picture.image), *weights, (width, height)):
         bands.append(rows)
         done += len(rows)
         share = done / height
         left = (time.perf_counter() - began) * (1 - share) / share
         image = preview.draw(bands) if previews and preview.is_due(done) else None
         yield Progress(picture, width, height, share, left, image)
-    result = files.to_image(np.concatenate(bands), like=picture.image)
+    result = Raster(np.concatenate(bands), picture.image.info).to_image()
     if settings.metadata != "all":
         carried.strip(result, gps=settings.metadata == "no place")
     files.write(result, target, quality=None if settings.format == "PNG" else settings.quality)
@@ -234,6 +235,6 @@ def close_up(picture: Picture, kind: str, x: float, y: float, *, side: int = 44)
         "Bicubic": around.resize((around.width * scale, around.height * scale), Image.Resampling.BICUBIC),
     }
     for label, name in models.items():
-        bands = stream(files.to_array(around), name)
-        large[label] = files.to_image(np.concatenate(list(bands)), like=around)
+        bands = stream(np.asarray(around), name)
+        large[label] = Raster(np.concatenate(list(bands))).to_image()
     return {name: to_address(flat(each.crop(region)), "PNG") for name, each in large.items()}

@@ -130,7 +130,7 @@ class Pairs(Sequence[Pair]):
 
 
 def _read(path: Path) -> np.ndarray:
-    return np.asarray(files.read(path, max_pixels=None).convert("RGB"))
+    return np.asarray(files.read_image(path, max_pixels=None).convert("RGB"))
 
 
 def _through_jpeg(picture: np.ndarray, quality: int) -> np.ndarray:

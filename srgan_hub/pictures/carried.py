@@ -6,6 +6,7 @@ from typing import Any
 from PIL import ExifTags, Image
 
 from .decode import BROKEN
+from .raster import Raster
 
 logger = logging.getLogger(__name__)
 
@@ -59,8 +60,8 @@ def read_carried(image: Image.Image, name: str) -> tuple[Image.Transpose | None,
     return turn, info
 
 
-def strip(image: Image.Image, *, gps: bool = False) -> None:
-    """Drop an image's EXIF data and resolution, or with `gps` only the place out of the EXIF data.
+def strip(image: Image.Image | Raster, *, gps: bool = False) -> None:
+    """Drop a picture's EXIF data and resolution, or with `gps` only the place out of the EXIF data.
 
     The colour profile stays: without it the colours would be others.
     """

@@ -124,7 +124,7 @@ def load(image: ImageFile.ImageFile) -> Image.Image:
     elif kind == "PPM" and image.mode == "I":
         return _with_info(Image.fromarray(np.asarray(image).astype(np.uint16)), image)
     elif kind == "TIFF" and image.mode.startswith("I;16") and (inverted or bits < 16):
-        levels = np.asarray(image).astype(np.uint16) << (16 - bits)
+        levels = (np.asarray(image).astype(np.uint32) * 65_535 // (2**bits - 1)).astype(np.uint16)
         return _with_info(Image.fromarray(~levels if inverted else levels), image)
     return image
 

@@ -1,5 +1,6 @@
 """Picture files to arrays and back, keeping colour profile, EXIF, resolution, transparency and gray."""
 
+import importlib.util
 import io
 import logging
 import os
@@ -11,8 +12,9 @@ import numpy as np
 from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError
 
 from ..replacing import replacing
-from . import decode
+from . import decode, deep
 from .carried import read_carried, save_options
+from .raster import Raster
 
 logger = logging.getLogger(__name__)
 
@@ -35,10 +37,16 @@ class PictureError(ValueError):
     """A picture that cannot be read, upscaled or written. The message names it, says why and what to do."""
 
 
-def read(path: Path, *, max_pixels: int | None = MAX_PIXELS) -> Image.Image:
-    """Read a picture file, upright, as a PIL image of mode L, LA, RGB or RGBA.
+def read_image(path: Path, *, max_pixels: int | None = MAX_PIXELS) -> Image.Image:
+    """Read a picture file as `read` does, with 8 bits: a PIL image of mode L, LA, RGB or RGBA, and `info`."""
+    raster = read(path, max_pixels=max_pixels)
+    if raster.bits > 8:
+        logger.warning("%s has %d bits per channel and is read with 8", path, raster.bits)
+    return raster.with_bits(8).to_image()
 
-    Its `info` holds what a larger copy must carry: icc_profile, exif (orientation applied and reset), dpi.
+
+def read(path: Path, *, max_pixels: int | None = MAX_PIXELS) -> Raster:
+    """Read a picture file, upright: gray or RGB, with alpha if it has any, of 8 or 16 bits a channel.
 
     Args:
         path: a file of any kind that Pillow reads.
@@ -51,10 +59,13 @@ def read(path: Path, *, max_pixels: int | None = MAX_PIXELS) -> Image.Image:
     image = open_header(path, max_pixels=max_pixels)
     try:
         with image:
-            loaded = _load(image, str(path))
+            loaded = _load(image, str(path), path)
+            if isinstance(loaded, np.ndarray):
+                turn, info = read_carried(image, str(path))
+                return Raster(np.ascontiguousarray(_turn(loaded, turn)), info)
             # An icon may hold another picture than its header says.
             _check_size(loaded, path, max_pixels)
-            return normalise(loaded, name=str(path))
+            return from_image(loaded, name=str(path))
     except Image.DecompressionBombError as error:
         raise PictureError(f"{path} holds far too many pixels: {error}.") from error
     except decode.BROKEN as error:
@@ -95,25 +106,27 @@ def open_header(path: Path, *, max_pixels: int | None = MAX_PIXELS) -> ImageFile
     return image
 
 
-def normalise(image: Image.Image, *, name: str = "the picture") -> Image.Image:
-    """Turn a PIL image upright and into mode L, LA, RGB or RGBA, without colours where its palette has none.
+def from_image(image: Image.Image, *, name: str = "the picture") -> Raster:
+    """Turn a PIL image upright and into gray or RGB, without colours where its palette has none.
 
     Raises:
         PictureError: the mode has no such equivalent.
     """
     if isinstance(image, ImageFile.ImageFile) and image.tile:
-        image = _load(image, name)
+        loaded = _load(image, name)
+        assert isinstance(loaded, Image.Image)
+        image = loaded
     turn, info = read_carried(image, name)
     image = image if turn is None else image.transpose(turn)
     if image.mode == "CMYK":
         image = _from_cmyk(image)
         info.pop("icc_profile", None)
     elif image.mode.startswith("I;16"):
-        levels = np.asarray(image)
+        levels = np.asarray(image).astype(np.uint16)
         key = image.info.get("transparency")
-        image = Image.fromarray((levels >> 8).astype(np.uint8))
         if key is not None:
-            image.putalpha(Image.fromarray(np.where(levels == key, 0, 255).astype(np.uint8)))
+            levels = np.dstack([levels, np.where(levels == key, 0, 65_535).astype(np.uint16)])
+        return Raster(levels, info)
     elif image.mode in ("1", "L", "P", "PA", "LA", "La", "RGB", "RGBA", "RGBa", "RGBX", "YCbCr", "HSV"):
         gray = image.mode in ("1", "L", "LA", "La") or (image.mode in ("P", "PA") and _gray_palette(image))
         alpha = image.has_transparency_data
@@ -122,27 +135,17 @@ def normalise(image: Image.Image, *, name: str = "the picture") -> Image.Image:
         image = image.convert(("L" if gray else "RGB") + ("A" if alpha else ""))
     else:
         raise PictureError(f"{name} has pixels of mode {image.mode}; 8-bit gray, colour and palette can be upscaled.")
-    image.info = info
-    return image
+    return Raster(np.asarray(image), info)
 
 
-def to_array(image: Image.Image) -> np.ndarray:
-    """Return a normalised image's pixels: (H, W) for gray, else (H, W, C), uint8."""
-    return np.asarray(image)
-
-
-def to_image(array: np.ndarray, *, like: Image.Image) -> Image.Image:
-    """Make an image of pixels (H, W) or (H, W, C), uint8, that carries what `like` carries."""
-    image = Image.fromarray(array)
-    image.info = dict(like.info)
-    return image
-
-
-def check_output(path: Path, *, width: int, height: int, alpha: bool, quality: int | None = None) -> None:
+def check_output(
+    path: Path, *, width: int, height: int, alpha: bool, bits: int = 8, quality: int | None = None
+) -> None:
     """Check that a picture of this size and kind can be written to `path`, before any work is done.
 
     Raises:
-        PictureError: the suffix is unknown, its format cannot hold the picture, or the folder is not to be written.
+        PictureError: the suffix is unknown, its format cannot hold the picture, a library for it is missing, or the
+            folder is not to be written.
     """
     if path.suffix.lower() not in _FORMATS:
         raise PictureError(f"{path}: cannot write {path.suffix or 'a file without suffix'}; use {', '.join(SUFFIXES)}.")
@@ -159,15 +162,17 @@ def check_output(path: Path, *, width: int, height: int, alpha: bool, quality: i
         raise PictureError(f"{path}: {name} holds at most {limit} pixels a side, this is {width} x {height}; use .png.")
     if alpha and name in ("JPEG", "BMP"):
         raise PictureError(f"{path}: {name} cannot hold transparency; use .png, .webp or .tif.")
+    if bits > 8 and name == "TIFF" and not importlib.util.find_spec("tifffile"):
+        raise PictureError(f"{path}: a TIFF of {bits} bits needs tifffile; pip install 'srgan-hub[tiff]', or use .png.")
     if quality is not None and (name not in ("JPEG", "WEBP") or not 1 <= quality <= 100):
         raise PictureError(f"{path}: expected a quality from 1 to 100 and .jpg or .webp, got {quality}.")
 
 
-def write(image: Image.Image, path: Path, *, overwrite: bool = True, quality: int | None = None) -> None:
-    """Write an image by its suffix, aside first and then renamed: the file is whole or not there.
+def write(picture: Raster | Image.Image, path: Path, *, overwrite: bool = True, quality: int | None = None) -> None:
+    """Write a picture by its suffix, aside first and then renamed: the file is whole or not there.
 
     Args:
-        image: from `to_image` or `normalise`.
+        picture: with 16 bits a channel it is written so where the format is PNG or TIFF; others hold 8.
         path: where it goes.
         overwrite: replace a file that is there by then.
         quality: of a JPEG or WebP, 1 to 100; by default 95, and a WebP without loss.
@@ -175,12 +180,21 @@ def write(image: Image.Image, path: Path, *, overwrite: bool = True, quality: in
     Raises:
         PictureError: the format cannot hold it, the place cannot be written, or the file is there.
     """
-    check_output(path, width=image.width, height=image.height, alpha="A" in image.mode, quality=quality)
-    name, options, _ = _FORMATS[path.suffix.lower()]
+    raster = from_image(picture) if isinstance(picture, Image.Image) else picture
+    name, options, _ = _FORMATS.get(path.suffix.lower(), ("", {}, 0))
+    if raster.bits > 8 and path.suffix.lower() not in deep.SUFFIXES:
+        logger.warning("%s: %s holds 8 bits per channel of %d", path, name, raster.bits)
+        raster = raster.with_bits(8)
+    check_output(path, width=raster.width, height=raster.height, alpha=raster.alpha, bits=raster.bits, quality=quality)
     if quality is not None:
         options = {**options, "quality": quality, **({"lossless": False} if name == "WEBP" else {})}
     try:
         with replacing(path, overwrite=overwrite) as aside:
+            if raster.bits > 8:
+                if lost := deep.write(raster, aside, kind=name):
+                    logger.warning("%s: left out, which a TIFF of 16 bits cannot hold: %s", path, ", ".join(lost))
+                return
+            image = raster.to_image()
             try:
                 image.save(aside, format=name, **{**options, **save_options(image.info, name)})
             except decode.BROKEN as error:
@@ -195,14 +209,39 @@ def write(image: Image.Image, path: Path, *, overwrite: bool = True, quality: in
         raise PictureError(f"{path} cannot be written: {reason}.") from error
 
 
-def _load(image: ImageFile.ImageFile, name: str) -> Image.Image:
+def _load(image: ImageFile.ImageFile, name: str, path: Path | None = None) -> Image.Image | np.ndarray:
+    """Decode an opened file: as an array if it is of 16 bits a channel, and `path` says where it lies."""
     fault = decode.find_fault(image)
     if fault:
         raise PictureError(f"{name} {fault}.")
     bits = decode.depth(image)
-    if bits > 8:
+    levels = deep.read(image, path) if path and bits > 8 else None
+    if levels is not None:
+        return levels
+    loaded = decode.load(image)
+    if bits > 8 and not loaded.mode.startswith("I;16"):
         logger.warning("%s has %d bits per channel and is read with 8", name, bits)
-    return decode.load(image)
+    return loaded
+
+
+def _turn(array: np.ndarray, turn: Image.Transpose | None) -> np.ndarray:
+    """Transpose (H, W, C) as Pillow transposes an image."""
+    match turn:
+        case Image.Transpose.FLIP_LEFT_RIGHT:
+            return array[:, ::-1]
+        case Image.Transpose.FLIP_TOP_BOTTOM:
+            return array[::-1]
+        case Image.Transpose.ROTATE_180:
+            return array[::-1, ::-1]
+        case Image.Transpose.TRANSPOSE:
+            return array.swapaxes(0, 1)
+        case Image.Transpose.TRANSVERSE:
+            return array[::-1, ::-1].swapaxes(0, 1)
+        case Image.Transpose.ROTATE_90:
+            return np.rot90(array)
+        case Image.Transpose.ROTATE_270:
+            return np.rot90(array, -1)
+    return array
 
 
 def _check_size(image: Image.Image, path: Path, max_pixels: int | None) -> None:

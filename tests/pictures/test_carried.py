@@ -28,12 +28,12 @@ def camera() -> Image.Exif:
 @pytest.mark.parametrize("suffix", [".tif", ".tiff"])
 def test_a_cameras_exif_goes_into_a_tiff(tmp_path, pixels, suffix, caplog):
     Image.fromarray(pixels).save(tmp_path / "a.jpg", exif=camera(), quality=100, dpi=(300, 300))
-    image = files.read(tmp_path / "a.jpg")
+    image = files.read_image(tmp_path / "a.jpg")
     files.write(image, tmp_path / f"b{suffix}")
     assert not caplog.records
     with tifffile.TiffFile(tmp_path / f"b{suffix}") as tiff:
         tags = tiff.pages[0].tags
-        assert np.array_equal(tiff.asarray(), files.to_array(image))
+        assert np.array_equal(tiff.asarray(), np.asarray(image))
         assert tags["Make"].value == "Camera" and tags["XResolution"].value == (300, 1)
         assert tags["ExifTag"].value["DateTimeOriginal"] == "2024:01:02 03:04:05"
         assert tags["GPSTag"].value["GPSLatitudeRef"] == "N"
@@ -48,7 +48,7 @@ def test_exif_does_not_say_how_the_pixels_of_a_tiff_are_stored(tmp_path, pixels)
     exif[ExifTags.Base.PlanarConfiguration] = 2
     exif[ExifTags.Base.RowsPerStrip] = 1
     Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
-    files.write(files.read(tmp_path / "a.png"), tmp_path / "b.tif")
+    files.write(files.read_image(tmp_path / "a.png"), tmp_path / "b.tif")
     assert np.array_equal(tifffile.imread(tmp_path / "b.tif"), pixels)
     with tifffile.TiffFile(tmp_path / "b.tif") as tiff:
         tags = tiff.pages[0].tags
@@ -59,18 +59,18 @@ def test_exif_does_not_say_how_the_pixels_of_a_tiff_are_stored(tmp_path, pixels)
 @pytest.mark.parametrize("data", [b"Exif\0\0garbage", b"Exif\0\0II*\0\x08\0\0\0", b"II"])
 def test_broken_exif_is_left_out_and_said(tmp_path, pixels, data, caplog):
     Image.fromarray(pixels).save(tmp_path / "a.png", exif=data)
-    image = files.read(tmp_path / "a.png")
+    image = files.read_image(tmp_path / "a.png")
     for suffix in (".png", ".jpg", ".tif", ".webp"):
         files.write(image, tmp_path / f"b{suffix}")
     assert [f"{tmp_path}/a.png: broken EXIF data left out" in record.message for record in caplog.records] == [True]
-    assert np.array_equal(files.to_array(files.read(tmp_path / "b.tif")), pixels)
+    assert np.array_equal(np.asarray(files.read_image(tmp_path / "b.tif")), pixels)
 
 
 @pytest.mark.parametrize("dpi", [(1e9, 300), (300, float("inf")), (float("nan"), 300), (-5, 5), (3,), "text", (0, 300)])
 def test_absurd_resolutions_are_left_out_and_said(tmp_path, pixels, dpi, caplog):
     image = Image.fromarray(pixels)
     image.info["dpi"] = dpi
-    image = files.normalise(image, name="a.png")
+    image = files.from_image(image, name="a.png")
     assert "dpi" not in image.info
     assert [(record.levelno, record.message[:20]) for record in caplog.records] == [
         (logging.WARNING, "a.png: a resolution ")
@@ -82,7 +82,7 @@ def test_absurd_resolutions_are_left_out_and_said(tmp_path, pixels, dpi, caplog)
 def test_no_resolution_is_not_said(caplog):
     image = Image.new("L", (3, 3))
     image.info["dpi"] = (0, 0)
-    assert "dpi" not in files.normalise(image).info and not caplog.records
+    assert "dpi" not in files.from_image(image).info and not caplog.records
 
 
 def test_what_a_format_cannot_hold_does_not_cost_the_picture(tmp_path, pixels, caplog):
@@ -92,7 +92,7 @@ def test_what_a_format_cannot_hold_does_not_cost_the_picture(tmp_path, pixels, c
     image.info = {"exif": exif.tobytes(), "dpi": (300.0, 300.0)}
     files.write(image, tmp_path / "a.jpg")
     assert "a.jpg: EXIF data and resolution left out, which JPEG cannot hold" in caplog.text
-    assert files.read(tmp_path / "a.jpg").size == (9, 6)
+    assert files.read_image(tmp_path / "a.jpg").size == (9, 6)
 
 
 def test_a_picture_that_is_turned_twice_is_turned_alike(pixels):
@@ -100,8 +100,8 @@ def test_a_picture_that_is_turned_twice_is_turned_alike(pixels):
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
     image.info["exif"] = exif.tobytes()
-    first, second = files.normalise(image), files.normalise(image)
-    assert np.array_equal(np.asarray(first), np.rot90(pixels, -1)) and np.array_equal(first, second)
+    first, second = files.from_image(image), files.from_image(image)
+    assert np.array_equal(first.array, np.rot90(pixels, -1)) and np.array_equal(first.array, second.array)
 
 
 def test_strip_drops_the_place_or_all_but_the_profile(pixels, tmp_path):
@@ -109,7 +109,7 @@ def test_strip_drops_the_place_or_all_but_the_profile(pixels, tmp_path):
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     Image.fromarray(pixels).convert("RGB").save(path, exif=camera(), dpi=(72, 72), icc_profile=profile)
     for gps, maker, date, dpi in ((True, "Camera", "2024:01:02 03:04:05", (72, 72)), (False, None, None, None)):
-        image = files.read(path)
+        image = files.read_image(path)
         carried.strip(image, gps=gps)
         files.write(image, tmp_path / "out.png")
         with Image.open(tmp_path / "out.png") as result:

@@ -1,0 +1,118 @@
+"""Pictures of 16 bits a channel with more than one channel, of which Pillow keeps the upper 8 and writes none."""
+
+import struct
+import sys
+import zlib
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, ImageFile, TiffImagePlugin
+
+from .raster import Raster
+
+SUFFIXES = (".png", ".tif", ".tiff")
+_ROWS = 64  # of a PNG that are packed at once
+_COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
+
+
+def read(image: ImageFile.ImageFile, path: Path) -> np.ndarray | None:
+    """Decode an opened PNG or TIFF of 16 bits a channel and two to four channels.
+
+    Pillow has two ways to unpack 16 bits, one for each order of the bytes, and keeps the upper byte: each of them finds
+    the half that the other one drops.
+
+    Args:
+        image: opened from `path`; it is decoded and closed.
+        path: the file, which is opened once more.
+
+    Returns:
+        (H, W, C), uint16; None if the file is of another kind.
+    """
+    arguments = image.tile[0][3] if image.tile else ""
+    raw = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
+    mode, _, order = str(raw).partition(";16")
+    if image.format not in ("PNG", "TIFF") or order not in ("B", "L", "N") or mode not in ("LA", "RGB", "RGBA"):
+        return None
+    # Pillow unpacks channels that lie one after the other in its own way.
+    if image.format == "TIFF" and image.tag_v2.get(TiffImagePlugin.PLANAR_CONFIGURATION) == 2:  # type: ignore[attr-defined]
+        return None
+    if mode == "LA":  # as four bytes a pixel
+        return _decode(image, "RGBA").copy().view(">u2")
+    if order == "N":
+        order = "L" if sys.byteorder == "little" else "B"
+    with Image.open(path) as again:
+        lower = _decode(again, f"{mode};16{'B' if order == 'L' else 'L'}")
+    return _decode(image, f"{mode};16{order}").astype(np.uint16) << 8 | lower
+
+
+def _decode(image: ImageFile.ImageFile, raw: str) -> np.ndarray:
+    """Decode an opened file as if its pixels lay as Pillow's raw mode says."""
+    image.tile = [
+        tile._replace(args=(raw, *tile.args[1:]) if isinstance(tile.args, tuple) else raw) for tile in image.tile
+    ]
+    image.load()
+    return np.asarray(image)
+
+
+def write(raster: Raster, path: Path, *, kind: str) -> list[str]:
+    """Write a picture of 16 bits a channel. Return the names of what the file cannot hold of the picture's info.
+
+    Args:
+        raster: the picture.
+        path: where it goes.
+        kind: "PNG" or "TIFF".
+
+    Raises:
+        OSError: it cannot be written.
+        ModuleNotFoundError: a TIFF needs tifffile.
+    """
+    if kind == "PNG":
+        with path.open("wb") as file:
+            _write_png(raster, file)
+        return []
+    import tifffile
+
+    channels = 1 if raster.array.ndim == 2 else raster.array.shape[2]
+    tifffile.imwrite(
+        path,
+        raster.array,
+        photometric="rgb" if channels > 2 else "minisblack",
+        planarconfig="contig" if channels > 1 else None,
+        extrasamples=["unassalpha"] if raster.alpha else None,
+        compression="zlib",
+        iccprofile=raster.info.get("icc_profile"),
+        resolution=raster.info.get("dpi"),
+        resolutionunit="INCH" if "dpi" in raster.info else None,
+        metadata=None,
+    )
+    return ["EXIF data"] if "exif" in raster.info else []
+
+
+def _write_png(raster: Raster, file: BinaryIO) -> None:
+    channels = 1 if raster.array.ndim == 2 else raster.array.shape[2]
+    file.write(b"\x89PNG\r\n\x1a\n")
+    _write_chunk(file, b"IHDR", struct.pack(">2I5B", raster.width, raster.height, 16, _COLOUR_TYPES[channels], 0, 0, 0))
+    if "icc_profile" in raster.info:
+        _write_chunk(file, b"iCCP", b"ICC Profile\0\0" + zlib.compress(raster.info["icc_profile"]))
+    if "dpi" in raster.info:
+        _write_chunk(file, b"pHYs", struct.pack(">2IB", *(round(each / 0.0254) for each in raster.info["dpi"]), 1))
+    if "exif" in raster.info:
+        _write_chunk(file, b"eXIf", raster.info["exif"].removeprefix(b"Exif\0\0"))
+    pack = zlib.compressobj()
+    above = np.zeros((1, raster.width * channels * 2), np.uint8)
+    for top in range(0, raster.height, _ROWS):
+        rows = raster.array[top : top + _ROWS]
+        levels = np.ascontiguousarray(rows, ">u2").view(np.uint8).reshape(len(rows), -1)
+        # Filter 2, Up: each byte less the one above it.
+        filtered = levels - np.vstack([above, levels[:-1]])
+        above = levels[-1:]
+        _write_chunk(
+            file, b"IDAT", pack.compress(np.hstack([np.full((len(rows), 1), 2, np.uint8), filtered]).tobytes())
+        )
+    _write_chunk(file, b"IDAT", pack.flush())
+    _write_chunk(file, b"IEND", b"")
+
+
+def _write_chunk(file: BinaryIO, name: bytes, data: bytes) -> None:
+    file.write(struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)))

@@ -1,0 +1,130 @@
+"""Sixteen bits a channel, in and out, against independent decoders."""
+
+from pathlib import Path
+
+import numpy as np
+import png
+import pytest
+import tifffile
+import torch
+from PIL import ExifTags, Image, ImageCms
+
+from srgan_hub import SRGAN
+from srgan_hub.network.generator import build_generator
+from srgan_hub.pictures import files
+from srgan_hub.pictures.files import PictureError
+from srgan_hub.pictures.raster import Raster
+from srgan_hub.pipeline import upscale_files
+from srgan_hub.upscaler import Upscaler
+
+
+@pytest.fixture
+def deep() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 65536, (70, 9, 4), dtype=np.uint16)
+
+
+@pytest.fixture
+def info() -> dict:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Make] = "Camera"
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    return {"icc_profile": profile, "exif": exif.tobytes(), "dpi": (300.0, 150.0)}
+
+
+@pytest.fixture
+def upscaler() -> Upscaler:
+    torch.manual_seed(0)
+    return Upscaler(build_generator(channels=4, num_blocks=1).eval(), scale=4, device="cpu")
+
+
+def decode(path: Path) -> np.ndarray:
+    if path.suffix == ".tif":
+        return tifffile.imread(path)
+    width, height, rows, facts = png.Reader(str(path)).asDirect()
+    assert facts["bitdepth"] == 16
+    return np.squeeze(np.array(list(rows), np.uint16).reshape(height, width, -1))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_levels_and_what_goes_with_them_are_written_and_read_back(tmp_path, deep, info, caplog, suffix, channels):
+    levels = np.squeeze(deep[:, :, :channels])
+    path = tmp_path / f"a{suffix}"
+    files.write(Raster(levels, info), path)
+    assert np.array_equal(decode(path), levels)
+    assert ("EXIF data" in caplog.text) == (suffix == ".tif")
+    if (suffix, channels) == (".tif", 2):  # which Pillow does not know
+        with pytest.raises(PictureError):
+            files.read(path)
+        return
+    assert np.array_equal(files.read(path).array, levels)
+    with Image.open(path) as image:
+        assert image.info["icc_profile"] == info["icc_profile"]
+        assert np.allclose(np.array(image.info["dpi"], float), info["dpi"], atol=0.02)
+        if suffix == ".png":
+            assert image.getexif()[ExifTags.Base.Make] == "Camera"
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_deep_pictures_are_turned_as_pillow_turns_shallow_ones(tmp_path, deep, orientation):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    files.write(Raster(deep, {"exif": exif.tobytes()}), tmp_path / "deep.png")
+    upper = (deep >> 8).astype(np.uint8)
+    Image.fromarray(upper).save(tmp_path / "upper.png", exif=exif)
+    turned = files.read(tmp_path / "deep.png")
+    assert np.array_equal(turned.array >> 8, files.read(tmp_path / "upper.png").array)
+    assert turned.array.shape == ((70, 9, 4) if orientation < 5 else (9, 70, 4))
+
+
+def test_other_formats_hold_eight_bits_and_that_is_said(tmp_path, deep, caplog):
+    levels = deep[:, :, :3]
+    files.write(Raster(levels), tmp_path / "a.webp")
+    assert np.abs(files.read(tmp_path / "a.webp").array - levels / 257).max() <= 0.5
+    assert "a.webp: WEBP holds 8 bits per channel of 16" in caplog.text
+
+
+def test_a_tiff_without_tifffile_is_refused_before_any_work(tmp_path, deep, monkeypatch):
+    monkeypatch.setattr(files.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(PictureError, match=r"a.tif: a TIFF of 16 bits needs tifffile; pip install 'srgan-hub\[tiff\]'"):
+        files.check_output(tmp_path / "a.tif", width=9, height=9, alpha=False, bits=16)
+
+
+def test_a_gradient_of_4096_steps_keeps_its_steps(tmp_path):
+    model = SRGAN.from_pretrained("srresnet-x4-photo")
+    ramp = np.linspace(0, 65_535, 4096).round().astype(np.uint16).reshape(64, 64)
+    levels = np.dstack([ramp, ramp[::-1], ramp.T])
+    files.write(Raster(levels), tmp_path / "a.png")
+    ((_, target, problem),) = upscale_files(model.upscaler(device="cpu"), [tmp_path / "a.png"])
+    assert problem is None
+    tensor = torch.from_numpy(levels / 65_535).permute(2, 0, 1).float()
+    expected = model.upscale(tensor, device="cpu", precision="fp32").permute(1, 2, 0).double().numpy() * 65_535
+    got = decode(target)
+    assert got.dtype == np.uint16 and np.abs(got - expected).max() <= 2
+    assert len(np.unique(got)) > 4096
+
+
+@pytest.mark.parametrize(("depth", "bits"), [(None, (8, 16)), (8, (8, 8)), (16, (16, 16))])
+def test_depth_is_that_of_the_input_or_as_asked(tmp_path, deep, upscaler, depth, bits):
+    shallow = (deep[:, :, :3] >> 8).astype(np.uint8)
+    files.write(Raster(shallow), tmp_path / "shallow.png")
+    files.write(Raster(deep[:, :, :3]), tmp_path / "deep.png")
+    inputs = [tmp_path / "shallow.png", tmp_path / "deep.png"]
+    for (source, target, problem), wanted in zip(upscale_files(upscaler, inputs, depth=depth), bits, strict=True):
+        assert problem is None
+        result = files.read(target)
+        assert result.bits == wanted
+        exact = upscaler.upscale(files.read(source).with_bits(16).array)
+        assert np.abs(result.with_bits(16).array.astype(int) - exact).max() <= (1 if wanted == 16 else 129)
+        if wanted == 16:
+            assert len(np.unique(result.array % 257)) > 1  # not 8 bits spread out
+
+
+def test_images_of_pillow_keep_what_they_can(tmp_path, deep, upscaler, caplog):
+    files.write(Raster(deep[:, :, 0]), tmp_path / "gray.png")
+    files.write(Raster(deep[:, :, :3]), tmp_path / "colour.png")
+    gray = upscaler.upscale(tmp_path / "gray.png")
+    assert gray.mode == "I;16" and np.array_equal(np.asarray(gray), upscaler.upscale(deep[:, :, 0])) and not caplog.text
+    colour = upscaler.upscale(tmp_path / "colour.png")
+    assert np.abs(np.asarray(colour) - upscaler.upscale(deep[:, :, :3]) / 257).max() <= 0.5
+    assert "colour.png has 16 bits per channel, its image 8" in caplog.text

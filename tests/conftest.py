@@ -15,6 +15,15 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _uploads(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Give each process of the suite its own folder of uploads.
+
+    Gradio names them by their content and deletes them when a demo ends: those of the other process's demo, too.
+    """
+    os.environ["GRADIO_TEMP_DIR"] = str(tmp_path_factory.mktemp("uploads"))
+
+
 @pytest.fixture(scope="session")
 def benchmark_data() -> Path:
     """The folder of benchmark pictures (Set5, Set14, ...), which are not part of the project."""

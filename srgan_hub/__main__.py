@@ -1,15 +1,18 @@
 """The command line: `python -m srgan_hub COMMAND`, also installed as `srgan-hub`."""
 
 import argparse
+import contextlib
 import io
 import logging
+import os
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 from PIL import Image
@@ -17,9 +20,10 @@ from tqdm import tqdm
 
 from . import hub
 from .convert import SOURCES, convert
+from .devices import choose_threads
 from .model import SRGAN
 from .onnx import export
-from .pictures.files import MAX_PIXELS
+from .pictures.files import MAX_PIXELS, is_folder
 from .pictures.sizes import Size
 from .pipeline import upscale_files
 from .upscaler import PRECISIONS, Progress
@@ -33,16 +37,19 @@ SIZES = ("times", "width", "height", "longest", "shortest")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command. Return 0, 1 if some pictures of several failed, or 2 for a mistake in what was asked for."""
     options = vars(parse_args(argv))
-    run, threads = options.pop("run"), options.pop("threads", None)
+    with contextlib.redirect_stderr(_stderr_apart()):
+        return _run(**options)
+
+
+def _run(run: Callable[..., int | None], threads: int | None = None, **options: Any) -> int:
     handler = logging.StreamHandler()
     logging.getLogger(__package__).addHandler(handler)
     # As an exception, so that half-written files are deleted.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
-        if threads is not None:
-            if threads < 1:
-                raise ValueError(f"Expected --threads of at least 1, got {threads}.")
-            torch.set_num_threads(threads)
+        if threads is not None and threads < 1:
+            raise ValueError(f"Expected --threads of at least 1, got {threads}.")
+        torch.set_num_threads(choose_threads(threads, torch.device("cpu")))
         return run(**options) or 0
     except (ValueError, OSError) as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
@@ -52,6 +59,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     finally:
         logging.getLogger(__package__).removeHandler(handler)
+
+
+def _stderr_apart() -> TextIO:
+    """Return Python's stderr on a handle of its own, where `in_one_line` does not catch what we write."""
+    try:
+        if sys.stderr.fileno() == 2:
+            return os.fdopen(os.dup(2), "w", encoding=sys.stderr.encoding, errors="backslashreplace", buffering=1)
+    except (OSError, AttributeError):  # no stderr, or one that is no file
+        pass
+    return sys.stderr
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -66,11 +83,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         return command
 
     upscale = add("upscale", run_upscale, "Enlarge pictures")
-    upscale.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="picture files")
+    upscale.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="picture files, or folders of them")
     upscale.add_argument(
         "--output",
         metavar="FILE_OR_FOLDER",
-        help="where the result goes; a folder if it exists, ends in a slash, or there are several inputs "
+        help="where the result goes; a folder if it exists, ends in a slash, or there are several inputs or a folder "
         "(default: NAME_x4.png beside each input)",
     )
     upscale.add_argument(
@@ -190,15 +207,19 @@ def run_upscale(
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file may have a name that it cannot encode
         sys.stdout.reconfigure(errors="backslashreplace")
     size = Size(**{name: options.pop(name) for name in SIZES})
+    ranks = _join_others()
     upscaler = SRGAN.from_pretrained(model).upscaler(
         **{name: options.pop(name) for name in ("detail", "precision", "device", "band")}
     )
-    results = upscale_files(upscaler, inputs, output, size=size, max_pixels=max_pixels, progress=_show_rows, **options)
+    results = upscale_files(
+        upscaler, inputs, output, size=size, max_pixels=max_pixels, progress=_show_rows, share=ranks, **options
+    )
     # Pillow checks also what it finds while it decodes, such as a picture within an icon.
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, max_pixels
-    failures = 0
+    pictures = failures = 0
     try:
         for _, target, problem in results:
+            pictures += 1
             if problem is None:
                 print(target, flush=True)
                 continue
@@ -208,11 +229,25 @@ def run_upscale(
                 traceback.print_exception(problem)
     finally:
         Image.MAX_IMAGE_PIXELS = limit
-    if failures and len(inputs) == 1:
+    if torch.distributed.is_initialized():  # launchers end all processes as soon as one ends with an error
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+    if failures and len(inputs) == 1 and not is_folder(inputs[0]):
         return 2
     if failures:
-        print(f"{PROGRAM}: {failures} of {len(inputs)} pictures failed", file=sys.stderr)
+        print(f"{PROGRAM}: {failures} of {pictures} pictures failed", file=sys.stderr)
     return 1 if failures else 0
+
+
+def _join_others() -> tuple[int, int]:
+    """Meet the other processes if a launcher has started several. Return this one's rank and their number."""
+    count = int(os.environ.get("WORLD_SIZE", 1))
+    if count == 1:
+        return 0, 1
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    torch.distributed.init_process_group("gloo", timeout=timedelta(days=30))  # for which the first one done may wait
+    return torch.distributed.get_rank(), count
 
 
 def run_convert(source: Path, destination: Path, origin: str | None) -> None:

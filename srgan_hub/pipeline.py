@@ -1,10 +1,15 @@
 """Many picture files: each in, the same out, larger."""
 
+import json
 import logging
 import os
+import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -24,21 +29,40 @@ T = TypeVar("T")
 # A picture that was read, where it came from and where its result goes.
 _Job = tuple[Path, Path, Raster]
 _Result = tuple[Path, Path, PictureError | None]
+# Input, output, what became of it or will, and how many seconds the network took.
+_Fate = tuple[Path, Path, "PictureError | Future[PictureError | None] | None", float]
 
 
-def plan_outputs(inputs: Sequence[Path], output: str | None, *, label: str) -> list[Path]:
-    """Plan where each input's result goes.
+def plan_outputs(inputs: Sequence[Path], output: str | None, *, label: str) -> list[tuple[Path, Path]]:
+    """Plan which pictures are upscaled, and where each one's result goes.
 
     Args:
-        inputs: picture files.
-        output: a file or a folder. A folder is meant when it exists, ends in a slash, or there are several inputs. None
-            puts each result beside its input.
+        inputs: picture files, and folders, of which all pictures below are taken, but for hidden ones, those in
+            `output`, and results that lie beside their pictures.
+        output: a file or a folder. A folder is meant when it exists, ends in a slash, or there are several inputs or a
+            folder among them; below it a folder's structure is kept. None puts each result beside its input.
         label: of the size, for the name: NAME_x4.png.
+
+    Raises:
+        ValueError: there is no picture in a folder.
     """
-    if output is not None and len(inputs) == 1 and not output.endswith(("/", "\\")) and not Path(output).is_dir():
-        return [Path(output)]
-    names = [f"{path.stem}_{label}.png" for path in inputs]
-    return [(path.parent if output is None else Path(output)) / name for path, name in zip(inputs, names, strict=True)]
+    folders = [path for path in inputs if files.is_folder(path)]
+    place = None if output is None else Path(output)
+    several = len(inputs) > 1 or folders
+    if output and place and not (several or output.endswith(("/", "\\")) or place.is_dir()):
+        return [(inputs[0], place)]
+    pairs = []
+    for path in inputs:
+        found = files.find(path, place) if path in folders else [path]
+        targets = {each: each.with_name(f"{each.stem}_{label}.png") for each in found}
+        if path in folders:
+            targets = {each: target for each, target in targets.items() if each not in targets.values()}
+        if not targets:
+            raise ValueError(f"{path} is a folder without pictures.")
+        for each, target in targets.items():
+            below = target.relative_to(path) if path in folders else target.name
+            pairs.append((each, place / below if place else target))
+    return pairs
 
 
 def upscale_files(
@@ -54,15 +78,18 @@ def upscale_files(
     skip_existing: bool = False,
     max_pixels: int | None = files.MAX_PIXELS,
     progress: Callable[[Path], Progress] | None = None,
+    share: tuple[int, int] = (0, 1),
 ) -> Iterator[_Result]:
     """Upscale picture files in their order; one that fails does not stop the others.
 
-    Small ones of one size that follow one another go through the network together. What killed runs left half written
-    in the folders of the outputs is deleted first.
+    Small ones of one size that follow one another go through the network together. While they do, the next one is read
+    and the last ones are written, in a thread. What killed runs left half written in the folders of the outputs is
+    deleted first. Where an input is a folder, each run adds a line for each picture to `manifest.jsonl` in the output
+    folder: input, output, state (done, failed or skipped), seconds in the network, and why it failed.
 
     Args:
         upscaler: from `SRGAN.upscaler`.
-        inputs: picture files.
+        inputs: picture files and folders, as in `plan_outputs`.
         output: as in `plan_outputs`.
         size: as for `Upscaler.upscale`.
         quality: of JPEG and WebP, as for `pictures.files.write`.
@@ -72,16 +99,23 @@ def upscale_files(
         skip_existing: take outputs that exist for done, and log that.
         max_pixels: the largest input, in pixels.
         progress: called with an input, returns its progress callback for `Upscaler.upscale`.
+        share: (rank, count): take every count-th picture, beginning with this one. The manifest is then
+            `manifest-RANK.jsonl`.
 
     Yields:
         Input, output, and what went wrong or None. An error of another type is the `__cause__` of the `PictureError`.
     """
     wish = Size.parse(size)
-    outputs = plan_outputs(inputs, output, label=wish.label(upscaler.scale))
-    if output is not None and outputs != [Path(output)]:
+    pairs = plan_outputs(inputs, output, label=wish.label(upscaler.scale))
+    single = len(pairs) == 1 and output is not None and pairs[0][1] == Path(output)
+    if output is not None and not single:
         Path(output).mkdir(parents=True, exist_ok=True)
-    for folder in {target.parent for target in outputs}:
+    for folder in {target.parent for _, target in pairs}:
         sweep(folder)
+    rank, count = share
+    manifest = Path(output) / f"manifest{f'-{rank}' if count > 1 else ''}.jsonl" if output else None
+    if not any(map(files.is_folder, inputs)):
+        manifest = None
     taken: set[Path] = set()
 
     def read(source: Path, target: Path) -> Raster | None:
@@ -100,6 +134,8 @@ def upscale_files(
         except ValueError as error:
             raise PictureError(f"{source}: {error}") from None
         bits = depth or raster.bits
+        if not single:
+            target.parent.mkdir(parents=True, exist_ok=True)
         files.check_output(target, width=width, height=height, alpha=raster.alpha, bits=bits, quality=quality)
         # From 16 bits to 8 it goes at the end, the other way at once: the network computes with more than it was given.
         return raster.with_bits(max(bits, raster.bits))
@@ -116,42 +152,77 @@ def upscale_files(
             if not (skip_existing and _is_finished(target)):
                 raise
 
-    def enlarge(batch: Sequence[_Job]) -> Iterator[_Result]:
-        if not batch:
-            return
+    def enlarge(batch: Sequence[_Job]) -> Iterator[_Fate]:
         source, target, first = batch[0]
         # The pictures of a batch are all done at once: only one that goes alone shows how far it is.
         alone = progress(source) if progress and len(batch) == 1 else None
         arrays = [raster.array for _, _, raster in batch]
+        started = time.monotonic()
         results = _attempt(source, lambda: upscaler.upscale_batch(arrays, size=wish, progress=alone))
+        seconds = (time.monotonic() - started) / len(batch)
         if not isinstance(results, PictureError):
             for (source, target, raster), array in zip(batch, results, strict=True):
                 if progress and not alone:
                     progress(source)(first.height, first.height)
-                yield source, target, _attempt(source, partial(write, Raster(array, raster.info), target))
+                result = Raster(array, raster.info)
+                yield source, target, beside.submit(_attempt, source, partial(write, result, target)), seconds
         elif len(batch) == 1:
-            yield source, target, results
+            yield source, target, results, seconds
         else:  # each alone shows which one failed
             for job in batch:
                 yield from enlarge([job])
 
-    batch: list[_Job] = []
-    for source, target in zip(inputs, outputs, strict=True):
-        raster = _attempt(source, partial(read, source, target))
-        fits = isinstance(raster, Raster) and all(
-            (raster.array.shape, raster.bits) == (other.array.shape, other.bits) for *_, other in batch
-        )
-        if not fits:
-            yield from enlarge(batch)
-            batch = []
-        if not isinstance(raster, Raster):
-            yield source, target, raster
-            continue
-        batch.append((source, target, raster))
-        if len(batch) == upscaler.batch_size(raster.height, raster.width):  # so that nothing is read ahead of it
-            yield from enlarge(batch)
-            batch = []
-    yield from enlarge(batch)
+    def groups() -> Iterator[list[_Fate]]:
+        """Yield what becomes of the pictures, in groups that went through the network together."""
+        batch: list[_Job] = []
+        mine = pairs[rank::count]
+        reads = _ahead(beside, [partial(_attempt, source, partial(read, source, target)) for source, target in mine])
+        for (source, target), raster in zip(mine, reads, strict=True):
+            fits = isinstance(raster, Raster) and all(
+                (raster.array.shape, raster.bits) == (other.array.shape, other.bits) for *_, other in batch
+            )
+            if batch and not fits:
+                yield list(enlarge(batch))
+                batch = []
+            if not isinstance(raster, Raster):
+                yield [(source, target, raster, 0.0)]
+                continue
+            batch.append((source, target, raster))
+            if len(batch) == upscaler.batch_size(raster.height, raster.width):
+                yield list(enlarge(batch))
+                batch = []
+        if batch:
+            yield list(enlarge(batch))
+
+    # One thread, since `in_one_line` changes stderr for all of them.
+    with ThreadPoolExecutor(1) as beside:
+        written: list[_Fate] = []
+        for group in chain(groups(), [[]]):
+            for source, target, fate, seconds in written:
+                problem = fate.result() if isinstance(fate, Future) else fate
+                if manifest:
+                    state = "failed" if problem else "done" if isinstance(fate, Future) else "skipped"
+                    _note(manifest, input=source, output=target, state=state, seconds=seconds, why=problem)
+                yield source, target, problem
+            written = group
+
+
+def _ahead(beside: Executor, actions: Sequence[Callable[[], T]]) -> Iterator[T]:
+    """Yield the actions' results in their order; the next one is at work while its predecessor's result is used."""
+    under_way: deque[Future[T]] = deque()
+    for action in actions:
+        under_way.append(beside.submit(action))
+        if len(under_way) == 2:
+            yield under_way.popleft().result()
+    if under_way:
+        yield under_way.popleft().result()
+
+
+def _note(manifest: Path, *, seconds: float, why: PictureError | None, **named: object) -> None:
+    """Add a line to a manifest."""
+    line = {**{name: str(value) for name, value in named.items()}, "seconds": round(seconds, 3)}
+    with manifest.open("a", encoding="utf-8") as file:
+        file.write(json.dumps({**line, "why": str(why)} if why else line) + "\n")
 
 
 def _is_finished(target: Path) -> bool:

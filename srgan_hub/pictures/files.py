@@ -4,6 +4,7 @@ import importlib.util
 import io
 import logging
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -29,12 +30,42 @@ _FORMATS: dict[str, tuple[str, dict[str, Any], int]] = {
     ".tiff": ("TIFF", {"compression": "tiff_adobe_deflate"}, 2**31 - 1),
 }
 SUFFIXES = tuple(_FORMATS)
+# Of the pictures that are looked for in folders.
+READ_SUFFIXES = (
+    *SUFFIXES, ".apng", ".avif", ".dib", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".pbm", ".pgm", ".pnm",
+    ".ppm", ".psd", ".tga",
+)  # fmt: skip
 # 8000 x 8000 in; four times as large, that is a gigapixel out.
 MAX_PIXELS = 64_000_000
 
 
 class PictureError(ValueError):
     """A picture that cannot be read, upscaled or written. The message names it, says why and what to do."""
+
+
+def is_folder(path: Path) -> bool:
+    """Return whether a folder is there; a name that no file can have names none."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
+def find(folder: Path, without: Path | None = None, suffixes: Sequence[str] = READ_SUFFIXES) -> list[Path]:
+    """List the pictures in a folder and below, in an order that depends on their names alone, but for hidden ones.
+
+    Args:
+        folder: where to look.
+        without: a folder whose pictures are left out.
+        suffixes: what makes a file a picture.
+    """
+    found = []
+    without = without and without.resolve()
+    for path in folder.rglob("*"):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if path.suffix.lower() in suffixes and not hidden and without not in path.resolve().parents and path.is_file():
+            found.append(path)
+    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
 
 
 def read_image(path: Path, *, max_pixels: int | None = MAX_PIXELS) -> Image.Image:

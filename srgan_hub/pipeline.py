@@ -29,8 +29,8 @@ T = TypeVar("T")
 # A picture that was read, where it came from and where its result goes.
 _Job = tuple[Path, Path, Raster]
 _Result = tuple[Path, Path, PictureError | None]
-# Input, output, what became of it or will, and how many seconds the network took.
-_Fate = tuple[Path, Path, "PictureError | Future[PictureError | None] | None", float]
+# Input, output, and what will become of it.
+_Fate = tuple[Path, Path, "Future[PictureError | None]"]
 
 
 def plan_outputs(inputs: Sequence[Path], output: str | None, *, label: str) -> list[tuple[Path, Path]]:
@@ -152,6 +152,14 @@ def upscale_files(
             if not (skip_existing and _is_finished(target)):
                 raise
 
+    def finish(source: Path, target: Path, result: Raster | PictureError | None, seconds: float) -> PictureError | None:
+        """Write a result, if there is one, and the line in the manifest."""
+        problem = _attempt(source, partial(write, result, target)) if isinstance(result, Raster) else result
+        if manifest:
+            state = "failed" if problem else "done" if result else "skipped"
+            _note(manifest, input=source, output=target, state=state, seconds=seconds, why=problem)
+        return problem
+
     def enlarge(batch: Sequence[_Job]) -> Iterator[_Fate]:
         source, target, first = batch[0]
         # The pictures of a batch are all done at once: only one that goes alone shows how far it is.
@@ -164,10 +172,9 @@ def upscale_files(
             for (source, target, raster), array in zip(batch, results, strict=True):
                 if progress and not alone:
                     progress(source)(first.height, first.height)
-                result = Raster(array, raster.info)
-                yield source, target, beside.submit(_attempt, source, partial(write, result, target)), seconds
+                yield source, target, beside.submit(finish, source, target, Raster(array, raster.info), seconds)
         elif len(batch) == 1:
-            yield source, target, results, seconds
+            yield source, target, beside.submit(finish, source, target, results, seconds)
         else:  # each alone shows which one failed
             for job in batch:
                 yield from enlarge([job])
@@ -185,7 +192,7 @@ def upscale_files(
                 yield list(enlarge(batch))
                 batch = []
             if not isinstance(raster, Raster):
-                yield [(source, target, raster, 0.0)]
+                yield [(source, target, beside.submit(finish, source, target, raster, 0.0))]
                 continue
             batch.append((source, target, raster))
             if len(batch) == upscaler.batch_size(raster.height, raster.width):
@@ -196,15 +203,11 @@ def upscale_files(
 
     # One thread, since `in_one_line` changes stderr for all of them.
     with ThreadPoolExecutor(1) as beside:
-        written: list[_Fate] = []
+        under_way: list[_Fate] = []
         for group in chain(groups(), [[]]):
-            for source, target, fate, seconds in written:
-                problem = fate.result() if isinstance(fate, Future) else fate
-                if manifest:
-                    state = "failed" if problem else "done" if isinstance(fate, Future) else "skipped"
-                    _note(manifest, input=source, output=target, state=state, seconds=seconds, why=problem)
-                yield source, target, problem
-            written = group
+            for source, target, fate in under_way:
+                yield source, target, fate.result()
+            under_way = group
 
 
 def _ahead(beside: Executor, actions: Sequence[Callable[[], T]]) -> Iterator[T]:

@@ -346,6 +346,9 @@ def when_computing(self, sr, top):
 def when_writing(self, file, **options):
     file.write_bytes(b"half a picture")
     os.kill(os.getpid(), int(sys.argv[2]))
+    save(self, file, **options)
+
+save = Image.Image.save
 
 if sys.argv[1] == "computing":
     srgan_hub.upscaler.Pixels.save = when_computing
@@ -359,7 +362,7 @@ sys.exit(main(["upscale", "a.png", "--model", "model"]))
     ("moment", "how", "leftover"),
     [("writing", signal.SIGKILL, 1), ("writing", signal.SIGTERM, 0), ("computing", signal.SIGINT, 0)],
 )
-def test_killed_runs_leave_no_broken_file(folder, moment, how, leftover):
+def test_stopped_runs_leave_no_broken_file(folder, moment, how, leftover):
     run = subprocess.run(
         [sys.executable, "-c", SUICIDE, moment, str(int(how))],
         capture_output=True,
@@ -368,11 +371,13 @@ def test_killed_runs_leave_no_broken_file(folder, moment, how, leftover):
     )
     assert run.returncode == {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}[how]
     assert "Traceback" not in run.stderr
-    assert not Path("a_x4.png").exists()
-    # Nothing can clean up after SIGKILL, but what it leaves is hidden and does not pass for a picture.
+    # What is written when the run is asked to end becomes whole. Nothing can clean up after SIGKILL, but what it leaves
+    # is hidden and does not pass for a picture.
+    assert Path("a_x4.png").exists() == (how == signal.SIGTERM)
     assert len(list(folder.glob(".*.part"))) == leftover
-    assert upscale("a.png") == 0
+    assert upscale("a.png", "--skip-existing") == 0
     assert names(folder) == ["a_x4.png"]
+    Image.open("a_x4.png").load()
 
 
 def test_info_reports_and_verifies(folder, capsys):
@@ -447,7 +452,11 @@ def test_processes_of_a_launcher_share_a_folder_and_the_next_run_does_what_a_kil
         "upscale", "in", "--output", "out", "--model", "model", "--skip-existing",
     ]  # fmt: skip
     # Of torch's own, which the command is: a port that is free.
-    options = {"env": {**os.environ, "PYTHONPATH": str(ROOT), "MASTER_PORT": "0"}, "stderr": subprocess.DEVNULL}
+    options = {
+        "env": {**os.environ, "PYTHONPATH": str(ROOT), "MASTER_PORT": "0"},
+        "stdout": subprocess.DEVNULL,
+        "stderr": subprocess.DEVNULL,
+    }
     with subprocess.Popen(command, start_new_session=True, **options) as launcher:
         while not Path("out/01_x4.png").exists():
             assert launcher.poll() is None
@@ -463,7 +472,11 @@ def test_processes_of_a_launcher_share_a_folder_and_the_next_run_does_what_a_kil
     lines = [
         json.loads(line) for rank in (0, 1) for line in Path(f"out/manifest-{rank}.jsonl").read_text().splitlines()
     ]
-    assert sorted(line["input"] for line in lines if line["state"] == "done") == [f"in/{i:02d}.png" for i in range(60)]
+    done = [line["input"] for line in lines if line["state"] == "done"]
+    # The one that was killed may have written a result and not yet its line.
+    assert len(set(done)) == len(done) >= 59 and {line["input"] for line in lines} == {
+        f"in/{i:02d}.png" for i in range(60)
+    }
     for i in (0, 59):
         with Image.open(f"out/{i:02d}_x4.png") as result:
             expected = SRGAN.from_pretrained("model").upscale(f"in/{i:02d}.png")

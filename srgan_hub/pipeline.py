@@ -11,10 +11,14 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
-from .pictures import carried, files
+import numpy as np
+
+from .moving import upscale_frames
+from .pictures import carried, files, films
 from .pictures.files import PictureError
+from .pictures.film import Film
 from .pictures.library_warnings import in_one_line
 from .pictures.raster import Raster
 from .pictures.sizes import Size, SizeLike
@@ -41,7 +45,7 @@ def plan_outputs(inputs: Sequence[Path], output: str | None, *, label: str) -> l
             `output`, and results that lie beside their pictures.
         output: a file or a folder. A folder is meant when it exists, ends in a slash, or there are several inputs or a
             folder among them; below it a folder's structure is kept. None puts each result beside its input.
-        label: of the size, for the name: NAME_x4.png.
+        label: of the size, for the name: NAME_x4.png, or the suffix of a file of several pictures.
 
     Raises:
         ValueError: there is no picture in a folder.
@@ -54,7 +58,7 @@ def plan_outputs(inputs: Sequence[Path], output: str | None, *, label: str) -> l
     pairs = []
     for path in inputs:
         found = files.find(path, place) if path in folders else [path]
-        targets = {each: each.with_name(f"{each.stem}_{label}.png") for each in found}
+        targets = {each: each.with_name(f"{each.stem}_{label}{films.suffix_of(each)}") for each in found}
         if path in folders:
             targets = {each: target for each, target in targets.items() if each not in targets.values()}
         if not targets:
@@ -118,8 +122,8 @@ def upscale_files(
         manifest = None
     taken: set[Path] = set()
 
-    def read(source: Path, target: Path) -> Raster | None:
-        """Read a picture, unless its result is there already or cannot be written."""
+    def read(source: Path, target: Path) -> Raster | Film | None:
+        """Read a picture, or open a film, unless its result is there already or cannot be written."""
         if target in taken:
             raise PictureError(f"{source}: another input has its result in {target}; rename one of them.")
         taken.add(target)
@@ -128,35 +132,64 @@ def upscale_files(
         if os.path.lexists(target) and not overwrite:
             raise PictureError(f"{target} exists already; set overwrite to replace it.")
         with in_one_line(source):
-            raster = files.read(source, max_pixels=max_pixels)
+            film = films.open_film(source, max_pixels=max_pixels)
+            raster = film or files.read(source, max_pixels=max_pixels)
         try:
             width, height = wish.fit(raster.width, raster.height, scale=upscaler.scale)
         except ValueError as error:
             raise PictureError(f"{source}: {error}") from None
-        bits = depth or raster.bits
         if not single:
             target.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(raster, Film):
+            films.check(raster, target, width=width, height=height, quality=quality)
+            return raster
+        bits = depth or raster.bits
         files.check_output(target, width=width, height=height, alpha=raster.alpha, bits=bits, quality=quality)
         # From 16 bits to 8 it goes at the end, the other way at once: the network computes with more than it was given.
         return raster.with_bits(max(bits, raster.bits))
 
-    def write(result: Raster, target: Path) -> None:
+    def complete(result: Raster) -> Raster:
         result = result.with_bits(depth or result.bits)
         if strip:
             carried.strip(result, gps=strip == "gps")
+        return result
+
+    def write(result: Raster, target: Path) -> None:
         try:
             with in_one_line(target):
-                files.write(result, target, overwrite=overwrite, quality=quality)
+                files.write(complete(result), target, overwrite=overwrite, quality=quality)
         except PictureError:
             # Another run may have been faster.
             if not (skip_existing and _is_finished(target)):
                 raise
 
-    def finish(source: Path, target: Path, result: Raster | PictureError | None, seconds: float) -> PictureError | None:
-        """Write a result, if there is one, and the line in the manifest."""
-        problem = _attempt(source, partial(write, result, target)) if isinstance(result, Raster) else result
+    def play(source: Path, target: Path, film: Film) -> None:
+        """Enlarge a film and write it as it comes."""
+        update = progress(source) if progress else None
+        carry: deque[dict[Any, Any]] = deque()
+
+        def arrays() -> Iterator[np.ndarray]:
+            for frame in film.frames():
+                carry.append(frame.info)
+                yield frame.with_bits(max(depth or frame.bits, frame.bits)).array
+
+        def results() -> Iterator[Raster]:
+            for number, array in enumerate(upscale_frames(upscaler, arrays(), wish), 1):
+                if update:
+                    update(number, film.count)
+                yield complete(Raster(array, carry.popleft()))
+
+        with in_one_line(source):
+            films.write(film, results(), target, overwrite=overwrite, quality=quality)
+
+    def finish(source: Path, target: Path, result: Raster | PictureError | str, seconds: float) -> PictureError | None:
+        """Write a result that is not written yet, and the line in the manifest."""
+        problem = result if isinstance(result, PictureError) else None
+        if isinstance(result, Raster):
+            problem = _attempt(source, partial(write, result, target))
+            result = "done"
         if manifest:
-            state = "failed" if problem else "done" if result else "skipped"
+            state = "failed" if problem else str(result)
             _note(manifest, input=source, output=target, state=state, seconds=seconds, why=problem)
         return problem
 
@@ -192,7 +225,14 @@ def upscale_files(
                 yield list(enlarge(batch))
                 batch = []
             if not isinstance(raster, Raster):
-                yield [(source, target, beside.submit(finish, source, target, raster, 0.0))]
+                started = time.monotonic()
+                result: PictureError | str = "skipped"
+                if isinstance(raster, Film):
+                    result = _attempt(source, partial(play, source, target, raster)) or "done"
+                elif raster:
+                    result = raster
+                seconds = time.monotonic() - started
+                yield [(source, target, beside.submit(finish, source, target, result, seconds))]
                 continue
             batch.append((source, target, raster))
             if len(batch) == upscaler.batch_size(raster.height, raster.width):

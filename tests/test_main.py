@@ -168,7 +168,7 @@ def test_a_batch_goes_on_and_reports(folder, capsys):
         (["a.png", "--longest", "81"], "a.png: Expected a result of at most 48 x 80 pixels"),
         (["a.png", "--longest", "0"], "Expected longest as a positive integer, got 0"),
         (["a.png", "--longest", "50", "--width", "9"], "Expected one size, got width and longest"),
-        (["a.png", "--quality", "80"], "a_x4.png: expected a quality from 1 to 100 and .jpg or .webp, got 80"),
+        (["a.png", "--quality", "80"], "a_x4.png: expected a quality from 1 to 100 and .jpg, .webp or .avif, got 80"),
         (["a.png", "--threads", "0"], "Expected --threads of at least 1"),
         (["a.png", "--detail", "1.5"], "Expected an amount (detail) from 0 to 1, got 1.5"),
         (["a.png", "--detail", "0.5"], "expected two models of one architecture, got channels 64, num_blocks 16 and"),

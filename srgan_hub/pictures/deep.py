@@ -3,6 +3,7 @@
 import struct
 import sys
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -42,6 +43,7 @@ def read(image: ImageFile.ImageFile, path: Path) -> np.ndarray | None:
     if order == "N":
         order = "L" if sys.byteorder == "little" else "B"
     with Image.open(path) as again:
+        again.seek(image.tell())
         lower = _decode(again, f"{mode};16{'B' if order == 'L' else 'L'}")
     return _decode(image, f"{mode};16{order}").astype(np.uint16) << 8 | lower
 
@@ -55,38 +57,39 @@ def _decode(image: ImageFile.ImageFile, raw: str) -> np.ndarray:
     return np.asarray(image)
 
 
-def write(raster: Raster, path: Path, *, kind: str) -> list[str]:
-    """Write a picture of 16 bits a channel. Return the names of what the file cannot hold of the picture's info.
-
-    Args:
-        raster: the picture.
-        path: where it goes.
-        kind: "PNG" or "TIFF".
+def write_tiff(rasters: Iterable[Raster], path: Path) -> list[str]:
+    """Write pictures of 8 or 16 bits a channel as the pages of a TIFF. Return what it cannot hold of their info.
 
     Raises:
         OSError: it cannot be written.
-        ModuleNotFoundError: a TIFF needs tifffile.
+        ModuleNotFoundError: tifffile is missing.
     """
-    if kind == "PNG":
-        with path.open("wb") as file:
-            _write_png(raster, file)
-        return []
     import tifffile
 
-    channels = 1 if raster.array.ndim == 2 else raster.array.shape[2]
-    tifffile.imwrite(
-        path,
-        raster.array,
-        photometric="rgb" if channels > 2 else "minisblack",
-        planarconfig="contig" if channels > 1 else None,
-        extrasamples=["unassalpha"] if raster.alpha else None,
-        compression="zlib",
-        iccprofile=raster.info.get("icc_profile"),
-        resolution=raster.info.get("dpi"),
-        resolutionunit="INCH" if "dpi" in raster.info else None,
-        metadata=None,
-    )
-    return ["EXIF data"] if "exif" in raster.info else []
+    lost: set[str] = set()
+    with tifffile.TiffWriter(path) as file:
+        for raster in rasters:
+            channels = 1 if raster.array.ndim == 2 else raster.array.shape[2]
+            file.write(
+                raster.array,
+                photometric="rgb" if channels > 2 else "minisblack",
+                planarconfig="contig" if channels > 1 else None,
+                extrasamples=["unassalpha"] if raster.alpha else None,
+                compression="zlib",
+                iccprofile=raster.info.get("icc_profile"),
+                resolution=raster.info.get("dpi"),
+                resolutionunit="INCH" if "dpi" in raster.info else None,
+                metadata=None,
+            )
+            if "exif" in raster.info:
+                lost.add("EXIF data")
+    return sorted(lost)
+
+
+def write_png(raster: Raster, path: Path) -> None:
+    """Write a picture of 16 bits a channel as PNG. OSError if it cannot be written."""
+    with path.open("wb") as file:
+        _write_png(raster, file)
 
 
 def _write_png(raster: Raster, file: BinaryIO) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError, features
 
 from ..replacing import replacing
 from . import decode, deep
@@ -25,6 +25,7 @@ _FORMATS: dict[str, tuple[str, dict[str, Any], int]] = {
     ".jpg": ("JPEG", {"quality": 95, "subsampling": "4:4:4"}, 65_535),
     ".jpeg": ("JPEG", {"quality": 95, "subsampling": "4:4:4"}, 65_535),
     ".webp": ("WEBP", {"lossless": True}, 16_383),
+    ".avif": ("AVIF", {"quality": 90, "subsampling": "4:4:4"}, 65_535),
     ".bmp": ("BMP", {}, 2**31 - 1),
     ".tif": ("TIFF", {"compression": "tiff_adobe_deflate"}, 2**31 - 1),
     ".tiff": ("TIFF", {"compression": "tiff_adobe_deflate"}, 2**31 - 1),
@@ -76,18 +77,20 @@ def read_image(path: Path, *, max_pixels: int | None = MAX_PIXELS) -> Image.Imag
     return raster.with_bits(8).to_image()
 
 
-def read(path: Path, *, max_pixels: int | None = MAX_PIXELS) -> Raster:
+def read(path: Path, *, max_pixels: int | None = MAX_PIXELS, page: int | None = None) -> Raster:
     """Read a picture file, upright: gray or RGB, with alpha if it has any, of 8 or 16 bits a channel.
 
     Args:
         path: a file of any kind that Pillow reads.
         max_pixels: the largest width times height, checked before decoding and after it. What lies between, such as
             the pictures within an icon, is bounded by `PIL.Image.MAX_IMAGE_PIXELS`.
+        page: of a file of several pictures, counted from 0.
 
     Raises:
-        PictureError: the file is missing, no picture, broken, of an unsupported kind, animated or too large.
+        PictureError: the file is missing, no picture, broken, of an unsupported kind or too large, or it holds several
+            pictures and no page is named.
     """
-    image = open_header(path, max_pixels=max_pixels)
+    image = open_header(path, max_pixels=max_pixels, page=page)
     try:
         with image:
             loaded = _load(image, str(path), path)
@@ -105,15 +108,22 @@ def read(path: Path, *, max_pixels: int | None = MAX_PIXELS) -> Raster:
         raise PictureError(f"{path} is broken or cut short: {error}; try opening and saving it anew.") from error
 
 
-def open_header(path: Path, *, max_pixels: int | None = MAX_PIXELS) -> ImageFile.ImageFile:
-    """Open a picture and check what its header says; nothing is decoded yet. Arguments and errors as for `read`."""
+def open_header(
+    path: Path, *, max_pixels: int | None = MAX_PIXELS, page: int | None = None, several: bool = False
+) -> ImageFile.ImageFile:
+    """Open a picture and check what its header says; nothing is decoded yet. Arguments and errors as for `read`.
+
+    With `several` a file of several pictures is opened at the first one.
+    """
     try:
         if path.is_dir():
             raise PictureError(f"{path} is a folder; name the pictures in it.")
         if path.stat().st_size == 0:
             raise PictureError(f"{path} is empty (0 bytes).")
         image = Image.open(path)
-        frames = getattr(image, "n_frames", 1)
+        numbers = decode.pages(image) if page is None else [page]
+        if numbers[0] or image.format == "TIFF":  # whose pages were gone through
+            image.seek(numbers[0])
     except FileNotFoundError:
         raise PictureError(f"{path} does not exist.") from None
     except Image.DecompressionBombError:
@@ -127,9 +137,8 @@ def open_header(path: Path, *, max_pixels: int | None = MAX_PIXELS) -> ImageFile
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise PictureError(f"{path} cannot be opened: {reason}.") from error
     try:
-        # Phones store a preview as second frame of an MPO file; it is not an animation.
-        if frames > 1 and image.format != "MPO":
-            raise PictureError(f"{path} holds {frames} frames; animations and multi-page files are not supported.")
+        if len(numbers) > 1 and not several:
+            raise PictureError(f"{path} holds {len(numbers)} pictures; the command line enlarges such files.")
         _check_size(image, path, max_pixels)
     except PictureError:
         image.close()
@@ -180,6 +189,22 @@ def check_output(
     """
     if path.suffix.lower() not in _FORMATS:
         raise PictureError(f"{path}: cannot write {path.suffix or 'a file without suffix'}; use {', '.join(SUFFIXES)}.")
+    check_place(path)
+    name, _, limit = _FORMATS[path.suffix.lower()]
+    if max(width, height) > limit:
+        raise PictureError(f"{path}: {name} holds at most {limit} pixels a side, this is {width} x {height}; use .png.")
+    if alpha and name in ("JPEG", "BMP"):
+        raise PictureError(f"{path}: {name} cannot hold transparency; use .png, .webp or .tif.")
+    if bits > 8 and name == "TIFF" and not importlib.util.find_spec("tifffile"):
+        raise PictureError(f"{path}: a TIFF of {bits} bits needs tifffile; pip install 'srgan-hub[tiff]', or use .png.")
+    if name == "AVIF" and not features.check("avif"):
+        raise PictureError(f"{path}: this version of Pillow writes no AVIF; update it, or use .webp.")
+    if quality is not None and (name not in ("JPEG", "WEBP", "AVIF") or not 1 <= quality <= 100):
+        raise PictureError(f"{path}: expected a quality from 1 to 100 and .jpg, .webp or .avif, got {quality}.")
+
+
+def check_place(path: Path) -> None:
+    """Check that a file of this name can be written. PictureError if not."""
     if not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
         raise PictureError(f"{path} cannot be written: {path.parent} is not a folder that you may write to.")
     try:
@@ -188,15 +213,6 @@ def check_output(
         pass
     except OSError as error:  # a name that is too long
         raise PictureError(f"{path} cannot be written: {error.strerror}.") from error
-    name, _, limit = _FORMATS[path.suffix.lower()]
-    if max(width, height) > limit:
-        raise PictureError(f"{path}: {name} holds at most {limit} pixels a side, this is {width} x {height}; use .png.")
-    if alpha and name in ("JPEG", "BMP"):
-        raise PictureError(f"{path}: {name} cannot hold transparency; use .png, .webp or .tif.")
-    if bits > 8 and name == "TIFF" and not importlib.util.find_spec("tifffile"):
-        raise PictureError(f"{path}: a TIFF of {bits} bits needs tifffile; pip install 'srgan-hub[tiff]', or use .png.")
-    if quality is not None and (name not in ("JPEG", "WEBP") or not 1 <= quality <= 100):
-        raise PictureError(f"{path}: expected a quality from 1 to 100 and .jpg or .webp, got {quality}.")
 
 
 def write(picture: Raster | Image.Image, path: Path, *, overwrite: bool = True, quality: int | None = None) -> None:
@@ -206,7 +222,7 @@ def write(picture: Raster | Image.Image, path: Path, *, overwrite: bool = True, 
         picture: with 16 bits a channel it is written so where the format is PNG or TIFF; others hold 8.
         path: where it goes.
         overwrite: replace a file that is there by then.
-        quality: of a JPEG or WebP, 1 to 100; by default 95, and a WebP without loss.
+        quality: of a JPEG, AVIF or WebP, 1 to 100; by default 95, 90, and a WebP without loss.
 
     Raises:
         PictureError: the format cannot hold it, the place cannot be written, or the file is there.
@@ -222,7 +238,9 @@ def write(picture: Raster | Image.Image, path: Path, *, overwrite: bool = True, 
     try:
         with replacing(path, overwrite=overwrite) as aside:
             if raster.bits > 8:
-                if lost := deep.write(raster, aside, kind=name):
+                if name == "PNG":
+                    deep.write_png(raster, aside)
+                elif lost := deep.write_tiff([raster], aside):
                     logger.warning("%s: left out, which a TIFF of 16 bits cannot hold: %s", path, ", ".join(lost))
                 return
             image = raster.to_image()

@@ -1,0 +1,40 @@
+"""TIFF files of several pages, each a picture with its own size, depth and metadata."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from . import deep, files
+from .film import Film
+from .raster import Raster
+
+
+class Pages(Film):
+    """An opened TIFF.
+
+    Args:
+        path: the file.
+        numbers: of the pages that are taken.
+        max_pixels: the largest page.
+    """
+
+    kind: ClassVar[str] = "a file of several pages"
+    suffixes: tuple[str, ...] = (".tif", ".tiff")
+
+    def __init__(self, path: Path, numbers: Sequence[int], max_pixels: int | None) -> None:
+        self._path, self._numbers, self._max_pixels = path, numbers, max_pixels
+        self.count = len(numbers)
+        self.width = self.height = 0
+        self.alpha = False  # which a TIFF can hold
+        for number in numbers:
+            with files.open_header(path, max_pixels=max_pixels, page=number) as image:
+                self.width, self.height = max(self.width, image.width), max(self.height, image.height)
+
+    def frames(self) -> Iterator[Raster]:
+        """Decode the pages."""
+        for number in self._numbers:
+            yield files.read(self._path, max_pixels=self._max_pixels, page=number)
+
+    def write(self, results: Iterable[Raster], path: Path, suffix: str, quality: int | None) -> None:
+        """Write the pages, each with its depth."""
+        deep.write_tiff(results, path)

@@ -109,8 +109,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     upscale.add_argument("--depth", type=int, choices=(8, 16), help="bits per channel (default: those of the picture)")
     upscale.add_argument("--quality", type=int, metavar="1..100", help="of JPEG and WebP (default: 95; WebP lossless)")
     metadata = upscale.add_mutually_exclusive_group()
-    metadata.add_argument("--strip", action="store_const", const="all", help="drop EXIF data and resolution")
+    metadata.add_argument("--strip", action="store_const", const="all", help="drop all metadata but the colour profile")
     metadata.add_argument("--strip-gps", dest="strip", action="store_const", const="gps", help="drop only the place")
+    upscale.add_argument(
+        "--no-program", dest="named", action="store_false", help="do not name program, model and scale in the metadata"
+    )
     _add_hardware(upscale, precision="auto")
     upscale.add_argument("--band", type=int, metavar="ROWS", help="rows that go through the network at once")
     upscale.add_argument("--max-pixels", type=int, default=MAX_PIXELS, help=f"largest input (default: {MAX_PIXELS})")
@@ -202,7 +205,7 @@ def _show_rows(source: Path) -> Progress:
 
 
 def run_upscale(
-    inputs: list[Path], output: str | None, model: str, max_pixels: int, debug: bool, **options: Any
+    inputs: list[Path], output: str | None, model: str, max_pixels: int, named: bool, debug: bool, **options: Any
 ) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file may have a name that it cannot encode
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -211,8 +214,17 @@ def run_upscale(
     upscaler = SRGAN.from_pretrained(model).upscaler(
         **{name: options.pop(name) for name in ("detail", "precision", "device", "band")}
     )
+    program = f"{PROGRAM} {__version__}, {Path(model).name}, {size.label(upscaler.scale)}" if named else None
     results = upscale_files(
-        upscaler, inputs, output, size=size, max_pixels=max_pixels, progress=_show_rows, share=ranks, **options
+        upscaler,
+        inputs,
+        output,
+        size=size,
+        program=program,
+        max_pixels=max_pixels,
+        progress=_show_rows,
+        share=ranks,
+        **options,
     )
     # Pillow checks also what it finds while it decodes, such as a picture within an icon.
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, max_pixels

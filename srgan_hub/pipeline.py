@@ -78,6 +78,7 @@ def upscale_files(
     quality: int | None = None,
     depth: Literal[8, 16] | None = None,
     strip: Literal["all", "gps"] | None = None,
+    program: str | None = None,
     overwrite: bool = False,
     skip_existing: bool = False,
     max_pixels: int | None = files.MAX_PIXELS,
@@ -99,6 +100,7 @@ def upscale_files(
         quality: of JPEG and WebP, as for `pictures.files.write`.
         depth: bits per channel of the results, by default those of each input. What goes to 16 is computed so.
         strip: drop all metadata or only the place, as `pictures.carried.strip` does.
+        program: what the results name as the program that made them, unless all metadata is dropped.
         overwrite: replace outputs that exist.
         skip_existing: take outputs that exist for done, and log that.
         max_pixels: the largest input, in pixels.
@@ -152,6 +154,8 @@ def upscale_files(
         result = result.with_bits(depth or result.bits)
         if strip:
             carried.strip(result, gps=strip == "gps")
+        if program and strip != "all":
+            carried.sign(result, program)
         return result
 
     def write(result: Raster, target: Path) -> None:

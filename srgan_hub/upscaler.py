@@ -18,6 +18,7 @@ from .network.fuse import fuse
 from .network.stream import receptive_radius, stream
 from .network.winograd import use_winograd
 from .pictures import files
+from .pictures.carried import fit
 from .pictures.pixels import Pixels
 from .pictures.raster import Raster
 from .pictures.sizes import Size, SizeLike, reduce_rows
@@ -156,7 +157,7 @@ class Upscaler:
             if progress:
                 progress(done * height // high, height)
         return [
-            result if info is None else Raster(result, info).to_image()
+            result if info is None else Raster(result, fit(info, wide, high)).to_image()
             for result, info in zip(results, infos, strict=True)
         ]
 

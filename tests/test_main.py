@@ -51,6 +51,13 @@ def test_one_picture_beside_itself(folder, capsys):
         assert np.array_equal(np.asarray(result), np.asarray(expected))
 
 
+def test_the_result_names_its_maker_unless_it_shall_not(folder):
+    for extra, expected in (([], f"srgan-hub {__version__}, model, x4"), (["--no-program"], None), (["--strip"], None)):
+        assert upscale("a.png", "--output", "r.png", "--overwrite", *extra) == 0
+        with Image.open("r.png") as result:
+            assert result.info.get("Software") == expected
+
+
 def test_default_model_and_options(folder):
     options = "--output r.png --model srresnet-x4 --precision fp32 --band 7 --device cpu --threads 1"
     assert main(["upscale", "a.png", *options.split()]) == 0

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 from PIL import Image, ImageFile
 
-from .carried import read_carried, save_options
+from .carried import fit, read_carried, save_options
 from .film import Film
 from .raster import Raster
 
@@ -76,7 +76,7 @@ class Animation(Film):
         images: Iterable[Image.Image] = (result.to_image() for result in rest)
         if name == "PNG":  # which Pillow goes through twice
             images = list(images)
-        info = save_options(first.info, name)
+        info = save_options(fit(first.info, first.width, first.height), name, str(path))
         first.to_image().save(path, format=name, save_all=True, append_images=images, **options, **info)
 
     def _decode(self) -> Iterator[Image.Image]:

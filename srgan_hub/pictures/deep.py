@@ -10,6 +10,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageFile, TiffImagePlugin
 
+from .carried import png_info, say_lost
 from .raster import Raster
 
 SUFFIXES = (".png", ".tif", ".tiff")
@@ -57,19 +58,35 @@ def _decode(image: ImageFile.ImageFile, raw: str) -> np.ndarray:
     return np.asarray(image)
 
 
-def write_tiff(rasters: Iterable[Raster], path: Path) -> list[str]:
-    """Write pictures of 8 or 16 bits a channel as the pages of a TIFF. Return what it cannot hold of their info.
+def write(raster: Raster, path: Path, *, kind: str, name: str) -> None:
+    """Write a picture of 16 bits a channel.
+
+    Args:
+        raster: the picture.
+        path: where it goes.
+        kind: "PNG" or "TIFF".
+        name: what to call it where something is left out.
 
     Raises:
         OSError: it cannot be written.
-        ModuleNotFoundError: tifffile is missing.
+        ModuleNotFoundError: a TIFF needs tifffile.
     """
+    if kind == "PNG":
+        with path.open("wb") as file:
+            _write_png(raster, file)
+    else:
+        write_tiff([raster], path, name=name)
+
+
+def write_tiff(rasters: Iterable[Raster], path: Path, *, name: str) -> None:
+    """Write pictures of 8 or 16 bits a channel as the pages of a TIFF. Arguments and errors as for `write`."""
     import tifffile
 
-    lost: set[str] = set()
     with tifffile.TiffWriter(path) as file:
         for raster in rasters:
             channels = 1 if raster.array.ndim == 2 else raster.array.shape[2]
+            say_lost(raster.info, ("dpi", "xmp"), "a TIFF of 16 bits", name)
+            xmp = raster.info.get("xmp")
             file.write(
                 raster.array,
                 photometric="rgb" if channels > 2 else "minisblack",
@@ -79,17 +96,10 @@ def write_tiff(rasters: Iterable[Raster], path: Path) -> list[str]:
                 iccprofile=raster.info.get("icc_profile"),
                 resolution=raster.info.get("dpi"),
                 resolutionunit="INCH" if "dpi" in raster.info else None,
+                software=raster.info.get("software", False),
+                extratags=[(700, 1, len(xmp), xmp, True)] if xmp else (),
                 metadata=None,
             )
-            if "exif" in raster.info:
-                lost.add("EXIF data")
-    return sorted(lost)
-
-
-def write_png(raster: Raster, path: Path) -> None:
-    """Write a picture of 16 bits a channel as PNG. OSError if it cannot be written."""
-    with path.open("wb") as file:
-        _write_png(raster, file)
 
 
 def _write_png(raster: Raster, file: BinaryIO) -> None:
@@ -98,6 +108,8 @@ def _write_png(raster: Raster, file: BinaryIO) -> None:
     _write_chunk(file, b"IHDR", struct.pack(">2I5B", raster.width, raster.height, 16, _COLOUR_TYPES[channels], 0, 0, 0))
     if "icc_profile" in raster.info:
         _write_chunk(file, b"iCCP", b"ICC Profile\0\0" + zlib.compress(raster.info["icc_profile"]))
+    for chunk in png_info(raster.info).chunks:
+        _write_chunk(file, chunk[0], chunk[1])
     if "dpi" in raster.info:
         _write_chunk(file, b"pHYs", struct.pack(">2IB", *(round(each / 0.0254) for each in raster.info["dpi"]), 1))
     if "exif" in raster.info:

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError, features
 
 from ..replacing import replacing
 from . import decode, deep
-from .carried import read_carried, save_options
+from .carried import fit, read_carried, save_options
 from .raster import Raster
 
 logger = logging.getLogger(__name__)
@@ -235,17 +236,15 @@ def write(picture: Raster | Image.Image, path: Path, *, overwrite: bool = True, 
     check_output(path, width=raster.width, height=raster.height, alpha=raster.alpha, bits=raster.bits, quality=quality)
     if quality is not None:
         options = {**options, "quality": quality, **({"lossless": False} if name == "WEBP" else {})}
+    raster = replace(raster, info=fit(raster.info, raster.width, raster.height))
     try:
         with replacing(path, overwrite=overwrite) as aside:
             if raster.bits > 8:
-                if name == "PNG":
-                    deep.write_png(raster, aside)
-                elif lost := deep.write_tiff([raster], aside):
-                    logger.warning("%s: left out, which a TIFF of 16 bits cannot hold: %s", path, ", ".join(lost))
+                deep.write(raster, aside, kind=name, name=str(path))
                 return
             image = raster.to_image()
             try:
-                image.save(aside, format=name, **{**options, **save_options(image.info, name)})
+                image.save(aside, format=name, **{**options, **save_options(image.info, name, str(path))})
             except decode.BROKEN as error:
                 if isinstance(error, OSError):  # no fault of the picture
                     raise

@@ -37,4 +37,4 @@ class Pages(Film):
 
     def write(self, results: Iterable[Raster], path: Path, suffix: str, quality: int | None) -> None:
         """Write the pages, each with its depth."""
-        deep.write_tiff(results, path)
+        deep.write_tiff(results, path, name=str(self._path))

@@ -111,6 +111,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     metadata = upscale.add_mutually_exclusive_group()
     metadata.add_argument("--strip", action="store_const", const="all", help="drop all metadata but the colour profile")
     metadata.add_argument("--strip-gps", dest="strip", action="store_const", const="gps", help="drop only the place")
+    upscale.add_argument("--codec", help="of a video: libx264, libx265, libvpx-vp9 or another that PyAV has")
+    upscale.add_argument("--crf", type=int, help="of a video: its constant rate factor, smaller is better")
     upscale.add_argument(
         "--no-program", dest="named", action="store_false", help="do not name program, model and scale in the metadata"
     )

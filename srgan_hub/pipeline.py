@@ -18,7 +18,7 @@ import numpy as np
 from .moving import upscale_frames
 from .pictures import carried, files, films
 from .pictures.files import PictureError
-from .pictures.film import Film
+from .pictures.film import Film, Output
 from .pictures.library_warnings import in_one_line
 from .pictures.raster import Raster
 from .pictures.sizes import Size, SizeLike
@@ -79,6 +79,8 @@ def upscale_files(
     depth: Literal[8, 16] | None = None,
     strip: Literal["all", "gps"] | None = None,
     program: str | None = None,
+    codec: str | None = None,
+    crf: int | None = None,
     overwrite: bool = False,
     skip_existing: bool = False,
     max_pixels: int | None = files.MAX_PIXELS,
@@ -101,6 +103,7 @@ def upscale_files(
         depth: bits per channel of the results, by default those of each input. What goes to 16 is computed so.
         strip: drop all metadata or only the place, as `pictures.carried.strip` does.
         program: what the results name as the program that made them, unless all metadata is dropped.
+        codec, crf: of a video, its encoder and constant rate factor; what suits by default.
         overwrite: replace outputs that exist.
         skip_existing: take outputs that exist for done, and log that.
         max_pixels: the largest input, in pixels.
@@ -170,21 +173,30 @@ def upscale_files(
     def play(source: Path, target: Path, film: Film) -> None:
         """Enlarge a film and write it as it comes."""
         update = progress(source) if progress else None
-        carry: deque[dict[Any, Any]] = deque()
+        size = wish
+        if film.even and wish != Size():
+            width, height = (
+                max(2, side - side % 2) for side in wish.fit(film.width, film.height, scale=upscaler.scale)
+            )
+            size = Size(width=width, height=height)
 
-        def arrays() -> Iterator[np.ndarray]:
-            for frame in film.frames():
-                carry.append(frame.info)
-                yield frame.with_bits(max(depth or frame.bits, frame.bits)).array
+        def enlarge(frames: Iterator[Raster], first: int) -> Iterator[Raster]:
+            infos: deque[dict[Any, Any]] = deque()
 
-        def results() -> Iterator[Raster]:
-            for number, array in enumerate(upscale_frames(upscaler, arrays(), wish), 1):
+            def arrays() -> Iterator[np.ndarray]:
+                for frame in frames:
+                    infos.append(frame.info)
+                    yield frame.with_bits(max(depth or frame.bits, frame.bits)).array
+
+            for number, array in enumerate(upscale_frames(upscaler, arrays(), size), first + 1):
                 if update:
-                    update(number, film.count)
-                yield complete(Raster(array, carry.popleft()))
+                    update(min(number, film.count), film.count)
+                yield complete(Raster(array, infos.popleft()))
 
+        key = f"{upscaler.fingerprint()} {size} {depth}"
+        output = Output(target, quality, codec, crf, strip, program, key)
         with in_one_line(source):
-            films.write(film, results(), target, overwrite=overwrite, quality=quality)
+            films.write(film, enlarge, output, overwrite=overwrite)
 
     def finish(source: Path, target: Path, result: Raster | PictureError | str, seconds: float) -> PictureError | None:
         """Write a result that is not written yet, and the line in the manifest."""

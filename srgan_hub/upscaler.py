@@ -1,6 +1,7 @@
 """Upscale pictures with a generator: fused once, streamed, on the device and in the precision that suit."""
 
 import copy
+import hashlib
 import logging
 import os
 import threading
@@ -160,6 +161,13 @@ class Upscaler:
             result if info is None else Raster(result, fit(info, wide, high)).to_image()
             for result, info in zip(results, infos, strict=True)
         ]
+
+    def fingerprint(self) -> str:
+        """Return a hash of what results depend on beside the picture: weights and precision."""
+        digest = hashlib.sha256(f"{self.scale} {self.precision} {self.device.type}".encode())
+        for tensor in self._fused.state_dict().values():
+            digest.update(tensor.cpu().numpy().tobytes())
+        return digest.hexdigest()[:16]
 
     def batch_size(self, height: int, width: int) -> int:
         """Return how many pictures of this size `upscale_batch` takes at once within the memory of this upscaler."""

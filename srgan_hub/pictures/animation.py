@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageFile
 
 from .carried import fit, read_carried, save_options
-from .film import Film
+from .film import Enlarge, Film, Output
 from .raster import Raster
 
 FORMATS = ("GIF", "PNG", "WEBP", "AVIF")
@@ -46,16 +46,10 @@ class Animation(Film):
         own = next(suffix for suffix, name in _SUFFIXES.items() if name == image.format)
         self.suffixes = (own, *(suffix for suffix in _SUFFIXES if suffix != own))
 
-    def frames(self) -> Iterator[Raster]:
-        """Decode the frames, as they are seen."""
-        for frame in self._decode():
-            array = np.asarray(frame)
-            yield Raster(array if self.alpha else array[:, :, :3], dict(self._info))
-
-    def write(self, results: Iterable[Raster], path: Path, suffix: str, quality: int | None) -> None:
+    def write(self, enlarge: Enlarge, aside: Path, output: Output) -> None:
         """Write the frames: a GIF with 256 colours each, an AVIF with loss, others without unless it is asked for."""
-        name = _SUFFIXES[suffix]
-        rest = iter(results)
+        name, quality = _SUFFIXES[output.path.suffix.lower()], output.quality
+        rest = iter(enlarge(self._frames(), 0))
         durations = self._durations
         if self._still and name != "PNG":
             next(rest)
@@ -76,8 +70,13 @@ class Animation(Film):
         images: Iterable[Image.Image] = (result.to_image() for result in rest)
         if name == "PNG":  # which Pillow goes through twice
             images = list(images)
-        info = save_options(fit(first.info, first.width, first.height), name, str(path))
-        first.to_image().save(path, format=name, save_all=True, append_images=images, **options, **info)
+        info = save_options(fit(first.info, first.width, first.height), name, str(output.path))
+        first.to_image().save(aside, format=name, save_all=True, append_images=images, **options, **info)
+
+    def _frames(self) -> Iterator[Raster]:
+        for frame in self._decode():
+            array = np.asarray(frame)
+            yield Raster(array if self.alpha else array[:, :, :3], dict(self._info))
 
     def _decode(self) -> Iterator[Image.Image]:
         with Image.open(self.path) as image:

@@ -1,16 +1,25 @@
 """Files of several pictures: which kind one is of, and how its results get into their place."""
 
-from collections.abc import Iterable
+import importlib.util
 from pathlib import Path
 
 from ..replacing import replacing
 from . import animation, decode, files, pages
-from .film import Film
-from .raster import Raster
+from .film import Enlarge, Film, Output
+
+# What a result is written as where a file of this kind comes in; the others become the first.
+_VIDEOS = {".mp4": ".mp4", ".m4v": ".m4v", ".mov": ".mov", ".mkv": ".mkv", ".webm": ".webm"}
+VIDEO_SUFFIXES = (*_VIDEOS, ".avi", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".ts", ".mts", ".ogv", ".nut")
 
 
 def open_film(path: Path, *, max_pixels: int | None) -> Film | None:
     """Open a file of several pictures; None if it holds one. Arguments and errors as for `files.read`."""
+    if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file():
+        if not importlib.util.find_spec("av"):
+            raise files.PictureError(f"{path} is a video, which needs PyAV; pip install 'srgan-hub[video]'.")
+        from .video import Video
+
+        return Video(path, max_pixels)
     with files.open_header(path, max_pixels=max_pixels, several=True) as image:
         if image.format in animation.FORMATS and getattr(image, "n_frames", 1) > 1:
             return animation.Animation(path, image)
@@ -21,7 +30,10 @@ def open_film(path: Path, *, max_pixels: int | None) -> Film | None:
 
 def suffix_of(path: Path) -> str:
     """Return the suffix of the result of a file where none is named: .png, unless it holds several pictures."""
-    if path.suffix.lower() not in (".gif", ".tif", ".tiff"):  # others become .png anyway
+    suffix = path.suffix.lower()
+    if suffix in VIDEO_SUFFIXES:
+        return _VIDEOS.get(suffix, ".mp4")
+    if suffix not in (".gif", ".tif", ".tiff"):  # others become .png anyway
         return ".png"
     try:
         film = open_film(path, max_pixels=None)
@@ -47,10 +59,10 @@ def check(film: Film, path: Path, *, width: int, height: int, quality: int | Non
         )
 
 
-def write(film: Film, results: Iterable[Raster], path: Path, *, overwrite: bool, quality: int | None) -> None:
+def write(film: Film, enlarge: Enlarge, output: Output, *, overwrite: bool) -> None:
     """Write a film's results, aside first and then renamed, as `files.write` does."""
     try:
-        with replacing(path, overwrite=overwrite) as aside:
-            film.write(results, aside, path.suffix.lower(), quality)
+        with replacing(output.path, overwrite=overwrite) as aside:
+            film.write(enlarge, aside, output)
     except FileExistsError:
-        raise files.PictureError(f"{path} exists already; set overwrite to replace it.") from None
+        raise files.PictureError(f"{output.path} exists already; set overwrite to replace it.") from None

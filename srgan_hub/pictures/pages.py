@@ -1,12 +1,11 @@
 """TIFF files of several pages, each a picture with its own size, depth and metadata."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
 from . import deep, files
-from .film import Film
-from .raster import Raster
+from .film import Enlarge, Film, Output
 
 
 class Pages(Film):
@@ -30,11 +29,7 @@ class Pages(Film):
             with files.open_header(path, max_pixels=max_pixels, page=number) as image:
                 self.width, self.height = max(self.width, image.width), max(self.height, image.height)
 
-    def frames(self) -> Iterator[Raster]:
-        """Decode the pages."""
-        for number in self._numbers:
-            yield files.read(self._path, max_pixels=self._max_pixels, page=number)
-
-    def write(self, results: Iterable[Raster], path: Path, suffix: str, quality: int | None) -> None:
+    def write(self, enlarge: Enlarge, aside: Path, output: Output) -> None:
         """Write the pages, each with its depth."""
-        deep.write_tiff(results, path, name=str(self._path))
+        pages = (files.read(self._path, max_pixels=self._max_pixels, page=number) for number in self._numbers)
+        deep.write_tiff(enlarge(pages, 0), aside, name=str(output.path))

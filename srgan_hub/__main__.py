@@ -121,7 +121,13 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     upscale.add_argument("--max-pixels", type=int, default=MAX_PIXELS, help=f"largest input (default: {MAX_PIXELS})")
     existing = upscale.add_mutually_exclusive_group()
     existing.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
-    existing.add_argument("--skip-existing", action="store_true", help="pass over outputs that exist, as after a stop")
+    existing.add_argument(
+        "--skip-existing",
+        "--resume",
+        action="store_true",
+        help="pass over outputs that exist, as after a stop; what a killed run had done of a video or a large TIFF is "
+        "used in any case",
+    )
     upscale.add_argument("--debug", action="store_true", help="show the full traceback of what goes wrong")
 
     converting = add("convert", run_convert, "Convert another project's weights")

@@ -8,6 +8,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -19,8 +20,10 @@ from .moving import upscale_frames
 from .pictures import carried, files, films
 from .pictures.files import PictureError
 from .pictures.film import Film, Output
+from .pictures.large import Large, open_large
 from .pictures.library_warnings import in_one_line
 from .pictures.raster import Raster
+from .pictures.rows import Rows
 from .pictures.sizes import Size, SizeLike
 from .replacing import sweep
 from .upscaler import Progress, Upscaler
@@ -127,8 +130,8 @@ def upscale_files(
         manifest = None
     taken: set[Path] = set()
 
-    def read(source: Path, target: Path) -> Raster | Film | None:
-        """Read a picture, or open a film, unless its result is there already or cannot be written."""
+    def read(source: Path, target: Path) -> Raster | Film | Large | None:
+        """Read a picture, or open what is not read at once, unless its result is there or cannot be written."""
         if target in taken:
             raise PictureError(f"{source}: another input has its result in {target}; rename one of them.")
         taken.add(target)
@@ -137,8 +140,10 @@ def upscale_files(
         if os.path.lexists(target) and not overwrite:
             raise PictureError(f"{target} exists already; set overwrite to replace it.")
         with in_one_line(source):
-            film = films.open_film(source, max_pixels=max_pixels)
-            raster = film or files.read(source, max_pixels=max_pixels)
+            raster: Raster | Film | Large | None = films.open_film(source, max_pixels=max_pixels)
+            if raster is None and target.suffix.lower() in (".tif", ".tiff"):
+                raster = open_large(source, max_pixels=max_pixels)
+            raster = raster or files.read(source, max_pixels=max_pixels)
         try:
             width, height = wish.fit(raster.width, raster.height, scale=upscaler.scale)
         except ValueError as error:
@@ -149,7 +154,10 @@ def upscale_files(
             films.check(raster, target, width=width, height=height, quality=quality)
             return raster
         bits = depth or raster.bits
-        files.check_output(target, width=width, height=height, alpha=raster.alpha, bits=bits, quality=quality)
+        alpha = isinstance(raster, Raster) and raster.alpha
+        files.check_output(target, width=width, height=height, alpha=alpha, bits=bits, quality=quality)
+        if isinstance(raster, Large):
+            return raster
         # From 16 bits to 8 it goes at the end, the other way at once: the network computes with more than it was given.
         return raster.with_bits(max(bits, raster.bits))
 
@@ -195,8 +203,34 @@ def upscale_files(
 
         key = f"{upscaler.fingerprint()} {size} {depth}"
         output = Output(target, quality, codec, crf, strip, program, key)
-        with in_one_line(source):
-            films.write(film, enlarge, output, overwrite=overwrite)
+        with in_one_line(source), files.placed(target, overwrite=overwrite) as aside:
+            film.write(enlarge, aside, output)
+
+    def pour(source: Path, target: Path, picture: Large) -> None:
+        """Enlarge a picture that is not in memory, by rows."""
+        size = wish.fit(picture.width, picture.height, scale=upscaler.scale)
+        update = progress(source) if progress else None
+        bits = depth or picture.bits
+        if strip:
+            carried.strip(picture, gps=strip == "gps")
+        if program and strip != "all":
+            carried.sign(picture, program)
+
+        def enlarge(rows: Rows) -> Iterator[np.ndarray]:
+            done = size[1] - rows.shape[2] * size[1] // picture.height
+            if bits > picture.bits:
+                rows = replace(
+                    rows, dtype=np.dtype(np.uint16), read=lambda a, b: picture.rows.read(a, b) * np.uint16(257)
+                )
+            for band in upscaler.stream(rows, size=wish if rows.first == 0 else None):
+                done += len(band)
+                if update:
+                    update(done * picture.height // size[1], picture.height)
+                yield Raster(band).with_bits(bits).array
+
+        output = Output(target, program=program, key=upscaler.fingerprint())
+        with in_one_line(source), files.placed(target, overwrite=overwrite) as aside:
+            picture.write(enlarge, aside, output, size=size, scale=upscaler.scale, reach=upscaler.radius, bits=bits)
 
     def finish(source: Path, target: Path, result: Raster | PictureError | str, seconds: float) -> PictureError | None:
         """Write a result that is not written yet, and the line in the manifest."""
@@ -243,8 +277,13 @@ def upscale_files(
             if not isinstance(raster, Raster):
                 started = time.monotonic()
                 result: PictureError | str = "skipped"
-                if isinstance(raster, Film):
-                    result = _attempt(source, partial(play, source, target, raster)) or "done"
+                if isinstance(raster, (Film, Large)):
+                    action = (
+                        partial(play, source, target, raster)
+                        if isinstance(raster, Film)
+                        else partial(pour, source, target, raster)
+                    )
+                    result = _attempt(source, action) or "done"
                 elif raster:
                     result = raster
                 seconds = time.monotonic() - started

@@ -3,12 +3,11 @@
 import logging
 import re
 from collections.abc import Collection
-from typing import Any
+from typing import Any, Protocol
 
 from PIL import ExifTags, Image, PngImagePlugin
 
 from .decode import BROKEN
-from .raster import Raster
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +44,12 @@ _HOLDS = {
     "GIF": {"comment"},
     "BMP": {"dpi"},
 }
+
+
+class Carrier(Protocol):
+    """A picture that carries something: a PIL image, or one of this package's kinds."""
+
+    info: dict[Any, Any]
 
 
 def read_carried(image: Image.Image, name: str) -> tuple[Image.Transpose | None, dict[Any, Any]]:
@@ -88,7 +93,7 @@ def read_carried(image: Image.Image, name: str) -> tuple[Image.Transpose | None,
     return turn, info
 
 
-def strip(image: Image.Image | Raster, *, gps: bool = False) -> None:
+def strip(image: Carrier, *, gps: bool = False) -> None:
     """Drop what a picture carries, or with `gps` only the place out of its EXIF data and XMP.
 
     What says how its colours look stays: the profile, and a PNG's chunks.
@@ -107,9 +112,9 @@ def strip(image: Image.Image | Raster, *, gps: bool = False) -> None:
         image.info["xmp"] = text.encode(errors="surrogateescape")
 
 
-def sign(raster: Raster, program: str) -> None:
+def sign(picture: Carrier, program: str) -> None:
     """Note the program that made a picture; it goes where the format has a place for that."""
-    raster.info["software"] = program
+    picture.info["software"] = program
 
 
 def fit(info: dict[Any, Any], width: int, height: int) -> dict[Any, Any]:

@@ -4,8 +4,8 @@ import importlib.util
 import io
 import logging
 import os
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -237,22 +237,31 @@ def write(picture: Raster | Image.Image, path: Path, *, overwrite: bool = True, 
     if quality is not None:
         options = {**options, "quality": quality, **({"lossless": False} if name == "WEBP" else {})}
     raster = replace(raster, info=fit(raster.info, raster.width, raster.height))
+    with placed(path, overwrite=overwrite) as aside:
+        if raster.bits > 8:
+            deep.write(raster, aside, kind=name, name=str(path))
+            return
+        image = raster.to_image()
+        try:
+            image.save(aside, format=name, **{**options, **save_options(image.info, name, str(path))})
+        except decode.BROKEN as error:
+            if isinstance(error, OSError):  # no fault of the picture
+                raise
+            logger.warning("%s: EXIF data and resolution left out, which %s cannot hold: %s", path, name, error)
+            image.save(aside, format=name, **options, icc_profile=image.info.get("icc_profile"))
+
+
+@contextmanager
+def placed(path: Path, *, overwrite: bool) -> Iterator[Path]:
+    """Make an empty file for the block to fill, which gets the name when the block ends. PictureError if that fails."""
     try:
         with replacing(path, overwrite=overwrite) as aside:
-            if raster.bits > 8:
-                deep.write(raster, aside, kind=name, name=str(path))
-                return
-            image = raster.to_image()
-            try:
-                image.save(aside, format=name, **{**options, **save_options(image.info, name, str(path))})
-            except decode.BROKEN as error:
-                if isinstance(error, OSError):  # no fault of the picture
-                    raise
-                logger.warning("%s: EXIF data and resolution left out, which %s cannot hold: %s", path, name, error)
-                image.save(aside, format=name, **options, icc_profile=image.info.get("icc_profile"))
+            yield aside
     except FileExistsError:
         raise PictureError(f"{path} exists already; set overwrite to replace it.") from None
     except decode.BROKEN as error:
+        if isinstance(error, PictureError):
+            raise
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise PictureError(f"{path} cannot be written: {reason}.") from error
 

@@ -3,9 +3,8 @@
 import importlib.util
 from pathlib import Path
 
-from ..replacing import replacing
-from . import animation, decode, files, pages
-from .film import Enlarge, Film, Output
+from . import animation, decode, files, large, pages
+from .film import Film
 
 # What a result is written as where a file of this kind comes in; the others become the first.
 _VIDEOS = {".mp4": ".mp4", ".m4v": ".m4v", ".mov": ".mov", ".mkv": ".mkv", ".webm": ".webm"}
@@ -29,7 +28,7 @@ def open_film(path: Path, *, max_pixels: int | None) -> Film | None:
 
 
 def suffix_of(path: Path) -> str:
-    """Return the suffix of the result of a file where none is named: .png, unless it holds several pictures."""
+    """Return the suffix of a file's result where none is named: .png, but for several pictures and large ones."""
     suffix = path.suffix.lower()
     if suffix in VIDEO_SUFFIXES:
         return _VIDEOS.get(suffix, ".mp4")
@@ -37,6 +36,8 @@ def suffix_of(path: Path) -> str:
         return ".png"
     try:
         film = open_film(path, max_pixels=None)
+        if suffix != ".gif" and not film and large.open_large(path, max_pixels=None):
+            return suffix
     except files.PictureError:  # which is said when it is read
         return ".png"
     return film.suffixes[0] if film else ".png"
@@ -57,12 +58,3 @@ def check(film: Film, path: Path, *, width: int, height: int, quality: int | Non
         raise files.PictureError(
             f"{path}: expected a quality from 1 to 100 and {' or '.join(lossy) or 'one picture'}, got {quality}."
         )
-
-
-def write(film: Film, enlarge: Enlarge, output: Output, *, overwrite: bool) -> None:
-    """Write a film's results, aside first and then renamed, as `files.write` does."""
-    try:
-        with replacing(output.path, overwrite=overwrite) as aside:
-            film.write(enlarge, aside, output)
-    except FileExistsError:
-        raise files.PictureError(f"{output.path} exists already; set overwrite to replace it.") from None

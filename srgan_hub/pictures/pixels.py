@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .rows import Rows
+
 
 class Pixels:
     """The channels of one picture, ready to be streamed.
@@ -47,7 +49,14 @@ class Pixels:
         # How many pictures the network sees.
         self.inputs = 1 if self.alpha is None else 2
         # A view of (1, C, H, W): the network's rows are converted band by band.
-        self.lr = torch.from_numpy(np.require(array, requirements=["C", "W"])).permute(2, 0, 1)[None]
+        self.lr: Tensor | Rows = torch.from_numpy(np.require(array, requirements=["C", "W"])).permute(2, 0, 1)[None]
+
+    @classmethod
+    def of_rows(cls, rows: Rows, scale: int) -> "Pixels":
+        """Prepare a picture that lies in a file, without transparency."""
+        pixels = cls(np.zeros((1, 1, rows.channels), rows.dtype), scale)
+        pixels.gray, pixels.lr = rows.is_gray(), rows
+        return pixels
 
     def load(self, rows: Tensor) -> Tensor:
         """Convert rows of `self.lr` to what the network sees: (1, 3, rows, W), or (2, 3, rows, W) with alpha."""

@@ -107,6 +107,14 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         side = f"{name} side" if name.endswith("est") else name
         size.add_argument(f"--{name}", type=int, metavar="PIXELS", help=f"its {side} in pixels")
     upscale.add_argument("--depth", type=int, choices=(8, 16), help="bits per channel (default: those of the picture)")
+    upscale.add_argument(
+        "--range",
+        dest="limits",
+        nargs=2,
+        type=float,
+        metavar=("LOW", "HIGH"),
+        help="what black and white mean in a TIFF of floats (default: its lowest and highest number)",
+    )
     upscale.add_argument("--quality", type=int, metavar="1..100", help="of JPEG and WebP (default: 95; WebP lossless)")
     metadata = upscale.add_mutually_exclusive_group()
     metadata.add_argument("--strip", action="store_const", const="all", help="drop all metadata but the colour profile")

@@ -8,23 +8,24 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import numpy as np
+import torch
 
 from .moving import upscale_frames
-from .pictures import carried, files, films
+from .pictures import carried, files, sources
 from .pictures.files import PictureError
-from .pictures.film import Film, Output
-from .pictures.large import Large, open_large
 from .pictures.library_warnings import in_one_line
 from .pictures.raster import Raster
+from .pictures.resize import bicubic
 from .pictures.rows import Rows
 from .pictures.sizes import Size, SizeLike
+from .pictures.source import Output, Source
 from .replacing import sweep
 from .upscaler import Progress, Upscaler
 
@@ -36,6 +37,7 @@ T = TypeVar("T")
 # A picture that was read, where it came from and where its result goes.
 _Job = tuple[Path, Path, Raster]
 _Result = tuple[Path, Path, PictureError | None]
+_Opened = tuple[Source, Output]
 # Input, output, and what will become of it.
 _Fate = tuple[Path, Path, "Future[PictureError | None]"]
 
@@ -61,7 +63,7 @@ def plan_outputs(inputs: Sequence[Path], output: str | None, *, label: str) -> l
     pairs = []
     for path in inputs:
         found = files.find(path, place) if path in folders else [path]
-        targets = {each: each.with_name(f"{each.stem}_{label}{films.suffix_of(each)}") for each in found}
+        targets = {each: each.with_name(f"{each.stem}_{label}{sources.suffix_of(each)}") for each in found}
         if path in folders:
             targets = {each: target for each, target in targets.items() if each not in targets.values()}
         if not targets:
@@ -80,6 +82,7 @@ def upscale_files(
     size: SizeLike | None = None,
     quality: int | None = None,
     depth: Literal[8, 16] | None = None,
+    limits: tuple[float, float] | None = None,
     strip: Literal["all", "gps"] | None = None,
     program: str | None = None,
     codec: str | None = None,
@@ -104,6 +107,7 @@ def upscale_files(
         size: as for `Upscaler.upscale`.
         quality: of JPEG and WebP, as for `pictures.files.write`.
         depth: bits per channel of the results, by default those of each input. What goes to 16 is computed so.
+        limits: what black and white mean in a TIFF of floats, by default its lowest and highest number.
         strip: drop all metadata or only the place, as `pictures.carried.strip` does.
         program: what the results name as the program that made them, unless all metadata is dropped.
         codec, crf: of a video, its encoder and constant rate factor; what suits by default.
@@ -129,8 +133,14 @@ def upscale_files(
     if not any(map(files.is_folder, inputs)):
         manifest = None
     taken: set[Path] = set()
+    fingerprint = upscaler.fingerprint()
 
-    def read(source: Path, target: Path) -> Raster | Film | Large | None:
+    def output_of(target: Path, width: int, height: int) -> Output:
+        named = None if strip == "all" else program
+        facts = (quality, depth, codec, crf, strip, named, f"{fingerprint} {wish} {depth}")
+        return Output(target, width, height, upscaler.scale, upscaler.radius, *facts)
+
+    def read(source: Path, target: Path) -> Raster | _Opened | None:
         """Read a picture, or open what is not read at once, unless its result is there or cannot be written."""
         if target in taken:
             raise PictureError(f"{source}: another input has its result in {target}; rename one of them.")
@@ -140,24 +150,22 @@ def upscale_files(
         if os.path.lexists(target) and not overwrite:
             raise PictureError(f"{target} exists already; set overwrite to replace it.")
         with in_one_line(source):
-            raster: Raster | Film | Large | None = films.open_film(source, max_pixels=max_pixels)
-            if raster is None and target.suffix.lower() in (".tif", ".tiff"):
-                raster = open_large(source, max_pixels=max_pixels)
-            raster = raster or files.read(source, max_pixels=max_pixels)
+            opened = sources.open_source(source, target.suffix, max_pixels=max_pixels, limits=limits)
+            raster = opened or files.read(source, max_pixels=max_pixels)
         try:
             width, height = wish.fit(raster.width, raster.height, scale=upscaler.scale)
         except ValueError as error:
             raise PictureError(f"{source}: {error}") from None
         if not single:
             target.parent.mkdir(parents=True, exist_ok=True)
-        if isinstance(raster, Film):
-            films.check(raster, target, width=width, height=height, quality=quality)
-            return raster
+        if isinstance(raster, Source):
+            if raster.even:
+                width, height = (max(2, side - side % 2) for side in (width, height))
+            output = output_of(target, width, height)
+            sources.check(raster, output)
+            return raster, output
         bits = depth or raster.bits
-        alpha = isinstance(raster, Raster) and raster.alpha
-        files.check_output(target, width=width, height=height, alpha=alpha, bits=bits, quality=quality)
-        if isinstance(raster, Large):
-            return raster
+        files.check_output(target, width=width, height=height, alpha=raster.alpha, bits=bits, quality=quality)
         # From 16 bits to 8 it goes at the end, the other way at once: the network computes with more than it was given.
         return raster.with_bits(max(bits, raster.bits))
 
@@ -178,59 +186,12 @@ def upscale_files(
             if not (skip_existing and _is_finished(target)):
                 raise
 
-    def play(source: Path, target: Path, film: Film) -> None:
-        """Enlarge a film and write it as it comes."""
-        update = progress(source) if progress else None
-        size = wish
-        if film.even and wish != Size():
-            width, height = (
-                max(2, side - side % 2) for side in wish.fit(film.width, film.height, scale=upscaler.scale)
-            )
-            size = Size(width=width, height=height)
-
-        def enlarge(frames: Iterator[Raster], first: int) -> Iterator[Raster]:
-            infos: deque[dict[Any, Any]] = deque()
-
-            def arrays() -> Iterator[np.ndarray]:
-                for frame in frames:
-                    infos.append(frame.info)
-                    yield frame.with_bits(max(depth or frame.bits, frame.bits)).array
-
-            for number, array in enumerate(upscale_frames(upscaler, arrays(), size), first + 1):
-                if update:
-                    update(min(number, film.count), film.count)
-                yield complete(Raster(array, infos.popleft()))
-
-        key = f"{upscaler.fingerprint()} {size} {depth}"
-        output = Output(target, quality, codec, crf, strip, program, key)
-        with in_one_line(source), files.placed(target, overwrite=overwrite) as aside:
-            film.write(enlarge, aside, output)
-
-    def pour(source: Path, target: Path, picture: Large) -> None:
-        """Enlarge a picture that is not in memory, by rows."""
-        size = wish.fit(picture.width, picture.height, scale=upscaler.scale)
-        update = progress(source) if progress else None
-        bits = depth or picture.bits
-        if strip:
-            carried.strip(picture, gps=strip == "gps")
-        if program and strip != "all":
-            carried.sign(picture, program)
-
-        def enlarge(rows: Rows) -> Iterator[np.ndarray]:
-            done = size[1] - rows.shape[2] * size[1] // picture.height
-            if bits > picture.bits:
-                rows = replace(
-                    rows, dtype=np.dtype(np.uint16), read=lambda a, b: picture.rows.read(a, b) * np.uint16(257)
-                )
-            for band in upscaler.stream(rows, size=wish if rows.first == 0 else None):
-                done += len(band)
-                if update:
-                    update(done * picture.height // size[1], picture.height)
-                yield Raster(band).with_bits(bits).array
-
-        output = Output(target, program=program, key=upscaler.fingerprint())
-        with in_one_line(source), files.placed(target, overwrite=overwrite) as aside:
-            picture.write(enlarge, aside, output, size=size, scale=upscaler.scale, reach=upscaler.radius, bits=bits)
+    def transfer(source: Path, opened: Source, output: Output) -> None:
+        """Enlarge what is not read at once, and write it as it comes."""
+        size = Size(width=output.width, height=output.height) if opened.even and wish != Size() else wish
+        enlarger = _Enlarger(upscaler, size, opened, output, complete, progress(source) if progress else None)
+        with in_one_line(source), files.placed(output.path, overwrite=overwrite) as aside:
+            opened.write(enlarger, aside, output)
 
     def finish(source: Path, target: Path, result: Raster | PictureError | str, seconds: float) -> PictureError | None:
         """Write a result that is not written yet, and the line in the manifest."""
@@ -276,16 +237,9 @@ def upscale_files(
                 batch = []
             if not isinstance(raster, Raster):
                 started = time.monotonic()
-                result: PictureError | str = "skipped"
-                if isinstance(raster, (Film, Large)):
-                    action = (
-                        partial(play, source, target, raster)
-                        if isinstance(raster, Film)
-                        else partial(pour, source, target, raster)
-                    )
-                    result = _attempt(source, action) or "done"
-                elif raster:
-                    result = raster
+                result: PictureError | str = raster if isinstance(raster, PictureError) else "skipped"
+                if isinstance(raster, tuple):
+                    result = _attempt(source, partial(transfer, source, *raster)) or "done"
                 seconds = time.monotonic() - started
                 yield [(source, target, beside.submit(finish, source, target, result, seconds))]
                 continue
@@ -303,6 +257,54 @@ def upscale_files(
             for source, target, fate in under_way:
                 yield source, target, fate.result()
             under_way = group
+
+
+@dataclass
+class _Enlarger:
+    """What a source's pictures go through.
+
+    Args:
+        upscaler: the network.
+        size: of the results.
+        opened: the source.
+        output: what shall become of it.
+        complete: gives a result its depth and metadata.
+        progress: is told how far it is.
+    """
+
+    upscaler: Upscaler
+    size: Size
+    opened: Source
+    output: Output
+    complete: Callable[[Raster], Raster]
+    progress: Progress | None
+
+    def frames(self, frames: Iterator[Raster], first: int) -> Iterator[Raster]:
+        infos: deque[dict[Any, Any]] = deque()
+
+        def arrays() -> Iterator[np.ndarray]:
+            for frame in frames:
+                infos.append(frame.info)
+                yield frame.with_bits(max(self.output.depth or frame.bits, frame.bits)).array
+
+        for number, array in enumerate(upscale_frames(self.upscaler, arrays(), self.size), first + 1):
+            if self.progress:
+                self.progress(min(number, self.opened.count), self.opened.count)
+            yield self.complete(Raster(array, infos.popleft()))
+
+    def rows(self, rows: Rows) -> Iterator[np.ndarray]:
+        height, whole = self.output.height, self.opened.height
+        done = height - rows.shape[2] * height // whole
+        for band in self.upscaler.stream(rows, size=self.size if rows.first == 0 else None):
+            done += len(band)
+            if self.progress:
+                self.progress(done * whole // height, whole)
+            yield self.complete(Raster(band)).array
+
+    def plane(self, plane: np.ndarray) -> np.ndarray:
+        result = self.upscaler.upscale(torch.from_numpy(plane).expand(3, -1, -1)).mean(0)
+        width, height = self.size.fit(plane.shape[1], plane.shape[0], scale=self.upscaler.scale)
+        return bicubic(result[None, None], (height, width)).clamp(0, 1)[0, 0].numpy()
 
 
 def _ahead(beside: Executor, actions: Sequence[Callable[[], T]]) -> Iterator[T]:

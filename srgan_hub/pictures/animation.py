@@ -8,14 +8,14 @@ import numpy as np
 from PIL import Image, ImageFile
 
 from .carried import fit, read_carried, save_options
-from .film import Enlarge, Film, Output
 from .raster import Raster
+from .source import Enlarger, Output, Source
 
 FORMATS = ("GIF", "PNG", "WEBP", "AVIF")
 _SUFFIXES = {".gif": "GIF", ".png": "PNG", ".apng": "PNG", ".webp": "WEBP", ".avif": "AVIF"}
 
 
-class Animation(Film):
+class Animation(Source):
     """An opened animation.
 
     Args:
@@ -46,10 +46,10 @@ class Animation(Film):
         own = next(suffix for suffix, name in _SUFFIXES.items() if name == image.format)
         self.suffixes = (own, *(suffix for suffix in _SUFFIXES if suffix != own))
 
-    def write(self, enlarge: Enlarge, aside: Path, output: Output) -> None:
+    def write(self, enlarger: Enlarger, aside: Path, output: Output) -> None:
         """Write the frames: a GIF with 256 colours each, an AVIF with loss, others without unless it is asked for."""
         name, quality = _SUFFIXES[output.path.suffix.lower()], output.quality
-        rest = iter(enlarge(self._frames(), 0))
+        rest = iter(enlarger.frames(self._frames(), 0))
         durations = self._durations
         if self._still and name != "PNG":
             next(rest)

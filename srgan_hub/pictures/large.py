@@ -10,36 +10,25 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 from PIL import ExifTags, ImageFile
 
 from . import decode, files
-from .carried import fit, read_carried, say_lost
-from .film import Output
+from .carried import fit, read_carried, say_lost, sign, strip
 from .rows import Rows
+from .source import Enlarger, Output, Source
 
 # From this many pixels on.
 LARGE = 16_000_000
 _TILE = 256
-_SUFFIXES = (".tif", ".tiff")
-
-# Makes the rows of a result, (rows, width) or (rows, width, C), from those of a picture.
-Enlarge = Callable[[Rows], Iterator[np.ndarray]]
 
 
-def open_large(path: Path, *, max_pixels: int | None) -> "Large | None":
-    """Open a large TIFF; None if it is another kind of file. Arguments and errors as for `files.read`."""
-    with files.open_header(path, max_pixels=max_pixels, several=True) as image:
-        if not _is_large(image):
-            return None
-        return Large(path, image.tell(), read_carried(image, str(path))[1])
-
-
-def _is_large(image: ImageFile.ImageFile) -> bool:
+def is_large(image: ImageFile.ImageFile) -> bool:
     """Return whether an opened picture is a large TIFF, gray or RGB, of 8 or 16 bits, with one page."""
     if image.format != "TIFF" or image.width * image.height < LARGE or not importlib.util.find_spec("tifffile"):
         return False
@@ -58,21 +47,24 @@ def _is_large(image: ImageFile.ImageFile) -> bool:
     )
 
 
-class Large:
+class Large(Source):
     """An opened large TIFF.
 
     Args:
         path: the file.
-        page: its number.
-        info: what is carried, as `carried.read_carried` finds it.
+        image: the same, opened at the page that counts.
     """
 
-    def __init__(self, path: Path, page: int, info: dict[Any, Any]) -> None:
+    kind: ClassVar[str] = "a large TIFF"
+    suffixes = (".tif", ".tiff")
+    limits: ClassVar[dict[str, int]] = dict.fromkeys(suffixes, 2**31 - 1)
+
+    def __init__(self, path: Path, image: ImageFile.ImageFile) -> None:
         import tifffile
 
-        self.path, self.info = path, info
+        self.path, self.info = path, read_carried(image, str(path))[1]
         self._file = cast(Any, tifffile.TiffFile(path))  # whose pages are of two types
-        self._page = self._file.pages[page]
+        self._page = self._file.pages[image.tell()]
         self.height, self.width = self._page.imagelength, self._page.imagewidth
         self.bits = int(self._page.bitspersample)
         self._chunk: tuple[int, np.ndarray] | None = None
@@ -113,34 +105,31 @@ class Large:
                 rows[:, left : left + part.shape[1]] = part
         return rows
 
-    def write(
-        self, enlarge: Enlarge, aside: Path, output: Output, *, size: tuple[int, int], scale: int, reach: int, bits: int
-    ) -> None:
-        """Enlarge by rows and write a BigTIFF.
-
-        Args:
-            enlarge: makes the rows of the result from `rows`, or from the last of them.
-            aside: the file to write; it gets the name `output.path` when it is whole.
-            output: what shall become of it.
-            size: of the result, width and height.
-            scale: of the network; where `size` is so many times as large, the rows of a killed run are used.
-            reach: how many rows above it a row of the result depends on.
-            bits: of a channel of the result.
-        """
+    def write(self, enlarger: Enlarger, aside: Path, output: Output) -> None:
+        """Enlarge by rows and write a BigTIFF."""
         import tifffile
 
         facts = self.path.stat()
+        bits, size = output.depth or self.bits, (output.width, output.height)
         plan = repr((facts.st_size, facts.st_mtime_ns, output.key, size, bits)).encode()
         name = f".{output.path.name[:50]}.{hashlib.sha256(plan).hexdigest()[:16]}.rows"
         channels, dtype = self.rows.channels, np.dtype(np.uint8 if bits == 8 else np.uint16)
+        if output.strip:
+            strip(self, gps=output.strip == "gps")
+        if output.program and output.strip != "all":
+            sign(self, output.program)
         say_lost(self.info, ("dpi", "xmp"), "a large TIFF", str(output.path))
         store = Store(output.path.with_name(name), (size[1], size[0], channels), dtype)
         try:
+            scale = output.scale
             done = store.recover() if size == (self.width * scale, self.height * scale) else store.clear()
-            # From where the next row of the result depends on nothing that `enlarge` does not see.
-            first = max(0, done // scale - reach)
+            # From where the next row of the result depends on nothing that the network does not see.
+            first = max(0, done // scale - output.reach)
             if done < size[1]:
-                store.fill(enlarge(self.rows[:, :, first:] if done else self.rows), skip=done - first * scale)
+                rows = self.rows
+                if bits > self.bits:
+                    rows = replace(rows, dtype=dtype, read=lambda a, b: self.rows.read(a, b) * np.uint16(257))
+                store.fill(enlarger.rows(rows[:, :, first:]), skip=done - first * scale)
             dpi: Any = tuple(each * size[0] / self.width for each in self.info.get("dpi", ()))
             info = fit(self.info, *size)
             xmp = info.get("xmp")

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from . import deep, files
-from .film import Enlarge, Film, Output
+from .source import Enlarger, Output, Source
 
 
-class Pages(Film):
+class Pages(Source):
     """An opened TIFF.
 
     Args:
@@ -18,18 +18,18 @@ class Pages(Film):
     """
 
     kind: ClassVar[str] = "a file of several pages"
-    suffixes: tuple[str, ...] = (".tif", ".tiff")
+    suffixes = (".tif", ".tiff")
+    limits: ClassVar[dict[str, int]] = dict.fromkeys(suffixes, 2**31 - 1)
 
     def __init__(self, path: Path, numbers: Sequence[int], max_pixels: int | None) -> None:
         self._path, self._numbers, self._max_pixels = path, numbers, max_pixels
         self.count = len(numbers)
         self.width = self.height = 0
-        self.alpha = False  # which a TIFF can hold
         for number in numbers:
             with files.open_header(path, max_pixels=max_pixels, page=number) as image:
                 self.width, self.height = max(self.width, image.width), max(self.height, image.height)
 
-    def write(self, enlarge: Enlarge, aside: Path, output: Output) -> None:
+    def write(self, enlarger: Enlarger, aside: Path, output: Output) -> None:
         """Write the pages, each with its depth."""
         pages = (files.read(self._path, max_pixels=self._max_pixels, page=number) for number in self._numbers)
-        deep.write_tiff(enlarge(pages, 0), aside, name=str(output.path))
+        deep.write_tiff(enlarger.frames(pages, 0), aside, name=str(output.path))

@@ -115,6 +115,13 @@ def _fill_hidden(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     return np.where(hidden[:, :, None], around.astype(colours.dtype), colours)
 
 
+def fill(plane: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Replace numbers (H, W), float32, that are not known by means of those around."""
+    weights = torch.from_numpy(known.astype(np.float32))[None, None]
+    around = _spread(torch.from_numpy(plane)[None, None] * weights, weights)
+    return np.where(known, plane, around[0, 0].numpy())
+
+
 def _spread(weighted: Tensor, weights: Tensor) -> Tensor:
     """Return mean colours by weight, NCHW; where no weight is, those of the smallest block that has any.
 

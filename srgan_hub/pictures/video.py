@@ -22,8 +22,8 @@ import numpy as np
 
 from ..replacing import replacing, sweep
 from . import files
-from .film import Enlarge, Film, Output
 from .raster import Raster
+from .source import Enlarger, Output, Source
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ _CRF = {"libx264": 17, "libx265": 20, "libvpx-vp9": 28, "libsvtav1": 28}
 _SUFFIXES = (".mp4", ".mkv", ".mov", ".webm", ".m4v")
 
 
-class Video(Film):
+class Video(Source):
     """An opened video; its first video stream counts.
 
     Args:
@@ -72,12 +72,11 @@ class Video(Film):
         self.width, self.height = (first.height, first.width) if self._turns % 2 else (first.width, first.height)
         self._bits = max(component.bits for component in first.format.components)
         self._first, self._rate = first, rate
-        self.alpha = False
         self._aspect = stream.sample_aspect_ratio
         if self._turns % 2 and self._aspect:
             self._aspect = 1 / self._aspect
 
-    def write(self, enlarge: Enlarge, aside: Path, output: Output) -> None:
+    def write(self, enlarger: Enlarger, aside: Path, output: Output) -> None:
         """Write the segments that are not there yet, then join them."""
         if output.codec and output.codec not in av.codecs_available:
             raise files.PictureError(f"{self.path}: there is no codec {output.codec!r} here; take libx264 or another.")
@@ -95,13 +94,13 @@ class Video(Film):
         folder.mkdir(exist_ok=True)
         sweep(folder)
         try:
-            self._write_segments(enlarge, folder, codec, crf)
+            self._write_segments(enlarger, folder, codec, crf)
             _join(self.path, sorted(folder.glob("*.mp4")), aside, output)
         except av.FFmpegError as error:
             raise files.PictureError(f"{output.path} cannot be written: {_reason(error)}.") from error
         shutil.rmtree(folder)
 
-    def _write_segments(self, enlarge: Enlarge, folder: Path, codec: str, crf: int | None) -> None:
+    def _write_segments(self, enlarger: Enlarger, folder: Path, codec: str, crf: int | None) -> None:
         frames = _decode(self.path)
         for number in range(10**9):
             path = folder / f"{number:06}.mp4"
@@ -112,7 +111,7 @@ class Video(Film):
             else:
                 part = chain([first], islice(frames, SEGMENT - 1))
                 with replacing(path) as aside:
-                    count = self._encode(enlarge, number * SEGMENT, part, aside, codec, crf)
+                    count = self._encode(enlarger, number * SEGMENT, part, aside, codec, crf)
             if count < SEGMENT:
                 return
 
@@ -122,7 +121,7 @@ class Video(Film):
         return Raster(np.ascontiguousarray(np.rot90(array, self._turns)))
 
     def _encode(
-        self, enlarge: Enlarge, number: int, frames: Iterator[av.VideoFrame], path: Path, codec: str, crf: int | None
+        self, enlarger: Enlarger, number: int, frames: Iterator[av.VideoFrame], path: Path, codec: str, crf: int | None
     ) -> int:
         """Enlarge and encode frames, of which the first has this number. Return how many there were."""
         waiting: deque[av.VideoFrame] = deque()
@@ -137,7 +136,7 @@ class Video(Film):
             options = {} if crf is None else {"crf": str(crf)}
             stream: Any = file.add_stream(codec, rate=self._rate, options=options)
             context, first = stream.codec_context, self._first
-            for count, result in enumerate(enlarge(rasters(), number), 1):
+            for count, result in enumerate(enlarger.frames(rasters(), number), 1):
                 frame = waiting.popleft()
                 if count == 1:
                     stream.width, stream.height = result.width, result.height

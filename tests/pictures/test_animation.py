@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from srgan_hub.pictures import files
-from srgan_hub.pictures.films import open_film
+from srgan_hub.pictures.sources import open_source
 from srgan_hub.pipeline import upscale_files
 from srgan_hub.upscaler import Upscaler
 
@@ -153,5 +153,5 @@ def test_what_cannot_be(upscaler, tmp_path):
 
 def test_a_single_frame_is_a_picture(tmp_path):
     paint()[0].save(tmp_path / "a.gif")
-    assert open_film(tmp_path / "a.gif", max_pixels=None) is None
+    assert open_source(tmp_path / "a.gif", ".gif", max_pixels=None) is None
     assert files.read(tmp_path / "a.gif").width == 16

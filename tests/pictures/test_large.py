@@ -14,7 +14,7 @@ from PIL import Image
 from srgan_hub import SRGAN
 from srgan_hub.pictures import large
 from srgan_hub.pictures.files import PictureError
-from srgan_hub.pictures.large import open_large
+from srgan_hub.pictures.sources import open_source
 from srgan_hub.pipeline import upscale_files
 from srgan_hub.upscaler import Upscaler
 
@@ -57,7 +57,7 @@ def test_all_layouts_give_what_the_picture_gives(upscaler, tmp_path, dtype, chan
     array = paint(70, 90, *([3] if channels == 3 else []), dtype=dtype)
     photometric = "rgb" if channels == 3 else "minisblack"
     tifffile.imwrite(tmp_path / "a.tif", array, photometric=photometric, metadata=None, **layout)
-    assert open_large(tmp_path / "a.tif", max_pixels=None)
+    assert isinstance(open_source(tmp_path / "a.tif", ".tif", max_pixels=None), large.Large)
     result = enlarge(upscaler, tmp_path / "a.tif", tmp_path / "b.tif")
     assert result.dtype == dtype and np.array_equal(result, upscaler.upscale(array))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tif", "b.tif"]
@@ -129,7 +129,7 @@ def test_other_kinds_are_not_for_it(tmp_path, kind):
             Image.fromarray(array[..., 0] > 99).save(path)
         case "png":
             Image.fromarray(array).save(path, format="PNG")
-    assert open_large(path, max_pixels=None) is None
+    assert not isinstance(open_source(path, ".tif", max_pixels=None), large.Large)
 
 
 # Kills itself in the midst of writing so many rows of tiles.

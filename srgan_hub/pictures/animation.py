@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 from PIL import Image, ImageFile
 
+from . import files
 from .carried import fit, read_carried, save_options
 from .raster import Raster
 from .source import Enlarger, Output, Source
@@ -79,7 +80,7 @@ class Animation(Source):
             yield Raster(array if self.alpha else array[:, :, :3], dict(self._info))
 
     def _decode(self) -> Iterator[Image.Image]:
-        with Image.open(self.path) as image:
+        with files.reading(self.path), Image.open(self.path) as image:
             for number in range(image.n_frames):  # type: ignore[attr-defined]
                 image.seek(number)
                 duration = image.info.get("duration")

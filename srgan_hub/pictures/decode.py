@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, TiffImagePlugin
 
+from . import plugins
+
 # What Pillow's plugins raise on broken files.
 BROKEN = (
     ArithmeticError,
@@ -27,7 +29,7 @@ BROKEN = (
 )
 # Of a TIFF: more would be a broken chain of them.
 _MOST_PAGES = 10_000
-_MODES = ("1", "L", "P", "PA", "LA", "La", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV")
+_MODES = ("1", "L", "P", "PA", "LA", "La", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "LAB")
 _UNSUPPORTED = {
     "CUR": "is a mouse pointer, whose transparency cannot be read; convert it to PNG",
     "EPS": "is a drawing, which has no pixels yet; convert it to PNG in the size you need",
@@ -73,7 +75,7 @@ def explain(path: Path) -> str:
                 return f"has {image.width} x {image.height} pixels"
     for pattern, name in _OTHERS.items():
         if re.match(pattern, start, re.DOTALL):
-            return f"is a {name} file, which is not supported; convert it to PNG or JPEG"
+            return f"is a {name} file, which is not supported; {plugins.advice(path)}"
     return "is not a picture that can be read (PNG, JPEG, WebP, BMP, TIFF and others can)"
 
 

@@ -1,5 +1,6 @@
-"""Pictures of 16 bits a channel with more than one channel, of which Pillow keeps the upper 8 and writes none."""
+"""Pictures of more than 8 bits a channel with more than one channel, of which Pillow keeps 8 and writes none."""
 
+import importlib.util
 import struct
 import sys
 import zlib
@@ -11,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageFile, TiffImagePlugin
 
 from .carried import png_info, say_lost
+from .decode import depth
 from .raster import Raster
 
 SUFFIXES = (".png", ".tif", ".tiff")
@@ -19,10 +21,10 @@ _COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
 
 
 def read(image: ImageFile.ImageFile, path: Path) -> np.ndarray | None:
-    """Decode an opened PNG or TIFF of 16 bits a channel and two to four channels.
+    """Decode an opened PNG, TIFF, AVIF or HEIC of more than 8 bits a channel and two to four channels.
 
-    Pillow has two ways to unpack 16 bits, one for each order of the bytes, and keeps the upper byte: each of them finds
-    the half that the other one drops.
+    Where PNG and TIFF have 16 bits, Pillow has two ways to unpack them, one for each order of the bytes, and keeps the
+    upper byte: each of them finds the half that the other one drops.
 
     Args:
         image: opened from `path`; it is decoded and closed.
@@ -31,6 +33,8 @@ def read(image: ImageFile.ImageFile, path: Path) -> np.ndarray | None:
     Returns:
         (H, W, C), uint16; None if the file is of another kind.
     """
+    if image.format in ("AVIF", "HEIF"):
+        return _read_film_format(image, path)
     arguments = image.tile[0][3] if image.tile else ""
     raw = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
     mode, _, order = str(raw).partition(";16")
@@ -47,6 +51,24 @@ def read(image: ImageFile.ImageFile, path: Path) -> np.ndarray | None:
         again.seek(image.tell())
         lower = _decode(again, f"{mode};16{'B' if order == 'L' else 'L'}")
     return _decode(image, f"{mode};16{order}").astype(np.uint16) << 8 | lower
+
+
+def _read_film_format(image: ImageFile.ImageFile, path: Path) -> np.ndarray | None:
+    """Decode AVIF by PyAV, if it has no transparency, and HEIC by pillow-heif; to the full range of 16 bits."""
+    bits = depth(image)
+    if image.format == "HEIF":
+        import pillow_heif
+
+        levels = np.asarray(pillow_heif.open_heif(path, convert_hdr_to_8bit=False)) >> (16 - bits)
+    elif importlib.util.find_spec("av") and not image.has_transparency_data:
+        import av
+
+        with av.open(str(path)) as file:
+            frame = next(file.decode(video=0))
+            levels = np.asarray(frame.to_ndarray(format="rgb48le"), np.uint16) >> (16 - bits)
+    else:
+        return None
+    return np.asarray(levels.astype(np.uint32) * 65_535 // (2**bits - 1), np.uint16)
 
 
 def _decode(image: ImageFile.ImageFile, raw: str) -> np.ndarray:

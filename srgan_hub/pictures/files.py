@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError, features
 
 from ..replacing import replacing
-from . import decode, deep
+from . import decode, deep, plugins
 from .carried import fit, read_carried, save_options
 from .raster import Raster
 
@@ -91,16 +91,21 @@ def read(path: Path, *, max_pixels: int | None = MAX_PIXELS, page: int | None = 
         PictureError: the file is missing, no picture, broken, of an unsupported kind or too large, or it holds several
             pictures and no page is named.
     """
-    image = open_header(path, max_pixels=max_pixels, page=page)
+    with open_header(path, max_pixels=max_pixels, page=page) as image, reading(path):
+        loaded = _load(image, str(path), path)
+        if isinstance(loaded, np.ndarray):
+            turn, info = read_carried(image, str(path))
+            return Raster(np.ascontiguousarray(_turn(loaded, turn)), info)
+        # An icon may hold another picture than its header says.
+        _check_size(loaded, path, max_pixels)
+        return from_image(loaded, name=str(path))
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn what libraries raise while they decode a file into a PictureError that names it."""
     try:
-        with image:
-            loaded = _load(image, str(path), path)
-            if isinstance(loaded, np.ndarray):
-                turn, info = read_carried(image, str(path))
-                return Raster(np.ascontiguousarray(_turn(loaded, turn)), info)
-            # An icon may hold another picture than its header says.
-            _check_size(loaded, path, max_pixels)
-            return from_image(loaded, name=str(path))
+        yield
     except Image.DecompressionBombError as error:
         raise PictureError(f"{path} holds far too many pixels: {error}.") from error
     except decode.BROKEN as error:
@@ -121,6 +126,7 @@ def open_header(
             raise PictureError(f"{path} is a folder; name the pictures in it.")
         if path.stat().st_size == 0:
             raise PictureError(f"{path} is empty (0 bytes).")
+        plugins.load(path)
         image = Image.open(path)
         numbers = decode.pages(image) if page is None else [page]
         if numbers[0] or image.format == "TIFF":  # whose pages were gone through
@@ -161,6 +167,9 @@ def from_image(image: Image.Image, *, name: str = "the picture") -> Raster:
     image = image if turn is None else image.transpose(turn)
     if image.mode == "CMYK":
         image = _from_cmyk(image)
+        info.pop("icc_profile", None)
+    elif image.mode == "LAB":
+        image = _from_lab(image)
         info.pop("icc_profile", None)
     elif image.mode.startswith("I;16"):
         levels = np.asarray(image).astype(np.uint16)
@@ -318,6 +327,11 @@ def _from_cmyk(image: Image.Image) -> Image.Image:
             if converted is not None:
                 return converted
     return image.convert("RGB")
+
+
+def _from_lab(image: Image.Image) -> Image.Image:
+    lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+    return ImageCms.applyTransform(image, ImageCms.buildTransform(lab, srgb, "LAB", "RGB")) or image
 
 
 def _gray_palette(image: Image.Image) -> bool:

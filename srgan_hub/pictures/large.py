@@ -97,11 +97,9 @@ class Large(Source):
             if page.databytecounts[index]:
                 self._file.filehandle.seek(page.dataoffsets[index])
                 data = self._file.filehandle.read(page.databytecounts[index])
-                try:
+                with files.reading(self.path):
                     part, (_, _, _, left, _), _ = page.decode(data, index, jpegtables=page.jpegtables)
                     part = part[0, : len(rows), : self.width - left].reshape(len(rows), -1, self.rows.channels)
-                except decode.BROKEN as error:
-                    raise files.PictureError(f"{self.path} is broken or cut short: {error}.") from error
                 rows[:, left : left + part.shape[1]] = part
         return rows
 

@@ -50,7 +50,7 @@ class Video(Source):
     def __init__(self, path: Path, max_pixels: int | None) -> None:
         self.path = path
         try:
-            with av.open(str(path)) as source:
+            with av.open(str(path), metadata_errors="replace") as source:
                 if not source.streams.video:
                     raise files.PictureError(f"{path} holds no pictures.")
                 stream = source.streams.video[0]
@@ -164,7 +164,7 @@ class Video(Source):
 
 
 def _decode(path: Path) -> Iterator[av.VideoFrame]:
-    with av.open(str(path)) as source:
+    with av.open(str(path), metadata_errors="replace") as source:
         stream = source.streams.video[0]
         stream.thread_type = "AUTO"
         yield from source.decode(stream)
@@ -174,7 +174,7 @@ def _join(source_path: Path, segments: list[Path], path: Path, output: Output) -
     """Write the packets of the segments, and those of the source's other streams, into one file."""
     kind = {".mkv": "matroska", ".m4v": "mp4"}.get(output.path.suffix.lower(), output.path.suffix.lower()[1:])
     with (
-        av.open(str(source_path)) as source,
+        av.open(str(source_path), metadata_errors="replace") as source,
         av.open(str(segments[0])) as first,
         av.open(str(path), "w", format=kind) as file,
     ):

@@ -136,6 +136,8 @@ def open_header(
     except Image.DecompressionBombError:
         limit = f"the limit is {max_pixels / 1e6:.3g} million pixels" if max_pixels else "Pillow's limit is lower"
         raise PictureError(f"{path} {decode.explain(path)}; {limit}.") from None
+    except MemoryError:  # a header of a few bytes, whose parts say that they are huge
+        raise PictureError(f"{path} is broken: its header asks for more memory than there is.") from None
     except UnidentifiedImageError:
         raise PictureError(f"{path} {decode.explain(path)}.") from None
     except decode.BROKEN as error:

@@ -8,7 +8,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -36,10 +36,11 @@ T = TypeVar("T")
 
 # A picture that was read, where it came from and where its result goes.
 _Job = tuple[Path, Path, Raster]
-_Result = tuple[Path, Path, PictureError | None]
+_Problem = PictureError | None
+_Result = tuple[Path, Path, _Problem]
 _Opened = tuple[Source, Output]
 # Input, output, and what will become of it.
-_Fate = tuple[Path, Path, "Future[PictureError | None]"]
+_Fate = tuple[Path, Path, "Future[_Problem]"]
 
 
 def plan_outputs(inputs: Sequence[Path], output: str | None, *, label: str) -> list[tuple[Path, Path]]:
@@ -129,134 +130,164 @@ def upscale_files(
     for folder in {target.parent for _, target in pairs}:
         sweep(folder)
     rank, count = share
-    manifest = Path(output) / f"manifest{f'-{rank}' if count > 1 else ''}.jsonl" if output else None
-    if not any(map(files.is_folder, inputs)):
-        manifest = None
-    taken: set[Path] = set()
-    fingerprint = upscaler.fingerprint()
-
-    def output_of(target: Path, width: int, height: int) -> Output:
-        named = None if strip == "all" else program
-        facts = (quality, depth, codec, crf, strip, named, f"{fingerprint} {wish} {depth}")
-        return Output(target, width, height, upscaler.scale, upscaler.radius, *facts)
-
-    def read(source: Path, target: Path) -> Raster | _Opened | None:
-        """Read a picture, or open what is not read at once, unless its result is there or cannot be written."""
-        if target in taken:
-            raise PictureError(f"{source}: another input has its result in {target}; rename one of them.")
-        taken.add(target)
-        if skip_existing and _is_finished(target):
-            return None
-        if os.path.lexists(target) and not overwrite:
-            raise PictureError(f"{target} exists already; set overwrite to replace it.")
-        with in_one_line(source):
-            opened = sources.open_source(source, target.suffix, max_pixels=max_pixels, limits=limits)
-            raster = opened or files.read(source, max_pixels=max_pixels)
-        try:
-            width, height = wish.fit(raster.width, raster.height, scale=upscaler.scale)
-        except ValueError as error:
-            raise PictureError(f"{source}: {error}") from None
-        if not single:
-            target.parent.mkdir(parents=True, exist_ok=True)
-        if isinstance(raster, Source):
-            if raster.even:
-                width, height = (max(2, side - side % 2) for side in (width, height))
-            output = output_of(target, width, height)
-            sources.check(raster, output)
-            return raster, output
-        bits = depth or raster.bits
-        files.check_output(target, width=width, height=height, alpha=raster.alpha, bits=bits, quality=quality)
-        # From 16 bits to 8 it goes at the end, the other way at once: the network computes with more than it was given.
-        return raster.with_bits(max(bits, raster.bits))
-
-    def complete(result: Raster) -> Raster:
-        result = result.with_bits(depth or result.bits)
-        if strip:
-            carried.strip(result, gps=strip == "gps")
-        if program and strip != "all":
-            carried.sign(result, program)
-        return result
-
-    def write(result: Raster, target: Path) -> None:
-        try:
-            with in_one_line(target):
-                files.write(complete(result), target, overwrite=overwrite, quality=quality)
-        except PictureError:
-            # Another run may have been faster.
-            if not (skip_existing and _is_finished(target)):
-                raise
-
-    def transfer(source: Path, opened: Source, output: Output) -> None:
-        """Enlarge what is not read at once, and write it as it comes."""
-        size = Size(width=output.width, height=output.height) if opened.even and wish != Size() else wish
-        enlarger = _Enlarger(upscaler, size, opened, output, complete, progress(source) if progress else None)
-        with in_one_line(source), files.placed(output.path, overwrite=overwrite) as aside:
-            opened.write(enlarger, aside, output)
-
-    def finish(source: Path, target: Path, result: Raster | PictureError | str, seconds: float) -> PictureError | None:
-        """Write a result that is not written yet, and the line in the manifest."""
-        problem = result if isinstance(result, PictureError) else None
-        if isinstance(result, Raster):
-            problem = _attempt(source, partial(write, result, target))
-            result = "done"
-        if manifest:
-            state = "failed" if problem else str(result)
-            _note(manifest, input=source, output=target, state=state, seconds=seconds, why=problem)
-        return problem
-
-    def enlarge(batch: Sequence[_Job]) -> Iterator[_Fate]:
-        source, target, first = batch[0]
-        # The pictures of a batch are all done at once: only one that goes alone shows how far it is.
-        alone = progress(source) if progress and len(batch) == 1 else None
-        arrays = [raster.array for _, _, raster in batch]
-        started = time.monotonic()
-        results = _attempt(source, lambda: upscaler.upscale_batch(arrays, size=wish, progress=alone))
-        seconds = (time.monotonic() - started) / len(batch)
-        if not isinstance(results, PictureError):
-            for (source, target, raster), array in zip(batch, results, strict=True):
-                if progress and not alone:
-                    progress(source)(first.height, first.height)
-                yield source, target, beside.submit(finish, source, target, Raster(array, raster.info), seconds)
-        elif len(batch) == 1:
-            yield source, target, beside.submit(finish, source, target, results, seconds)
-        else:  # each alone shows which one failed
-            for job in batch:
-                yield from enlarge([job])
-
-    def groups() -> Iterator[list[_Fate]]:
-        """Yield what becomes of the pictures, in groups that went through the network together."""
-        batch: list[_Job] = []
-        mine = pairs[rank::count]
-        reads = _ahead(beside, [partial(_attempt, source, partial(read, source, target)) for source, target in mine])
-        for (source, target), raster in zip(mine, reads, strict=True):
-            fits = isinstance(raster, Raster) and all(
-                (raster.array.shape, raster.bits) == (other.array.shape, other.bits) for *_, other in batch
-            )
-            if batch and not fits:
-                yield list(enlarge(batch))
-                batch = []
-            if not isinstance(raster, Raster):
-                started = time.monotonic()
-                result: PictureError | str = raster if isinstance(raster, PictureError) else "skipped"
-                if isinstance(raster, tuple):
-                    result = _attempt(source, partial(transfer, source, *raster)) or "done"
-                seconds = time.monotonic() - started
-                yield [(source, target, beside.submit(finish, source, target, result, seconds))]
-                continue
-            batch.append((source, target, raster))
-            if len(batch) == upscaler.batch_size(raster.height, raster.width):
-                yield list(enlarge(batch))
-                batch = []
-        if batch:
-            yield list(enlarge(batch))
-
+    manifest = None
+    if output is not None and any(map(files.is_folder, inputs)):
+        manifest = Path(output) / (f"manifest-{rank}.jsonl" if count > 1 else "manifest.jsonl")
+    named = None if strip == "all" else program
+    key = f"{upscaler.fingerprint()} {wish} {depth}"
+    plan = Output(Path(), 0, 0, upscaler.scale, upscaler.radius, quality, depth, codec, crf, strip, named, key)
     # One thread, since `in_one_line` changes stderr for all of them.
     with ThreadPoolExecutor(1) as beside:
+        run = _Run(
+            upscaler, wish, plan, limits, overwrite, skip_existing, max_pixels, progress, manifest, single, beside
+        )
         under_way: list[_Fate] = []
-        for group in chain(groups(), [[]]):
+        for group in chain(run.groups(pairs[rank::count]), [[]]):
             for source, target, fate in under_way:
                 yield source, target, fate.result()
             under_way = group
+
+
+@dataclass
+class _Run:
+    """What all pictures of a run have in common: the arguments of `upscale_files`, and these.
+
+    Args:
+        plan: what shall become of each, but for its place and size.
+        manifest: where lines go, if anywhere.
+        single: one input that becomes one file, whose folder must be there.
+        beside: the thread that reads and writes.
+        taken: the outputs that inputs have so far.
+    """
+
+    upscaler: Upscaler
+    wish: Size
+    plan: Output
+    limits: tuple[float, float] | None
+    overwrite: bool
+    skip_existing: bool
+    max_pixels: int | None
+    progress: Callable[[Path], Progress] | None
+    manifest: Path | None
+    single: bool
+    beside: Executor
+    taken: set[Path] = field(default_factory=set)
+
+    def groups(self, pairs: Sequence[tuple[Path, Path]]) -> Iterator[list[_Fate]]:
+        """Yield what becomes of inputs with their outputs, in groups that went through the network together."""
+        batch: list[_Job] = []
+        reads = _ahead(self.beside, [partial(_attempt, source, partial(self.read, source, to)) for source, to in pairs])
+        for (source, target), found in zip(pairs, reads, strict=True):
+            fits = isinstance(found, Raster) and all(
+                (found.array.shape, found.bits) == (other.array.shape, other.bits) for *_, other in batch
+            )
+            if batch and not fits:
+                yield list(self.enlarge(batch))
+                batch = []
+            if isinstance(found, Raster):
+                batch.append((source, target, found))
+                if len(batch) == self.upscaler.batch_size(found.height, found.width):
+                    yield list(self.enlarge(batch))
+                    batch = []
+                continue
+            result: PictureError | str = found if isinstance(found, PictureError) else "skipped"
+            started = time.monotonic()
+            if isinstance(found, tuple):
+                result = _attempt(source, partial(self.transfer, source, *found)) or "done"
+            seconds = time.monotonic() - started
+            yield [(source, target, self.beside.submit(self.finish, source, target, result, seconds))]
+        if batch:
+            yield list(self.enlarge(batch))
+
+    def read(self, source: Path, target: Path) -> Raster | _Opened | None:
+        """Read a picture, or open what is not read at once, unless its result is there or cannot be written."""
+        if target in self.taken:
+            raise PictureError(f"{source}: another input has its result in {target}; rename one of them.")
+        self.taken.add(target)
+        if self.skip_existing and _is_finished(target):
+            return None
+        if os.path.lexists(target) and not self.overwrite:
+            raise PictureError(f"{target} exists already; set overwrite to replace it.")
+        with in_one_line(source):
+            opened = sources.open_source(source, target.suffix, max_pixels=self.max_pixels, limits=self.limits)
+            found = opened or files.read(source, max_pixels=self.max_pixels)
+        try:
+            width, height = self.wish.fit(found.width, found.height, scale=self.upscaler.scale)
+        except ValueError as error:
+            raise PictureError(f"{source}: {error}") from None
+        if not self.single:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(found, Source):
+            if found.even:
+                width, height = (max(2, side - side % 2) for side in (width, height))
+            output = replace(self.plan, path=target, width=width, height=height)
+            sources.check(found, output)
+            return found, output
+        bits = self.plan.depth or found.bits
+        quality = self.plan.quality
+        files.check_output(target, width=width, height=height, alpha=found.alpha, bits=bits, quality=quality)
+        # From 16 bits to 8 it goes at the end, the other way at once: the network computes with more than it was given.
+        return found.with_bits(max(bits, found.bits))
+
+    def enlarge(self, batch: Sequence[_Job]) -> Iterator[_Fate]:
+        """Enlarge pictures together, and have them written."""
+        source, target, first = batch[0]
+        # The pictures of a batch are all done at once: only one that goes alone shows how far it is.
+        alone = self.progress(source) if self.progress and len(batch) == 1 else None
+        arrays = [raster.array for _, _, raster in batch]
+        started = time.monotonic()
+        results = _attempt(source, lambda: self.upscaler.upscale_batch(arrays, size=self.wish, progress=alone))
+        seconds = (time.monotonic() - started) / len(batch)
+        if not isinstance(results, PictureError):
+            for (source, target, raster), array in zip(batch, results, strict=True):
+                if self.progress and not alone:
+                    self.progress(source)(first.height, first.height)
+                result = Raster(array, raster.info)
+                yield source, target, self.beside.submit(self.finish, source, target, result, seconds)
+        elif len(batch) == 1:
+            yield source, target, self.beside.submit(self.finish, source, target, results, seconds)
+        else:  # each alone shows which one failed
+            for job in batch:
+                yield from self.enlarge([job])
+
+    def transfer(self, source: Path, opened: Source, output: Output) -> None:
+        """Enlarge what is not read at once, and write it as it comes."""
+        fitted = opened.even and self.wish != Size()
+        size = Size(width=output.width, height=output.height) if fitted else self.wish
+        progress = self.progress(source) if self.progress else None
+        enlarger = _Enlarger(self.upscaler, size, opened, output, self.complete, progress)
+        with in_one_line(source), files.placed(output.path, overwrite=self.overwrite) as aside:
+            opened.write(enlarger, aside, output)
+
+    def finish(self, source: Path, target: Path, result: Raster | PictureError | str, seconds: float) -> _Problem:
+        """Write a result that is not written yet, and the line in the manifest."""
+        problem = result if isinstance(result, PictureError) else None
+        if isinstance(result, Raster):
+            problem = _attempt(source, partial(self.write, result, target))
+            result = "done"
+        if self.manifest:
+            state = "failed" if problem else str(result)
+            _note(self.manifest, input=source, output=target, state=state, seconds=seconds, why=problem)
+        return problem
+
+    def write(self, result: Raster, target: Path) -> None:
+        """Write a picture."""
+        try:
+            with in_one_line(target):
+                files.write(self.complete(result), target, overwrite=self.overwrite, quality=self.plan.quality)
+        except PictureError:
+            # Another run may have been faster.
+            if not (self.skip_existing and _is_finished(target)):
+                raise
+
+    def complete(self, result: Raster) -> Raster:
+        """Give a result the depth and the metadata that were asked for."""
+        result = result.with_bits(self.plan.depth or result.bits)
+        if self.plan.strip:
+            carried.strip(result, gps=self.plan.strip == "gps")
+        if self.plan.program:
+            carried.sign(result, self.plan.program)
+        return result
 
 
 @dataclass

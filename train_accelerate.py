@@ -28,6 +28,7 @@ from tqdm import tqdm
 
 from srgan_hub import SRGAN
 from srgan_hub.degrade import make_degradation
+from srgan_hub.devices import choose_threads
 from srgan_hub.evaluate.data import Pairs
 from srgan_hub.network.discriminator import build_discriminator
 from srgan_hub.network.fuse import PolyphaseTail
@@ -36,7 +37,7 @@ from srgan_hub.training import checkpoint, losses, run_folder
 from srgan_hub.training.arguments import Parser, complete, decay, positive, share, weight
 from srgan_hub.training.batches import make_batches, prepare_data
 from srgan_hub.training.dataset import Crops
-from srgan_hub.training.distributed import average_batch_norm, choose_threads, make_accelerator
+from srgan_hub.training.distributed import average_batch_norm, make_accelerator
 from srgan_hub.training.ema import EMA
 from srgan_hub.training.metrics_log import choose_tracker, log
 from srgan_hub.training.plan import describe_plan

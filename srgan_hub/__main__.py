@@ -1,15 +1,18 @@
 """The command line: `python -m srgan_hub COMMAND`, also installed as `srgan-hub`."""
 
 import argparse
+import contextlib
 import io
 import logging
+import os
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 from PIL import Image
@@ -17,9 +20,10 @@ from tqdm import tqdm
 
 from . import hub
 from .convert import SOURCES, convert
+from .devices import choose_threads
 from .model import SRGAN
 from .onnx import export
-from .pictures.files import MAX_PIXELS
+from .pictures.files import MAX_PIXELS, is_folder
 from .pictures.sizes import Size
 from .pipeline import upscale_files
 from .upscaler import PRECISIONS, Progress
@@ -33,16 +37,19 @@ SIZES = ("times", "width", "height", "longest", "shortest")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command. Return 0, 1 if some pictures of several failed, or 2 for a mistake in what was asked for."""
     options = vars(parse_args(argv))
-    run, threads = options.pop("run"), options.pop("threads", None)
+    with contextlib.redirect_stderr(_stderr_apart()):
+        return _run(**options)
+
+
+def _run(run: Callable[..., int | None], threads: int | None = None, **options: Any) -> int:
     handler = logging.StreamHandler()
     logging.getLogger(__package__).addHandler(handler)
     # As an exception, so that half-written files are deleted.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
-        if threads is not None:
-            if threads < 1:
-                raise ValueError(f"Expected --threads of at least 1, got {threads}.")
-            torch.set_num_threads(threads)
+        if threads is not None and threads < 1:
+            raise ValueError(f"Expected --threads of at least 1, got {threads}.")
+        torch.set_num_threads(choose_threads(threads, torch.device("cpu")))
         return run(**options) or 0
     except (ValueError, OSError) as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
@@ -52,6 +59,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     finally:
         logging.getLogger(__package__).removeHandler(handler)
+
+
+def _stderr_apart() -> TextIO:
+    """Return Python's stderr on a handle of its own, where `in_one_line` does not catch what we write."""
+    try:
+        if sys.stderr.fileno() == 2:
+            return os.fdopen(os.dup(2), "w", encoding=sys.stderr.encoding, errors="backslashreplace", buffering=1)
+    except (OSError, AttributeError):  # no stderr, or one that is no file
+        pass
+    return sys.stderr
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -66,11 +83,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         return command
 
     upscale = add("upscale", run_upscale, "Enlarge pictures")
-    upscale.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="picture files")
+    upscale.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="picture files, or folders of them")
     upscale.add_argument(
         "--output",
         metavar="FILE_OR_FOLDER",
-        help="where the result goes; a folder if it exists, ends in a slash, or there are several inputs "
+        help="where the result goes; a folder if it exists, ends in a slash, or there are several inputs or a folder "
         "(default: NAME_x4.png beside each input)",
     )
     upscale.add_argument(
@@ -90,16 +107,35 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         side = f"{name} side" if name.endswith("est") else name
         size.add_argument(f"--{name}", type=int, metavar="PIXELS", help=f"its {side} in pixels")
     upscale.add_argument("--depth", type=int, choices=(8, 16), help="bits per channel (default: those of the picture)")
+    upscale.add_argument(
+        "--range",
+        dest="limits",
+        nargs=2,
+        type=float,
+        metavar=("LOW", "HIGH"),
+        help="what black and white mean in a TIFF of floats (default: its lowest and highest number)",
+    )
     upscale.add_argument("--quality", type=int, metavar="1..100", help="of JPEG and WebP (default: 95; WebP lossless)")
     metadata = upscale.add_mutually_exclusive_group()
-    metadata.add_argument("--strip", action="store_const", const="all", help="drop EXIF data and resolution")
+    metadata.add_argument("--strip", action="store_const", const="all", help="drop all metadata but the colour profile")
     metadata.add_argument("--strip-gps", dest="strip", action="store_const", const="gps", help="drop only the place")
+    upscale.add_argument("--codec", help="of a video: libx264, libx265, libvpx-vp9 or another that PyAV has")
+    upscale.add_argument("--crf", type=int, help="of a video: its constant rate factor, smaller is better")
+    upscale.add_argument(
+        "--no-program", dest="named", action="store_false", help="do not name program, model and scale in the metadata"
+    )
     _add_hardware(upscale, precision="auto")
     upscale.add_argument("--band", type=int, metavar="ROWS", help="rows that go through the network at once")
     upscale.add_argument("--max-pixels", type=int, default=MAX_PIXELS, help=f"largest input (default: {MAX_PIXELS})")
     existing = upscale.add_mutually_exclusive_group()
     existing.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
-    existing.add_argument("--skip-existing", action="store_true", help="pass over outputs that exist, as after a stop")
+    existing.add_argument(
+        "--skip-existing",
+        "--resume",
+        action="store_true",
+        help="pass over outputs that exist, as after a stop; what a killed run had done of a video or a large TIFF is "
+        "used in any case",
+    )
     upscale.add_argument("--debug", action="store_true", help="show the full traceback of what goes wrong")
 
     converting = add("convert", run_convert, "Convert another project's weights")
@@ -185,20 +221,33 @@ def _show_rows(source: Path) -> Progress:
 
 
 def run_upscale(
-    inputs: list[Path], output: str | None, model: str, max_pixels: int, debug: bool, **options: Any
+    inputs: list[Path], output: str | None, model: str, max_pixels: int, named: bool, debug: bool, **options: Any
 ) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file may have a name that it cannot encode
         sys.stdout.reconfigure(errors="backslashreplace")
     size = Size(**{name: options.pop(name) for name in SIZES})
+    ranks = _join_others()
     upscaler = SRGAN.from_pretrained(model).upscaler(
         **{name: options.pop(name) for name in ("detail", "precision", "device", "band")}
     )
-    results = upscale_files(upscaler, inputs, output, size=size, max_pixels=max_pixels, progress=_show_rows, **options)
+    program = f"{PROGRAM} {__version__}, {Path(model).name}, {size.label(upscaler.scale)}" if named else None
+    results = upscale_files(
+        upscaler,
+        inputs,
+        output,
+        size=size,
+        program=program,
+        max_pixels=max_pixels,
+        progress=_show_rows,
+        share=ranks,
+        **options,
+    )
     # Pillow checks also what it finds while it decodes, such as a picture within an icon.
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, max_pixels
-    failures = 0
+    pictures = failures = 0
     try:
         for _, target, problem in results:
+            pictures += 1
             if problem is None:
                 print(target, flush=True)
                 continue
@@ -208,11 +257,25 @@ def run_upscale(
                 traceback.print_exception(problem)
     finally:
         Image.MAX_IMAGE_PIXELS = limit
-    if failures and len(inputs) == 1:
+    if torch.distributed.is_initialized():  # launchers end all processes as soon as one ends with an error
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+    if failures and len(inputs) == 1 and not is_folder(inputs[0]):
         return 2
     if failures:
-        print(f"{PROGRAM}: {failures} of {len(inputs)} pictures failed", file=sys.stderr)
+        print(f"{PROGRAM}: {failures} of {pictures} pictures failed", file=sys.stderr)
     return 1 if failures else 0
+
+
+def _join_others() -> tuple[int, int]:
+    """Meet the other processes if a launcher has started several. Return this one's rank and their number."""
+    count = int(os.environ.get("WORLD_SIZE", 1))
+    if count == 1:
+        return 0, 1
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    torch.distributed.init_process_group("gloo", timeout=timedelta(days=30))  # for which the first one done may wait
+    return torch.distributed.get_rank(), count
 
 
 def run_convert(source: Path, destination: Path, origin: str | None) -> None:

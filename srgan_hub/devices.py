@@ -1,6 +1,7 @@
 """What depends on the device: which one there is, what it is fast in, and how results leave it."""
 
 import contextlib
+import os
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -34,6 +35,18 @@ def fast_dtype(device: torch.device) -> torch.dtype:
         capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
         native = device.type == "cpu" and any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16"))
     return torch.bfloat16 if native else torch.float32
+
+
+def choose_threads(given: int | None, device: torch.device) -> int:
+    """Return how many threads compute in this process.
+
+    Accelerate's and torch's launchers leave one to each by default: then it is this process's share of all cores.
+    """
+    launched = {"ACCELERATE_MIXED_PRECISION", "LOCAL_WORLD_SIZE"} & os.environ.keys()
+    if given or device.type != "cpu" or not launched or os.environ.get("OMP_NUM_THREADS") != "1":
+        return given or torch.get_num_threads()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
 
 
 class _ExactFloat32(contextlib.AbstractContextManager[None]):

@@ -1,6 +1,7 @@
 """Upscale pictures with a generator: fused once, streamed, on the device and in the precision that suit."""
 
 import copy
+import hashlib
 import logging
 import os
 import threading
@@ -18,8 +19,10 @@ from .network.fuse import fuse
 from .network.stream import receptive_radius, stream
 from .network.winograd import use_winograd
 from .pictures import files
+from .pictures.carried import fit
 from .pictures.pixels import Pixels
 from .pictures.raster import Raster
+from .pictures.rows import Rows
 from .pictures.sizes import Size, SizeLike, reduce_rows
 
 logger = logging.getLogger(__name__)
@@ -156,9 +159,16 @@ class Upscaler:
             if progress:
                 progress(done * height // high, height)
         return [
-            result if info is None else Raster(result, info).to_image()
+            result if info is None else Raster(result, fit(info, wide, high)).to_image()
             for result, info in zip(results, infos, strict=True)
         ]
+
+    def fingerprint(self) -> str:
+        """Return a hash of what results depend on beside the picture: weights and precision."""
+        digest = hashlib.sha256(f"{self.scale} {self.precision} {self.device.type}".encode())
+        for tensor in self._fused.state_dict().values():
+            digest.update(tensor.cpu().numpy().tobytes())
+        return digest.hexdigest()[:16]
 
     def batch_size(self, height: int, width: int) -> int:
         """Return how many pictures of this size `upscale_batch` takes at once within the memory of this upscaler."""
@@ -169,13 +179,15 @@ class Upscaler:
     def stream(self, picture: Tensor, *, size: SizeLike | None = None) -> Iterator[Tensor]: ...
     @overload
     def stream(
-        self, picture: str | os.PathLike[str] | Image.Image | np.ndarray, *, size: SizeLike | None = None
+        self, picture: str | os.PathLike[str] | Image.Image | np.ndarray | Rows, *, size: SizeLike | None = None
     ) -> Iterator[np.ndarray]: ...
-    def stream(self, picture: Picture, *, size: SizeLike | None = None) -> Iterator[Tensor] | Iterator[np.ndarray]:
+    def stream(
+        self, picture: Picture | Rows, *, size: SizeLike | None = None
+    ) -> Iterator[Tensor] | Iterator[np.ndarray]:
         """Enlarge a picture and yield the result band by band, from top to bottom.
 
         Args:
-            picture, size: as for `upscale`.
+            picture, size: as for `upscale`; or the rows of a picture that is not in memory.
 
         Yields:
             Arrays (rows, width, C), of the picture's type; for a tensor, tensors (..., 3, rows, W * scale).
@@ -191,9 +203,11 @@ class Upscaler:
             for sr in to_host(bands, self.device) if picture.device.type == "cpu" else bands:
                 yield sr.to(picture).reshape(*picture.shape[:-2], *sr.shape[-2:])
             return
-        array, _ = _read(picture)
-        fitted = Size.parse(size).fit(array.shape[1], array.shape[0], scale=self.scale)
-        for rows in self._stream_pixels([Pixels(array, self.scale)], fitted):
+        pixels = (
+            Pixels.of_rows(picture, self.scale) if isinstance(picture, Rows) else Pixels(_read(picture)[0], self.scale)
+        )
+        fitted = Size.parse(size).fit(pixels.lr.shape[3], pixels.lr.shape[2], scale=self.scale)
+        for rows in self._stream_pixels([pixels], fitted):
             yield rows[0]
 
     def _upscale_tensor(self, picture: Tensor, size: SizeLike | None, progress: Progress | None) -> Tensor:
@@ -209,7 +223,7 @@ class Upscaler:
 
     def _stream_pixels(self, batch: Sequence[Pixels], size: tuple[int, int]) -> Iterator[np.ndarray]:
         """Yield bands (N, rows, width, ...) of the results, of this width and height, of N pictures alike."""
-        lr = torch.cat([pixels.lr for pixels in batch]) if len(batch) > 1 else batch[0].lr
+        lr: Any = torch.cat([pixels.lr for pixels in batch]) if len(batch) > 1 else batch[0].lr  # type: ignore[misc]
         inputs = [pixels.inputs for pixels in batch]
 
         def load(rows: Tensor) -> Tensor:
@@ -232,7 +246,7 @@ class Upscaler:
             yield first.to_array(rows)
 
     def _stream(
-        self, lr: Tensor, load: Callable[[Tensor], Tensor], preferred: torch.dtype, inputs: int
+        self, lr: Tensor | Rows, load: Callable[[Tensor], Tensor], preferred: torch.dtype, inputs: int
     ) -> Iterator[Tensor]:
         """Yield bands of the output in float32 on the device; `load` makes `inputs` pictures of `lr`.
 
@@ -260,11 +274,11 @@ class Upscaler:
                 logger.warning("out of memory at row %d: going on with bands of %d rows", top, band)
 
     def _logits(
-        self, lr: Tensor, load: Callable[[Tensor], Tensor], dtype: torch.dtype, band: int, skip: int
+        self, lr: Tensor | Rows, load: Callable[[Tensor], Tensor], dtype: torch.dtype, band: int, skip: int
     ) -> Iterator[Tensor]:
         """Yield bands of what the last layer is given, but for the first `skip` rows of all."""
 
-        def prepare(rows: Tensor) -> Tensor:
+        def prepare(rows: Any) -> Tensor:
             rows = rows.to(self.device)  # as few bytes as they have
             return load(rows).to(dtype, memory_format=torch.channels_last)
 

@@ -14,7 +14,7 @@ FLOORS = [
     {"replacing"},
     {"network", "pictures", "devices", "draws", "version"},
     {"card", "upscaler", "metrics", "features", "degrade"},
-    {"hub"},
+    {"hub", "moving"},
     {"model"},
     {"pipeline", "convert", "onnx", "evaluate", "handler"},
     {"training", "demo"},

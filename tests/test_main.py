@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,13 @@ def test_one_picture_beside_itself(folder, capsys):
     with Image.open("a_x4.png") as result:
         expected = SRGAN.from_pretrained("model").upscale("a.png")
         assert np.array_equal(np.asarray(result), np.asarray(expected))
+
+
+def test_the_result_names_its_maker_unless_it_shall_not(folder):
+    for extra, expected in (([], f"srgan-hub {__version__}, model, x4"), (["--no-program"], None), (["--strip"], None)):
+        assert upscale("a.png", "--output", "r.png", "--overwrite", *extra) == 0
+        with Image.open("r.png") as result:
+            assert result.info.get("Software") == expected
 
 
 def test_default_model_and_options(folder):
@@ -157,7 +165,6 @@ def test_a_batch_goes_on_and_reports(folder, capsys):
     [
         (["text.png"], "text.png is not a picture"),
         (["empty.png"], "empty.png is empty"),
-        (["."], ". is a folder"),
         (["missing.png"], "missing.png does not exist"),
         (["a.png", "--max-pixels", "100"], "a.png has 12 x 20 pixels; the limit is 0.0001 million"),
         (["a.png", "--output", "a.xyz"], "a.xyz: cannot write .xyz"),
@@ -168,7 +175,7 @@ def test_a_batch_goes_on_and_reports(folder, capsys):
         (["a.png", "--longest", "81"], "a.png: Expected a result of at most 48 x 80 pixels"),
         (["a.png", "--longest", "0"], "Expected longest as a positive integer, got 0"),
         (["a.png", "--longest", "50", "--width", "9"], "Expected one size, got width and longest"),
-        (["a.png", "--quality", "80"], "a_x4.png: expected a quality from 1 to 100 and .jpg or .webp, got 80"),
+        (["a.png", "--quality", "80"], "a_x4.png: expected a quality from 1 to 100 and .jpg, .webp or .avif, got 80"),
         (["a.png", "--threads", "0"], "Expected --threads of at least 1"),
         (["a.png", "--detail", "1.5"], "Expected an amount (detail) from 0 to 1, got 1.5"),
         (["a.png", "--detail", "0.5"], "expected two models of one architecture, got channels 64, num_blocks 16 and"),
@@ -346,6 +353,9 @@ def when_computing(self, sr, top):
 def when_writing(self, file, **options):
     file.write_bytes(b"half a picture")
     os.kill(os.getpid(), int(sys.argv[2]))
+    save(self, file, **options)
+
+save = Image.Image.save
 
 if sys.argv[1] == "computing":
     srgan_hub.upscaler.Pixels.save = when_computing
@@ -359,7 +369,7 @@ sys.exit(main(["upscale", "a.png", "--model", "model"]))
     ("moment", "how", "leftover"),
     [("writing", signal.SIGKILL, 1), ("writing", signal.SIGTERM, 0), ("computing", signal.SIGINT, 0)],
 )
-def test_killed_runs_leave_no_broken_file(folder, moment, how, leftover):
+def test_stopped_runs_leave_no_broken_file(folder, moment, how, leftover):
     run = subprocess.run(
         [sys.executable, "-c", SUICIDE, moment, str(int(how))],
         capture_output=True,
@@ -368,11 +378,13 @@ def test_killed_runs_leave_no_broken_file(folder, moment, how, leftover):
     )
     assert run.returncode == {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}[how]
     assert "Traceback" not in run.stderr
-    assert not Path("a_x4.png").exists()
-    # Nothing can clean up after SIGKILL, but what it leaves is hidden and does not pass for a picture.
+    # What is written when the run is asked to end becomes whole. Nothing can clean up after SIGKILL, but what it leaves
+    # is hidden and does not pass for a picture.
+    assert Path("a_x4.png").exists() == (how == signal.SIGTERM)
     assert len(list(folder.glob(".*.part"))) == leftover
-    assert upscale("a.png") == 0
+    assert upscale("a.png", "--skip-existing") == 0
     assert names(folder) == ["a_x4.png"]
+    Image.open("a_x4.png").load()
 
 
 def test_info_reports_and_verifies(folder, capsys):
@@ -415,3 +427,64 @@ def test_export_writes_the_file_or_says_why_not(folder, capsys):
     assert facts["scale"] == "4" and facts["license"] == "apache-2.0" and facts["name"] == "model"
     assert main(["export", "model", "no/such/folder.onnx"]) == 2
     assert "no/such" in capsys.readouterr().err
+
+
+def test_a_folder_is_upscaled_and_what_failed_is_counted(folder, capsys):
+    Path("in/deep").mkdir(parents=True)
+    for name in ("a.png", "b.jpg"):
+        Path(name).rename(Path("in/deep") / name)
+    Path("in/bad.png").write_text("no picture")
+    assert upscale("in", "--output", "out") == 1
+    out, err = capsys.readouterr()
+    assert out.split() == ["out/deep/a_x4.png", "out/deep/b_x4.png"]
+    assert "in/bad.png is not a picture" in err and err.endswith("srgan-hub: 1 of 3 pictures failed\n")
+    Path("in/bad.png").unlink()
+    assert upscale("in", "--output", "out", "--skip-existing") == 0
+    assert upscale("empty", "--output", "out") == 2
+    Path("empty").mkdir()
+    assert upscale("empty", "--output", "out") == 2
+    assert capsys.readouterr().err.splitlines()[-2:] == [
+        "srgan-hub: empty does not exist.", "srgan-hub: empty is a folder without pictures.",
+    ]  # fmt: skip
+
+
+def test_processes_of_a_launcher_share_a_folder_and_the_next_run_does_what_a_killed_one_left(folder):
+    """Every picture once, whoever dies."""
+    Path("in").mkdir()
+    generator = np.random.default_rng(0)
+    for i in range(60):
+        Image.fromarray(generator.integers(0, 256, (90 + i, 100, 3), dtype=np.uint8)).save(f"in/{i:02d}.png")
+    command = [
+        "accelerate", "launch", "--multi_gpu", "--num_processes", "2", "-m", "srgan_hub",
+        "upscale", "in", "--output", "out", "--model", "model", "--skip-existing",
+    ]  # fmt: skip
+    # Of torch's own, which the command is: a port that is free.
+    options = {
+        "env": {**os.environ, "PYTHONPATH": str(ROOT), "MASTER_PORT": "0"},
+        "stdout": subprocess.DEVNULL,
+        "stderr": subprocess.DEVNULL,
+    }
+    with subprocess.Popen(command, start_new_session=True, **options) as launcher:
+        while not Path("out/01_x4.png").exists():
+            assert launcher.poll() is None
+            time.sleep(0.02)
+        ranks = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
+        os.kill(int(ranks[1]), signal.SIGKILL)
+        assert launcher.wait(60) != 0
+    before = {path: path.stat().st_mtime_ns for path in Path("out").glob("*.png")}
+    assert 2 <= len(before) < 60
+    subprocess.run(command, check=True, **options)
+    assert names(folder) == [f"out/{i:02d}_x4.png" for i in range(60)]
+    assert all(path.stat().st_mtime_ns == when for path, when in before.items())
+    lines = [
+        json.loads(line) for rank in (0, 1) for line in Path(f"out/manifest-{rank}.jsonl").read_text().splitlines()
+    ]
+    done = [line["input"] for line in lines if line["state"] == "done"]
+    # The one that was killed may have written a result and not yet its line.
+    assert len(set(done)) == len(done) >= 59 and {line["input"] for line in lines} == {
+        f"in/{i:02d}.png" for i in range(60)
+    }
+    for i in (0, 59):
+        with Image.open(f"out/{i:02d}_x4.png") as result:
+            expected = SRGAN.from_pretrained("model").upscale(f"in/{i:02d}.png")
+            assert np.abs(np.asarray(result).astype(int) - np.asarray(expected)).max() <= 1

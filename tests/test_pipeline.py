@@ -1,7 +1,10 @@
 """Folders of pictures: small ones together, order and errors as if each came alone."""
 
+import json
 import struct
+import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -207,12 +210,98 @@ def test_progress_of_each(upscaler, tmp_path):
 def test_large_pictures_are_read_one_at_a_time_and_cancelled_between(upscaler, log, tmp_path, monkeypatch):
     read, opened = files.read, []
     monkeypatch.setattr(files, "read", lambda path, **options: opened.append(path) or read(path, **options))
-    paths = make(tmp_path, [(30, 5, 3)] * 3)
+    paths = make(tmp_path, [(30, 5, 3)] * 6)
     results = upscale_files(upscaler, paths)
     next(results)
-    assert opened == paths[:1] and len(log) == 1
     results.close()
-    assert sorted(path.name for path in tmp_path.glob("*x4*")) == ["00_x4.png"]
+    assert opened == paths[:3] and len(log) == 2  # one is read, one computed and one written at a time
+    assert sorted(path.name for path in tmp_path.glob("*x4*")) == ["00_x4.png", "01_x4.png"]
+
+
+@pytest.fixture
+def album(tmp_path) -> Path:
+    """Pictures in folders, hidden ones, a text, and what an earlier run has left."""
+    for name in ("b.png", "A/a.JPG", "A/deep er/c.bmp", "A/.hidden.png", ".thumbnails/d.png", "out/old.png"):
+        path = tmp_path / "album" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((6, 5, 3), len(name), np.uint8)).save(path)
+    (tmp_path / "album" / "A" / "notes.txt").write_text("none")
+    return tmp_path / "album"
+
+
+def read_manifest(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_folder_keeps_its_structure_and_leaves_out_the_output(upscaler, album):
+    (album / "A" / "a.JPG").write_bytes(b"broken")
+    for skip, states in ((False, ["failed", "done", "done"]), (True, ["failed", "skipped", "skipped"])):
+        results = list(upscale_files(upscaler, [album], f"{album}/out", skip_existing=skip))
+        assert [str(source.relative_to(album)) for source, *_ in results] == ["A/a.JPG", "A/deep er/c.bmp", "b.png"]
+        lines = read_manifest(album / "out" / "manifest.jsonl")[-3:]
+        assert [line["state"] for line in lines] == states
+        assert [Path(line["output"]) for line in lines] == [target for _, target, _ in results]
+        assert lines[0]["why"] == str(results[0][2]) and "a.JPG is" in lines[0]["why"]
+        assert all((line["seconds"] > 0) == (line["state"] == "done") for line in lines)
+    found = sorted(str(path.relative_to(album)) for path in album.rglob("*_x4*"))
+    assert found == ["out/A/deep er/c_x4.png", "out/b_x4.png"]
+
+
+def test_results_beside_a_folders_pictures_are_no_inputs(upscaler, album):
+    first = list(upscale_files(upscaler, [album]))
+    again = list(upscale_files(upscaler, [album], overwrite=True))
+    assert first == again and len(first) == 4 and not any(problem for *_, problem in first)
+    assert not list(album.rglob("manifest*"))
+
+
+def test_a_folder_and_a_file(upscaler, album, tmp_path):
+    alone = tmp_path / "alone.png"
+    alone.write_bytes((album / "b.png").read_bytes())
+    targets = [target for _, target, _ in upscale_files(upscaler, [alone, album], f"{tmp_path}/new")]
+    assert [str(target.relative_to(tmp_path / "new")) for target in targets] == [
+        "alone_x4.png", "A/a_x4.png", "A/deep er/c_x4.png", "b_x4.png", "out/old_x4.png",
+    ]  # fmt: skip
+
+
+def test_a_folder_without_pictures(upscaler, tmp_path):
+    with pytest.raises(ValueError, match="is a folder without pictures"):
+        list(upscale_files(upscaler, [tmp_path]))
+
+
+def test_several_processes_share_a_folder(upscaler, album, tmp_path):
+    sources = [source for source, *_ in upscale_files(upscaler, [album], f"{tmp_path}/whole")]
+    shares = [
+        [source for source, *_ in upscale_files(upscaler, [album], f"{tmp_path}/shared", share=(rank, 3))]
+        for rank in range(3)
+    ]
+    assert shares == [[sources[0], sources[3]], [sources[1]], [sources[2]]]
+    assert [len(read_manifest(tmp_path / "shared" / f"manifest-{rank}.jsonl")) for rank in range(3)] == [2, 1, 1]
+
+
+def test_the_next_is_read_and_the_last_written_while_one_is_computed(upscaler, tmp_path, monkeypatch):
+    """Each waits for the other: without that this test would not end."""
+    reading, writing = threading.Event(), threading.Event()
+    read, write, enlarge = files.read, files.write, Upscaler.upscale_batch
+
+    def slow_enlarge(self, arrays, **options):
+        assert (reading if arrays[0].shape[0] == 31 else writing).wait(20)
+        return enlarge(self, arrays, **options)
+
+    def noted_read(path, **options):
+        if path.name == "01.png":
+            reading.set()
+        return read(path, **options)
+
+    def noted_write(picture, path, **options):
+        if path.name == "00_x4.png":
+            writing.set()
+        write(picture, path, **options)
+
+    monkeypatch.setattr(Upscaler, "upscale_batch", slow_enlarge)
+    monkeypatch.setattr(files, "read", noted_read)
+    monkeypatch.setattr(files, "write", noted_write)
+    results = list(upscale_files(upscaler, make(tmp_path, [(31, 5, 3), (30, 5, 3)])))
+    assert not any(problem for *_, problem in results)
 
 
 def test_pictures_of_several_sizes_are_no_batch(upscaler):

@@ -7,10 +7,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pydicom
 import pytest
+import rasterio
+import tifffile
+import torch
 import yaml
+from astropy.io import fits
+from astropy.wcs import WCS
 from PIL import Image
 
+from srgan_hub import SRGAN
 from srgan_hub.hub import bundled_names
 
 ROOT = Path(__file__).parent.parent
@@ -82,3 +90,68 @@ def test_the_first_screen_says_what_sets_the_package_apart_and_how_to_install_it
     opening = README.split("# srgan-hub\n")[1].split("\n## ")[0]
     for words in ("ordinary processor", "no seams", "pip install .", "comparison.jpg"):
         assert words in opening
+
+
+def make_scan(folder: Path) -> np.ndarray:
+    array = np.random.default_rng(0).integers(100, 3_000, (12, 16), dtype=np.uint16)
+    scan = pydicom.Dataset()
+    scan.file_meta = pydicom.dataset.FileMetaDataset()
+    scan.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    scan.file_meta.MediaStorageSOPClassUID = scan.SOPClassUID = pydicom.uid.SecondaryCaptureImageStorage
+    scan.file_meta.MediaStorageSOPInstanceUID = scan.SOPInstanceUID = pydicom.uid.generate_uid()
+    scan.Rows, scan.Columns, scan.PixelSpacing = 12, 16, [0.5, 0.6]
+    scan.SamplesPerPixel, scan.PhotometricInterpretation, scan.PixelRepresentation = 1, "MONOCHROME2", 0
+    scan.BitsAllocated, scan.BitsStored, scan.HighBit = 16, 12, 11
+    scan.PixelData = array.tobytes()
+    scan.save_as(folder / "scan.dcm", enforce_file_format=True)
+    return array
+
+
+def test_recipes_of_science(tmp_path):
+    """On files made here; what they give is what the network gives, and the places of the pixels are right."""
+    rng = np.random.default_rng(0)
+    scan = make_scan(tmp_path)
+    sky = rng.random((12, 16)).astype(np.float32) * 80 - 5
+    header = fits.Header({"CRPIX1": 8.5, "CRPIX2": 6.5, "CDELT1": 0.1, "CDELT2": 0.2, "CRVAL1": 10.0, "CRVAL2": 20.0})
+    header.update({"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN"})
+    fits.PrimaryHDU(sky, header).writeto(tmp_path / "galaxy.fits")
+    bands = rng.integers(0, 5_000, (3, 12, 16), dtype=np.uint16)
+    place = rasterio.Affine(10, 0, 500_000, 0, -10, 5_000_000)
+    profile = {"driver": "GTiff", "height": 12, "width": 16, "count": 3, "dtype": "uint16", "crs": "EPSG:32632"}
+    with rasterio.open(tmp_path / "map.tif", "w", transform=place, **profile) as file:
+        file.write(bands)
+    cells = rng.integers(0, 900, (2, 12, 16), dtype=np.uint16)
+    tifffile.imwrite(tmp_path / "cells.ome.tif", cells, metadata={"axes": "CYX"})
+
+    recipes = re.findall(r"```py\n(.*?)```", README, re.DOTALL)
+    assert len(recipes) == 5
+    run = subprocess.run(
+        [sys.executable, "-c", "\n".join(recipes)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    model = SRGAN.from_pretrained("srresnet-x4-photo")
+
+    def expect(array: np.ndarray) -> np.ndarray:
+        low, high = float(array.min()), float(array.max())
+        tensor = torch.from_numpy((array.astype(np.float64) - low) / (high - low)).float().expand(3, -1, -1)
+        return model.upscale(tensor, precision="fp32").mean(0).double().numpy() * (high - low) + low
+
+    result = pydicom.dcmread(tmp_path / "scan_x4.dcm")
+    assert np.abs(result.pixel_array - expect(scan)).max() < 1.5
+    assert [float(each) for each in result.PixelSpacing] == [0.125, 0.15]
+    with fits.open(tmp_path / "galaxy_x4.fits") as file:
+        assert np.abs(file[0].data - expect(sky)).max() < 0.05
+        large, small = WCS(file[0].header), WCS(header)
+        assert np.allclose(
+            large.wcs_pix2world([[-0.5, -0.5], [63.5, 47.5]], 0), small.wcs_pix2world([[-0.5, -0.5], [15.5, 11.5]], 0)
+        )
+    with rasterio.open(tmp_path / "map_x4.tif") as file:
+        assert file.crs.to_epsg() == 32632 and file.transform == rasterio.Affine(2.5, 0, 500_000, 0, -2.5, 5_000_000)
+        assert all(np.abs(band - expect(old)).max() < 1.5 for band, old in zip(file.read(), bands, strict=True))
+    with tifffile.TiffFile(tmp_path / "cells_x4.ome.tif") as file:
+        assert file.is_ome and 'PhysicalSizeX="0.0625"' in file.ome_metadata
+        assert np.abs(file.asarray()[1] - expect(cells[1])).max() < 1.5

@@ -10,6 +10,7 @@ the few rows that the next band needs, so nothing is computed twice and there is
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -102,7 +103,7 @@ class Stream:
 
 
 def stream(
-    network: nn.Sequential, lr: Tensor, *, band: int, load: Callable[[Tensor], Tensor] | None = None
+    network: nn.Sequential, lr: Any, *, band: int, load: Callable[[Any], Tensor] | None = None
 ) -> Iterator[Tensor]:
     """Yield the network's output for a picture as bands of rows, from top to bottom.
 
@@ -110,7 +111,8 @@ def stream(
 
     Args:
         network: a fused generator.
-        lr: (N, C, H, W). It may lie elsewhere and be of another type than the network takes, if `load` converts it.
+        lr: (N, C, H, W). It may lie elsewhere and be of another type than the network takes, if `load` converts it; all
+            that it needs then is `shape` and `tensor_split`.
         band: rows of `lr` in a push, at most: the picture is divided evenly.
         load: turns rows of `lr` into the network's input, (N, 3, rows, W) in [0, 1].
 

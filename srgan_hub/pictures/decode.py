@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageFile, TiffImagePlugin
+from PIL import ExifTags, Image, ImageFile, TiffImagePlugin
+
+from . import plugins
 
 # What Pillow's plugins raise on broken files.
 BROKEN = (
@@ -25,7 +27,9 @@ BROKEN = (
     struct.error,
     zlib.error,
 )
-_MODES = ("1", "L", "P", "PA", "LA", "La", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV")
+# Of a TIFF: more would be a broken chain of them.
+_MOST_PAGES = 10_000
+_MODES = ("1", "L", "P", "PA", "LA", "La", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "LAB")
 _UNSUPPORTED = {
     "CUR": "is a mouse pointer, whose transparency cannot be read; convert it to PNG",
     "EPS": "is a drawing, which has no pixels yet; convert it to PNG in the size you need",
@@ -71,7 +75,7 @@ def explain(path: Path) -> str:
                 return f"has {image.width} x {image.height} pixels"
     for pattern, name in _OTHERS.items():
         if re.match(pattern, start, re.DOTALL):
-            return f"is a {name} file, which is not supported; convert it to PNG or JPEG"
+            return f"is a {name} file, which is not supported; {plugins.advice(path)}"
     return "is not a picture that can be read (PNG, JPEG, WebP, BMP, TIFF and others can)"
 
 
@@ -84,6 +88,29 @@ def find_fault(image: ImageFile.ImageFile) -> str | None:
         return f"has pixels of mode {image.mode}; 8-bit gray, colour and palette can be upscaled"
     check = _CHECKS.get(image.format or "")
     return check(image) if check else None
+
+
+def pages(image: ImageFile.ImageFile) -> list[int]:
+    """Return the numbers of the pictures in an opened file, from 0.
+
+    A phone's MPO has a preview behind its picture, a PSD its layers, and a TIFF may have smaller copies and masks.
+    """
+    if image.format in ("MPO", "PSD"):
+        return [0]
+    if image.format != "TIFF":
+        return [*range(getattr(image, "n_frames", 1))]
+    found = []
+    for number in range(_MOST_PAGES):
+        try:
+            image.seek(number)
+        except EOFError:
+            break
+        except SyntaxError:  # a kind that Pillow does not know, which masks are; the tags are there all the same
+            pass
+        # Bits: a smaller copy of another page, and a mask of its transparency.
+        if not _tags(image).get(ExifTags.Base.NewSubfileType, 0) & (1 | 4):
+            found.append(number)
+    return found or [0]
 
 
 def depth(image: ImageFile.ImageFile) -> int:

@@ -1,14 +1,18 @@
-"""Pictures of 16 bits a channel with more than one channel, of which Pillow keeps the upper 8 and writes none."""
+"""Pictures of more than 8 bits a channel with more than one channel, of which Pillow keeps 8 and writes none."""
 
+import importlib.util
 import struct
 import sys
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageFile, TiffImagePlugin
 
+from .carried import png_info, say_lost
+from .decode import depth
 from .raster import Raster
 
 SUFFIXES = (".png", ".tif", ".tiff")
@@ -17,10 +21,10 @@ _COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
 
 
 def read(image: ImageFile.ImageFile, path: Path) -> np.ndarray | None:
-    """Decode an opened PNG or TIFF of 16 bits a channel and two to four channels.
+    """Decode an opened PNG, TIFF, AVIF or HEIC of more than 8 bits a channel and two to four channels.
 
-    Pillow has two ways to unpack 16 bits, one for each order of the bytes, and keeps the upper byte: each of them finds
-    the half that the other one drops.
+    Where PNG and TIFF have 16 bits, Pillow has two ways to unpack them, one for each order of the bytes, and keeps the
+    upper byte: each of them finds the half that the other one drops.
 
     Args:
         image: opened from `path`; it is decoded and closed.
@@ -29,6 +33,8 @@ def read(image: ImageFile.ImageFile, path: Path) -> np.ndarray | None:
     Returns:
         (H, W, C), uint16; None if the file is of another kind.
     """
+    if image.format in ("AVIF", "HEIF"):
+        return _read_film_format(image, path)
     arguments = image.tile[0][3] if image.tile else ""
     raw = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
     mode, _, order = str(raw).partition(";16")
@@ -42,8 +48,27 @@ def read(image: ImageFile.ImageFile, path: Path) -> np.ndarray | None:
     if order == "N":
         order = "L" if sys.byteorder == "little" else "B"
     with Image.open(path) as again:
+        again.seek(image.tell())
         lower = _decode(again, f"{mode};16{'B' if order == 'L' else 'L'}")
     return _decode(image, f"{mode};16{order}").astype(np.uint16) << 8 | lower
+
+
+def _read_film_format(image: ImageFile.ImageFile, path: Path) -> np.ndarray | None:
+    """Decode AVIF by PyAV, if it has no transparency, and HEIC by pillow-heif; to the full range of 16 bits."""
+    bits = depth(image)
+    if image.format == "HEIF":
+        import pillow_heif
+
+        levels = np.asarray(pillow_heif.open_heif(path, convert_hdr_to_8bit=False)) >> (16 - bits)
+    elif importlib.util.find_spec("av") and not image.has_transparency_data:
+        import av
+
+        with av.open(str(path)) as file:
+            frame = next(file.decode(video=0))
+            levels = np.asarray(frame.to_ndarray(format="rgb48le"), np.uint16) >> (16 - bits)
+    else:
+        return None
+    return np.asarray(levels.astype(np.uint32) * 65_535 // (2**bits - 1), np.uint16)
 
 
 def _decode(image: ImageFile.ImageFile, raw: str) -> np.ndarray:
@@ -55,13 +80,14 @@ def _decode(image: ImageFile.ImageFile, raw: str) -> np.ndarray:
     return np.asarray(image)
 
 
-def write(raster: Raster, path: Path, *, kind: str) -> list[str]:
-    """Write a picture of 16 bits a channel. Return the names of what the file cannot hold of the picture's info.
+def write(raster: Raster, path: Path, *, kind: str, name: str) -> None:
+    """Write a picture of 16 bits a channel.
 
     Args:
         raster: the picture.
         path: where it goes.
         kind: "PNG" or "TIFF".
+        name: what to call it where something is left out.
 
     Raises:
         OSError: it cannot be written.
@@ -70,23 +96,32 @@ def write(raster: Raster, path: Path, *, kind: str) -> list[str]:
     if kind == "PNG":
         with path.open("wb") as file:
             _write_png(raster, file)
-        return []
+    else:
+        write_tiff([raster], path, name=name)
+
+
+def write_tiff(rasters: Iterable[Raster], path: Path, *, name: str) -> None:
+    """Write pictures of 8 or 16 bits a channel as the pages of a TIFF. Arguments and errors as for `write`."""
     import tifffile
 
-    channels = 1 if raster.array.ndim == 2 else raster.array.shape[2]
-    tifffile.imwrite(
-        path,
-        raster.array,
-        photometric="rgb" if channels > 2 else "minisblack",
-        planarconfig="contig" if channels > 1 else None,
-        extrasamples=["unassalpha"] if raster.alpha else None,
-        compression="zlib",
-        iccprofile=raster.info.get("icc_profile"),
-        resolution=raster.info.get("dpi"),
-        resolutionunit="INCH" if "dpi" in raster.info else None,
-        metadata=None,
-    )
-    return ["EXIF data"] if "exif" in raster.info else []
+    with tifffile.TiffWriter(path) as file:
+        for raster in rasters:
+            channels = 1 if raster.array.ndim == 2 else raster.array.shape[2]
+            say_lost(raster.info, ("dpi", "xmp"), "a TIFF of 16 bits", name)
+            xmp = raster.info.get("xmp")
+            file.write(
+                raster.array,
+                photometric="rgb" if channels > 2 else "minisblack",
+                planarconfig="contig" if channels > 1 else None,
+                extrasamples=["unassalpha"] if raster.alpha else None,
+                compression="zlib",
+                iccprofile=raster.info.get("icc_profile"),
+                resolution=raster.info.get("dpi"),
+                resolutionunit="INCH" if "dpi" in raster.info else None,
+                software=raster.info.get("software", False),
+                extratags=[(700, 1, len(xmp), xmp, True)] if xmp else (),
+                metadata=None,
+            )
 
 
 def _write_png(raster: Raster, file: BinaryIO) -> None:
@@ -95,6 +130,8 @@ def _write_png(raster: Raster, file: BinaryIO) -> None:
     _write_chunk(file, b"IHDR", struct.pack(">2I5B", raster.width, raster.height, 16, _COLOUR_TYPES[channels], 0, 0, 0))
     if "icc_profile" in raster.info:
         _write_chunk(file, b"iCCP", b"ICC Profile\0\0" + zlib.compress(raster.info["icc_profile"]))
+    for chunk in png_info(raster.info).chunks:
+        _write_chunk(file, chunk[0], chunk[1])
     if "dpi" in raster.info:
         _write_chunk(file, b"pHYs", struct.pack(">2IB", *(round(each / 0.0254) for each in raster.info["dpi"]), 1))
     if "exif" in raster.info:

@@ -4,16 +4,18 @@ import importlib.util
 import io
 import logging
 import os
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError, features
 
 from ..replacing import replacing
-from . import decode, deep
-from .carried import read_carried, save_options
+from . import decode, deep, plugins
+from .carried import fit, read_carried, save_options
 from .raster import Raster
 
 logger = logging.getLogger(__name__)
@@ -24,17 +26,48 @@ _FORMATS: dict[str, tuple[str, dict[str, Any], int]] = {
     ".jpg": ("JPEG", {"quality": 95, "subsampling": "4:4:4"}, 65_535),
     ".jpeg": ("JPEG", {"quality": 95, "subsampling": "4:4:4"}, 65_535),
     ".webp": ("WEBP", {"lossless": True}, 16_383),
+    ".avif": ("AVIF", {"quality": 90, "subsampling": "4:4:4"}, 65_535),
     ".bmp": ("BMP", {}, 2**31 - 1),
     ".tif": ("TIFF", {"compression": "tiff_adobe_deflate"}, 2**31 - 1),
     ".tiff": ("TIFF", {"compression": "tiff_adobe_deflate"}, 2**31 - 1),
 }
 SUFFIXES = tuple(_FORMATS)
+# Of the pictures that are looked for in folders.
+READ_SUFFIXES = (
+    *SUFFIXES, ".apng", ".avif", ".dib", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".pbm", ".pgm", ".pnm",
+    ".ppm", ".psd", ".tga",
+)  # fmt: skip
 # 8000 x 8000 in; four times as large, that is a gigapixel out.
 MAX_PIXELS = 64_000_000
 
 
 class PictureError(ValueError):
     """A picture that cannot be read, upscaled or written. The message names it, says why and what to do."""
+
+
+def is_folder(path: Path) -> bool:
+    """Return whether a folder is there; a name that no file can have names none."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
+def find(folder: Path, without: Path | None = None, suffixes: Sequence[str] = READ_SUFFIXES) -> list[Path]:
+    """List the pictures in a folder and below, in an order that depends on their names alone, but for hidden ones.
+
+    Args:
+        folder: where to look.
+        without: a folder whose pictures are left out.
+        suffixes: what makes a file a picture.
+    """
+    found = []
+    without = without and without.resolve()
+    for path in folder.rglob("*"):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if path.suffix.lower() in suffixes and not hidden and without not in path.resolve().parents and path.is_file():
+            found.append(path)
+    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
 
 
 def read_image(path: Path, *, max_pixels: int | None = MAX_PIXELS) -> Image.Image:
@@ -45,27 +78,34 @@ def read_image(path: Path, *, max_pixels: int | None = MAX_PIXELS) -> Image.Imag
     return raster.with_bits(8).to_image()
 
 
-def read(path: Path, *, max_pixels: int | None = MAX_PIXELS) -> Raster:
+def read(path: Path, *, max_pixels: int | None = MAX_PIXELS, page: int | None = None) -> Raster:
     """Read a picture file, upright: gray or RGB, with alpha if it has any, of 8 or 16 bits a channel.
 
     Args:
         path: a file of any kind that Pillow reads.
         max_pixels: the largest width times height, checked before decoding and after it. What lies between, such as
             the pictures within an icon, is bounded by `PIL.Image.MAX_IMAGE_PIXELS`.
+        page: of a file of several pictures, counted from 0.
 
     Raises:
-        PictureError: the file is missing, no picture, broken, of an unsupported kind, animated or too large.
+        PictureError: the file is missing, no picture, broken, of an unsupported kind or too large, or it holds several
+            pictures and no page is named.
     """
-    image = open_header(path, max_pixels=max_pixels)
+    with open_header(path, max_pixels=max_pixels, page=page) as image, reading(path):
+        loaded = _load(image, str(path), path)
+        if isinstance(loaded, np.ndarray):
+            turn, info = read_carried(image, str(path))
+            return Raster(np.ascontiguousarray(_turn(loaded, turn)), info)
+        # An icon may hold another picture than its header says.
+        _check_size(loaded, path, max_pixels)
+        return from_image(loaded, name=str(path))
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn what libraries raise while they decode a file into a PictureError that names it."""
     try:
-        with image:
-            loaded = _load(image, str(path), path)
-            if isinstance(loaded, np.ndarray):
-                turn, info = read_carried(image, str(path))
-                return Raster(np.ascontiguousarray(_turn(loaded, turn)), info)
-            # An icon may hold another picture than its header says.
-            _check_size(loaded, path, max_pixels)
-            return from_image(loaded, name=str(path))
+        yield
     except Image.DecompressionBombError as error:
         raise PictureError(f"{path} holds far too many pixels: {error}.") from error
     except decode.BROKEN as error:
@@ -74,20 +114,30 @@ def read(path: Path, *, max_pixels: int | None = MAX_PIXELS) -> Raster:
         raise PictureError(f"{path} is broken or cut short: {error}; try opening and saving it anew.") from error
 
 
-def open_header(path: Path, *, max_pixels: int | None = MAX_PIXELS) -> ImageFile.ImageFile:
-    """Open a picture and check what its header says; nothing is decoded yet. Arguments and errors as for `read`."""
+def open_header(
+    path: Path, *, max_pixels: int | None = MAX_PIXELS, page: int | None = None, several: bool = False
+) -> ImageFile.ImageFile:
+    """Open a picture and check what its header says; nothing is decoded yet. Arguments and errors as for `read`.
+
+    With `several` a file of several pictures is opened at the first one.
+    """
     try:
         if path.is_dir():
             raise PictureError(f"{path} is a folder; name the pictures in it.")
         if path.stat().st_size == 0:
             raise PictureError(f"{path} is empty (0 bytes).")
+        plugins.load(path)
         image = Image.open(path)
-        frames = getattr(image, "n_frames", 1)
+        numbers = decode.pages(image) if page is None else [page]
+        if numbers[0] or image.format == "TIFF":  # whose pages were gone through
+            image.seek(numbers[0])
     except FileNotFoundError:
         raise PictureError(f"{path} does not exist.") from None
     except Image.DecompressionBombError:
         limit = f"the limit is {max_pixels / 1e6:.3g} million pixels" if max_pixels else "Pillow's limit is lower"
         raise PictureError(f"{path} {decode.explain(path)}; {limit}.") from None
+    except MemoryError:  # a header of a few bytes, whose parts say that they are huge
+        raise PictureError(f"{path} is broken: its header asks for more memory than there is.") from None
     except UnidentifiedImageError:
         raise PictureError(f"{path} {decode.explain(path)}.") from None
     except decode.BROKEN as error:
@@ -96,9 +146,8 @@ def open_header(path: Path, *, max_pixels: int | None = MAX_PIXELS) -> ImageFile
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise PictureError(f"{path} cannot be opened: {reason}.") from error
     try:
-        # Phones store a preview as second frame of an MPO file; it is not an animation.
-        if frames > 1 and image.format != "MPO":
-            raise PictureError(f"{path} holds {frames} frames; animations and multi-page files are not supported.")
+        if len(numbers) > 1 and not several:
+            raise PictureError(f"{path} holds {len(numbers)} pictures; the command line enlarges such files.")
         _check_size(image, path, max_pixels)
     except PictureError:
         image.close()
@@ -120,6 +169,9 @@ def from_image(image: Image.Image, *, name: str = "the picture") -> Raster:
     image = image if turn is None else image.transpose(turn)
     if image.mode == "CMYK":
         image = _from_cmyk(image)
+        info.pop("icc_profile", None)
+    elif image.mode == "LAB":
+        image = _from_lab(image)
         info.pop("icc_profile", None)
     elif image.mode.startswith("I;16"):
         levels = np.asarray(image).astype(np.uint16)
@@ -149,6 +201,22 @@ def check_output(
     """
     if path.suffix.lower() not in _FORMATS:
         raise PictureError(f"{path}: cannot write {path.suffix or 'a file without suffix'}; use {', '.join(SUFFIXES)}.")
+    check_place(path)
+    name, _, limit = _FORMATS[path.suffix.lower()]
+    if max(width, height) > limit:
+        raise PictureError(f"{path}: {name} holds at most {limit} pixels a side, this is {width} x {height}; use .png.")
+    if alpha and name in ("JPEG", "BMP"):
+        raise PictureError(f"{path}: {name} cannot hold transparency; use .png, .webp or .tif.")
+    if bits > 8 and name == "TIFF" and not importlib.util.find_spec("tifffile"):
+        raise PictureError(f"{path}: a TIFF of {bits} bits needs tifffile; pip install 'srgan-hub[tiff]', or use .png.")
+    if name == "AVIF" and not features.check("avif"):
+        raise PictureError(f"{path}: this version of Pillow writes no AVIF; update it, or use .webp.")
+    if quality is not None and (name not in ("JPEG", "WEBP", "AVIF") or not 1 <= quality <= 100):
+        raise PictureError(f"{path}: expected a quality from 1 to 100 and .jpg, .webp or .avif, got {quality}.")
+
+
+def check_place(path: Path) -> None:
+    """Check that a file of this name can be written. PictureError if not."""
     if not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
         raise PictureError(f"{path} cannot be written: {path.parent} is not a folder that you may write to.")
     try:
@@ -157,15 +225,6 @@ def check_output(
         pass
     except OSError as error:  # a name that is too long
         raise PictureError(f"{path} cannot be written: {error.strerror}.") from error
-    name, _, limit = _FORMATS[path.suffix.lower()]
-    if max(width, height) > limit:
-        raise PictureError(f"{path}: {name} holds at most {limit} pixels a side, this is {width} x {height}; use .png.")
-    if alpha and name in ("JPEG", "BMP"):
-        raise PictureError(f"{path}: {name} cannot hold transparency; use .png, .webp or .tif.")
-    if bits > 8 and name == "TIFF" and not importlib.util.find_spec("tifffile"):
-        raise PictureError(f"{path}: a TIFF of {bits} bits needs tifffile; pip install 'srgan-hub[tiff]', or use .png.")
-    if quality is not None and (name not in ("JPEG", "WEBP") or not 1 <= quality <= 100):
-        raise PictureError(f"{path}: expected a quality from 1 to 100 and .jpg or .webp, got {quality}.")
 
 
 def write(picture: Raster | Image.Image, path: Path, *, overwrite: bool = True, quality: int | None = None) -> None:
@@ -175,7 +234,7 @@ def write(picture: Raster | Image.Image, path: Path, *, overwrite: bool = True, 
         picture: with 16 bits a channel it is written so where the format is PNG or TIFF; others hold 8.
         path: where it goes.
         overwrite: replace a file that is there by then.
-        quality: of a JPEG or WebP, 1 to 100; by default 95, and a WebP without loss.
+        quality: of a JPEG, AVIF or WebP, 1 to 100; by default 95, 90, and a WebP without loss.
 
     Raises:
         PictureError: the format cannot hold it, the place cannot be written, or the file is there.
@@ -188,23 +247,32 @@ def write(picture: Raster | Image.Image, path: Path, *, overwrite: bool = True, 
     check_output(path, width=raster.width, height=raster.height, alpha=raster.alpha, bits=raster.bits, quality=quality)
     if quality is not None:
         options = {**options, "quality": quality, **({"lossless": False} if name == "WEBP" else {})}
+    raster = replace(raster, info=fit(raster.info, raster.width, raster.height))
+    with placed(path, overwrite=overwrite) as aside:
+        if raster.bits > 8:
+            deep.write(raster, aside, kind=name, name=str(path))
+            return
+        image = raster.to_image()
+        try:
+            image.save(aside, format=name, **{**options, **save_options(image.info, name, str(path))})
+        except decode.BROKEN as error:
+            if isinstance(error, OSError):  # no fault of the picture
+                raise
+            logger.warning("%s: EXIF data and resolution left out, which %s cannot hold: %s", path, name, error)
+            image.save(aside, format=name, **options, icc_profile=image.info.get("icc_profile"))
+
+
+@contextmanager
+def placed(path: Path, *, overwrite: bool) -> Iterator[Path]:
+    """Make an empty file for the block to fill, which gets the name when the block ends. PictureError if that fails."""
     try:
         with replacing(path, overwrite=overwrite) as aside:
-            if raster.bits > 8:
-                if lost := deep.write(raster, aside, kind=name):
-                    logger.warning("%s: left out, which a TIFF of 16 bits cannot hold: %s", path, ", ".join(lost))
-                return
-            image = raster.to_image()
-            try:
-                image.save(aside, format=name, **{**options, **save_options(image.info, name)})
-            except decode.BROKEN as error:
-                if isinstance(error, OSError):  # no fault of the picture
-                    raise
-                logger.warning("%s: EXIF data and resolution left out, which %s cannot hold: %s", path, name, error)
-                image.save(aside, format=name, **options, icc_profile=image.info.get("icc_profile"))
+            yield aside
     except FileExistsError:
         raise PictureError(f"{path} exists already; set overwrite to replace it.") from None
     except decode.BROKEN as error:
+        if isinstance(error, PictureError):
+            raise
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise PictureError(f"{path} cannot be written: {reason}.") from error
 
@@ -261,6 +329,11 @@ def _from_cmyk(image: Image.Image) -> Image.Image:
             if converted is not None:
                 return converted
     return image.convert("RGB")
+
+
+def _from_lab(image: Image.Image) -> Image.Image:
+    lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+    return ImageCms.applyTransform(image, ImageCms.buildTransform(lab, srgb, "LAB", "RGB")) or image
 
 
 def _gray_palette(image: Image.Image) -> bool:

@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,12 +18,15 @@ logger = logging.getLogger(__name__)
 # The first three are for programmers; the last is replaced by our own limit on pixels.
 _IGNORED = (DeprecationWarning, PendingDeprecationWarning, ResourceWarning, Image.DecompressionBombWarning)
 
+_lock = threading.Lock()
+
 
 @contextmanager
 def in_one_line(path: Path) -> Iterator[None]:
     """Gather Python's warnings, Pillow's log and what C libraries write to stderr, and log it as one warning.
 
-    It changes stderr, loggers and filters for all threads: use it where one thread reads and writes pictures.
+    It changes stderr, loggers and filters for all threads: one block at a time, and the other threads had better be
+    silent.
     """
     printed: list[str] = []
     caught: list[warnings.WarningMessage] = []
@@ -30,6 +34,7 @@ def in_one_line(path: Path) -> Iterator[None]:
     try:
         # Our own records wait until stderr is back, or they would be taken for what a C library writes.
         with (
+            _lock,
             _diverted(__package__, ours),
             _diverted("PIL", pillows),
             _stderr_of_c(printed),

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .rows import Rows
+
 
 class Pixels:
     """The channels of one picture, ready to be streamed.
@@ -47,7 +49,14 @@ class Pixels:
         # How many pictures the network sees.
         self.inputs = 1 if self.alpha is None else 2
         # A view of (1, C, H, W): the network's rows are converted band by band.
-        self.lr = torch.from_numpy(np.require(array, requirements=["C", "W"])).permute(2, 0, 1)[None]
+        self.lr: Tensor | Rows = torch.from_numpy(np.require(array, requirements=["C", "W"])).permute(2, 0, 1)[None]
+
+    @classmethod
+    def of_rows(cls, rows: Rows, scale: int) -> "Pixels":
+        """Prepare a picture that lies in a file, without transparency."""
+        pixels = cls(np.zeros((1, 1, rows.channels), rows.dtype), scale)
+        pixels.gray, pixels.lr = rows.is_gray(), rows
+        return pixels
 
     def load(self, rows: Tensor) -> Tensor:
         """Convert rows of `self.lr` to what the network sees: (1, 3, rows, W), or (2, 3, rows, W) with alpha."""
@@ -104,6 +113,13 @@ def _fill_hidden(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     weighted = torch.from_numpy(colours.astype(np.float32)).permute(2, 0, 1)[None] * weights
     around = _spread(weighted, weights)[0].permute(1, 2, 0).round().numpy()
     return np.where(hidden[:, :, None], around.astype(colours.dtype), colours)
+
+
+def fill(plane: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Replace numbers (H, W), float32, that are not known by means of those around."""
+    weights = torch.from_numpy(known.astype(np.float32))[None, None]
+    around = _spread(torch.from_numpy(plane)[None, None] * weights, weights)
+    return np.where(known, plane, around[0, 0].numpy())
 
 
 def _spread(weighted: Tensor, weights: Tensor) -> Tensor:

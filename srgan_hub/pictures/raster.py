@@ -13,7 +13,7 @@ class Raster:
 
     Args:
         array: (H, W) gray, or (H, W, C) with C of 2 gray and alpha, 3 RGB, 4 RGB and alpha; uint8 or uint16.
-        info: icc_profile, exif (orientation reset) and dpi, where the picture has them.
+        info: what `carried.read_carried` finds.
     """
 
     array: np.ndarray

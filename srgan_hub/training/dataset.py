@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..draws import CROP, draws
-from ..pictures.files import SUFFIXES
+from ..pictures.files import SUFFIXES, find
 from ..pictures.resize import bicubic
 from ..replacing import replacing, sweep
 
@@ -60,7 +60,7 @@ def prepare(
     data, output = Path(data), Path(output)
     if not data.is_dir():
         raise ValueError(f"Expected a folder of pictures, got {data}, which is not a folder.")
-    paths = _find_pictures(data, output)
+    paths = find(data, output, SUFFIXES)
     sources = {path.relative_to(data).as_posix(): [path.stat().st_size, path.stat().st_mtime_ns] for path in paths}
     wanted = {"format": FORMAT, "minimum_size": minimum_size, "sources": sources}
     if output.exists() and any(output.iterdir()):
@@ -164,16 +164,6 @@ class Crops(Dataset[Tensor]):
         if shard not in self._files:
             self._files[shard] = safe_open(self.folder / shard, framework="numpy")
         return self._files[shard]
-
-
-def _find_pictures(data: Path, output: Path) -> list[Path]:
-    """All picture files, in an order that depends on their names alone; hidden ones and the output's left aside."""
-    found = []
-    for path in data.rglob("*"):
-        hidden = any(part.startswith(".") for part in path.relative_to(data).parts)
-        if path.suffix.lower() in SUFFIXES and not hidden and output not in path.parents and path.is_file():
-            found.append(path)
-    return sorted(found, key=lambda path: path.relative_to(data).as_posix())
 
 
 def _write_shards(

@@ -1,7 +1,6 @@
-"""What the ranks of a run do together, and how many threads each of them has."""
+"""What the ranks of a run do together."""
 
 import argparse
-import os
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -61,15 +60,3 @@ def average_batch_norm(accelerator: Accelerator, networks: Iterable[nn.Module]) 
         mean = accelerator.reduce(torch.cat([buffer.flatten() for buffer in buffers]), "mean")
         for buffer, values in zip(buffers, mean.split([buffer.numel() for buffer in buffers]), strict=True):
             buffer.copy_(values)
-
-
-def choose_threads(given: int | None, device: torch.device) -> int:
-    """Return how many threads compute in this process.
-
-    Accelerate's and torch's launchers leave one to each by default: then it is this process's share of all cores.
-    """
-    launched = {"ACCELERATE_MIXED_PRECISION", "LOCAL_WORLD_SIZE"} & os.environ.keys()
-    if given or device.type != "cpu" or not launched or os.environ.get("OMP_NUM_THREADS") != "1":
-        return given or torch.get_num_threads()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))

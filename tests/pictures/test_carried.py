@@ -1,13 +1,15 @@
 """What must survive does, and what is broken or too much for a format costs a warning and not the picture."""
 
 import logging
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
 import tifffile
-from PIL import ExifTags, Image, ImageCms
+from PIL import ExifTags, Image, ImageCms, PngImagePlugin
 
 from srgan_hub.pictures import carried, files
+from srgan_hub.pictures.raster import Raster
 
 
 @pytest.fixture
@@ -119,3 +121,126 @@ def test_strip_drops_the_place_or_all_but_the_profile(pixels, tmp_path):
             assert not found.get_ifd(ExifTags.IFD.GPSInfo)
             assert result.info["icc_profile"] == profile
             assert bool(result.info.get("dpi")) == bool(dpi)
+
+
+XMP = (
+    '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6" exif:PixelXDimension="9" '
+    'dc:title="a cat" exif:GPSLatitude="48,8N"><exif:GPSLongitude>11,3E</exif:GPSLongitude>'
+    "<tiff:ImageLength>6</tiff:ImageLength><xmp:Thumbnails><rdf:Alt>base64</rdf:Alt></xmp:Thumbnails></rdf:Description></x:xmpmeta>"
+)
+PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+# What each format holds; every pair of them is tried.
+HOLDS = {
+    ".png": {"profile", "exif", "xmp", "dpi", "comment", "title", "gamma", "program"},
+    ".jpg": {"profile", "exif", "xmp", "dpi", "comment", "program"},
+    ".tif": {"profile", "exif", "xmp", "dpi", "comment", "program"},
+    ".webp": {"profile", "exif", "xmp", "program"},
+    ".avif": {"profile", "exif", "xmp", "program"},
+}
+
+
+def write_rich(path, pixels) -> None:
+    """All that a format can carry, as other programs write it."""
+    exif = camera()
+    exif[ExifTags.Base.ImageDescription] = "a tabby"
+    exif.get_ifd(ExifTags.IFD.Exif).update({ExifTags.Base.ExifImageWidth: 9, ExifTags.Base.ExifImageHeight: 6})
+    options = {"exif": exif, "icc_profile": PROFILE, "dpi": (300, 300)}
+    if path.suffix == ".png":
+        info = PngImagePlugin.PngInfo()
+        info.add_text("Comment", "purrs")
+        info.add_itxt("Title", "猫")
+        info.add_itxt("XML:com.adobe.xmp", XMP)
+        info.add(b"gAMA", (50_000).to_bytes(4, "big"))
+        info.add(b"cICP", bytes([9, 16, 0, 1]))
+        options["pnginfo"] = info
+    elif path.suffix == ".tif":
+        exif.load(exif.tobytes())
+        for nested in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
+            exif.get_ifd(nested)
+        exif[700] = XMP.encode()
+    else:
+        options["xmp"] = XMP.encode()
+    if path.suffix == ".jpg":
+        options["comment"] = "purrs"
+    Image.fromarray(pixels).save(path, **options)
+
+
+def find_rich(path) -> dict[str, object]:
+    """What is found in a file, by other programs' ways to read it."""
+    found: dict[str, object] = {}
+    with Image.open(path) as image:
+        image.load()
+        info = image.info
+        exif = image.getexif()
+        nested = exif.get_ifd(ExifTags.IFD.Exif)
+        found["profile"] = info.get("icc_profile") == PROFILE or None
+        found["exif"] = nested.get(ExifTags.Base.DateTimeOriginal), exif.get(ExifTags.Base.Make)
+        found["exif"] = found["exif"] if any(found["exif"]) else None
+        found["size"] = nested.get(ExifTags.Base.ExifImageWidth), nested.get(ExifTags.Base.ExifImageHeight)
+        found["gps"] = exif.get_ifd(ExifTags.IFD.GPSInfo).get(ExifTags.GPS.GPSLatitudeRef)
+        xmp = info.get("xmp") or info.get("XML:com.adobe.xmp")
+        found["xmp"] = xmp.decode() if isinstance(xmp, bytes) else xmp
+        found["dpi"] = tuple(map(round, info["dpi"])) if info.get("dpi", (1, 1)) not in ((1, 1), (72, 72)) else None
+        comment = info.get("Comment") or info.get("comment")
+        found["comment"] = comment.decode() if isinstance(comment, bytes) else comment
+        found["title"] = info.get("Title")
+        found["gamma"] = info.get("gamma")
+        found["program"] = info.get("Software") or exif.get(ExifTags.Base.Software)
+    return found
+
+
+@pytest.mark.parametrize("target", HOLDS)
+@pytest.mark.parametrize("source", HOLDS)
+def test_what_survives_from_each_format_to_each(tmp_path, pixels, source, target, caplog):
+    write_rich(tmp_path / f"a{source}", pixels)
+    raster = files.read(tmp_path / f"a{source}")
+    large = Raster(raster.array.repeat(4, 0).repeat(4, 1), raster.info)
+    carried.sign(large, "srgan-hub 1, x4")
+    files.write(large, tmp_path / f"b{target}")
+    before, after = find_rich(tmp_path / f"a{source}"), find_rich(tmp_path / f"b{target}")
+    assert after["program"] == "srgan-hub 1, x4" and after["profile"] and after["gps"] == "N"
+    assert after["exif"] == ("2024:01:02 03:04:05", "Camera") and after["size"] == (24, 36)  # upright
+    assert 'dc:title="a cat"' in after["xmp"] and "Thumbnails" not in after["xmp"]
+    assert 'tiff:Orientation="6"' not in after["xmp"]
+    for stated in ('exif:PixelXDimension="24"', "<tiff:ImageLength>36<"):
+        assert stated in after["xmp"]
+    for key in ("dpi", "comment", "title", "gamma"):
+        if target == ".tif" and key == "comment":  # where the camera's description has the place
+            continue
+        assert after[key] == (before[key] if key in HOLDS[target] else None)
+    lost = [key for key in ("comment", "title", "gamma") if before[key] and key not in HOLDS[target]]
+    lines = [record.message for record in caplog.records]
+    assert len(lines) == bool(lost) and all("left out, which" in line for line in lines)
+
+
+def test_the_place_goes_and_all_goes(tmp_path, pixels):
+    write_rich(tmp_path / "a.png", pixels)
+    for gps in (True, False):
+        raster = files.read(tmp_path / "a.png")
+        carried.strip(raster, gps=gps)
+        files.write(raster, tmp_path / "b.png")
+        found = find_rich(tmp_path / "b.png")
+        assert found["profile"] and found["gamma"] and not found["gps"]
+        if gps:
+            assert "GPS" not in found["xmp"] and "a cat" in found["xmp"] and found["exif"][1] == "Camera"
+        else:
+            assert not any(found[key] for key in ("exif", "xmp", "dpi", "comment", "title", "program"))
+
+
+def test_sixteen_bits_carry_as_much(tmp_path, pixels, caplog):
+    write_rich(tmp_path / "a.png", pixels)
+    raster = files.read(tmp_path / "a.png").with_bits(16)
+    carried.sign(raster, "srgan-hub 1")
+    files.write(raster, tmp_path / "b.png")
+    assert find_rich(tmp_path / "b.png") == {
+        **find_rich(tmp_path / "a.png"),
+        "program": "srgan-hub 1",
+        "xmp": ANY,
+        "size": (6, 9),
+    }
+    assert not caplog.records
+    files.write(raster, tmp_path / "b.tif")
+    assert "b.tif: left out, which a TIFF of 16 bits cannot hold: EXIF data, gamma and primaries, text" in caplog.text
+    with tifffile.TiffFile(tmp_path / "b.tif") as tiff:
+        tags = tiff.pages[0].tags
+        assert tags["Software"].value == "srgan-hub 1" and b"a cat" in tags[700].value

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+import av
 import numpy as np
+import pillow_heif
 import png
 import pytest
 import tifffile
@@ -128,3 +130,37 @@ def test_images_of_pillow_keep_what_they_can(tmp_path, deep, upscaler, caplog):
     colour = upscaler.upscale(tmp_path / "colour.png")
     assert np.abs(np.asarray(colour) - upscaler.upscale(deep[:, :, :3]) / 257).max() <= 0.5
     assert "colour.png has 16 bits per channel, its image 8" in caplog.text
+
+
+def test_avif_of_10_bits(tmp_path):
+    ramp = np.linspace(0, 1023, 4096).astype(np.uint16).reshape(64, 64)
+    gray = np.dstack([ramp << 6] * 3)
+    with av.open(str(tmp_path / "a.avif"), "w", format="avif") as file:
+        stream = file.add_stream("libsvtav1", rate=1, options={"crf": "1"})
+        stream.width = stream.height = 64
+        stream.pix_fmt = "yuv420p10le"
+        file.mux(stream.encode(av.VideoFrame.from_ndarray(gray, format="rgb48le").reformat(format="yuv420p10le")))
+        file.mux(stream.encode())
+    result = files.read(tmp_path / "a.avif")
+    assert result.bits == 16 and len(np.unique(result.array)) > 500
+    assert np.abs(result.array[..., 0] - ramp * 65_535.0 / 1023).mean() < 200
+
+
+@pytest.mark.parametrize("bits", [10, 12])
+def test_heic_of_more_than_8_bits(tmp_path, bits):
+    ramp = np.linspace(0, 2**bits - 1, 4096).astype(np.uint16).reshape(64, 64)
+    levels = np.dstack([ramp, ramp[::-1], ramp.T])
+    pillow_heif.options.SAVE_HDR_TO_12_BIT = bits == 12
+    heif = pillow_heif.from_bytes("RGB;16", (64, 64), (levels << (16 - bits)).tobytes())
+    heif.save(tmp_path / "a.heic", quality=-1, chroma=444)
+    result = files.read(tmp_path / "a.heic")
+    assert result.bits == 16 and np.abs(result.array - levels * 65_535.0 / (2**bits - 1)).max() < 2.1 * 2 ** (16 - bits)
+    assert files.read_image(tmp_path / "a.heic").mode == "RGB"
+
+
+def test_lab(tmp_path):
+    colours = np.array([[[200, 60, 60], [60, 140, 90], [120, 120, 120], [230, 220, 90]]], np.uint8)
+    srgb, lab = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
+    image = ImageCms.profileToProfile(Image.fromarray(colours), srgb, lab, outputMode="LAB")
+    image.save(tmp_path / "a.tif")
+    assert np.abs(files.read(tmp_path / "a.tif").array.astype(int) - colours).max() <= 8

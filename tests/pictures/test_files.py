@@ -134,7 +134,7 @@ def test_bad_files_are_refused_in_a_sentence(tmp_path, array):
         "huge.png": "20000 x 20000 pixels; the limit is 0.01 million",
         "wide.png": "200 x 100 pixels; the limit is 0.01 million",
         "cut.jpg": "broken or cut short",
-        "moving.gif": "2 frames",
+        "moving.gif": "2 pictures; the command line",
         "float.tif": "mode F",
         "missing.png": "does not exist",
         ".": "is a folder",

@@ -1,18 +1,19 @@
 """Pictures of more than 8 bits a channel with more than one channel, of which Pillow keeps 8 and writes none."""
 
 import importlib.util
+import os
 import struct
 import sys
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 from PIL import Image, ImageFile, TiffImagePlugin
 
 from .carried import png_info, say_lost
-from .decode import depth
+from .decode import BROKEN, depth
 from .raster import Raster
 
 SUFFIXES = (".png", ".tif", ".tiff")
@@ -51,6 +52,67 @@ def read(image: ImageFile.ImageFile, path: Path) -> np.ndarray | None:
         again.seek(image.tell())
         lower = _decode(again, f"{mode};16{'B' if order == 'L' else 'L'}")
     return _decode(image, f"{mode};16{order}").astype(np.uint16) << 8 | lower
+
+
+def read_tiff(path: Path, page: int | None, max_pixels: int | None) -> Raster | None:
+    """Read, by tifffile, a TIFF of 16 bits a channel that Pillow cannot: channels one after the other, gray with alpha.
+
+    Returns:
+        The picture; None if the file is of another kind, broken, too large, or tifffile is missing.
+    """
+    if path.suffix.lower() not in (".tif", ".tiff") or not path.is_file() or not importlib.util.find_spec("tifffile"):
+        return None
+    import tifffile
+
+    try:
+        if not is_sane(path):
+            return None
+        with tifffile.TiffFile(path) as file:
+            if page is None and len(file.pages) > 1:
+                return None
+            found = cast(Any, file.pages[page or 0]).aspage()
+            channels = {1: 1, 2: 3}.get(found.photometric, 0) + len(found.extrasamples)
+            planar = found.planarconfig == 2 and found.samplesperpixel > 1
+            if (
+                str(found.dtype) != "uint16"
+                or not (planar or (found.photometric == 1 and channels == 2))
+                or channels != found.samplesperpixel
+                or channels not in (2, 3, 4)
+                or set(found.extrasamples) - {2}
+                or (max_pixels is not None and found.imagewidth * found.imagelength > max_pixels)
+            ):
+                return None
+            array = found.asarray()
+            info: dict[Any, Any] = {"icc_profile": found.iccprofile} if found.iccprofile else {}
+            if "XResolution" in found.tags and found.resolutionunit == 2:
+                info["dpi"] = found.resolution
+            if 700 in found.tags:
+                info["xmp"] = bytes(found.tags[700].value)
+            return Raster(np.ascontiguousarray(np.moveaxis(array, 0, -1) if planar else array), info)
+    except BROKEN:  # Pillow says what is wrong with it
+        return None
+
+
+def is_sane(path: Path) -> bool:
+    """Return whether a TIFF's directories have a length that one may have; tifffile reads broken ones for minutes."""
+    with path.open("rb") as file:
+        start = file.read(16)
+        order = {b"II": "<", b"MM": ">"}.get(start[:2])
+        if order is None:
+            return False
+        big = struct.unpack(f"{order}H", start[2:4])[0] == 43
+        count_of, offset_of, entry = ("Q", "Q", 20) if big else ("H", "I", 12)
+        (offset,) = struct.unpack_from(f"{order}{offset_of}", start, 8 if big else 4)
+        seen: set[int] = set()
+        while offset and offset not in seen:
+            seen.add(offset)
+            file.seek(offset)
+            (count,) = struct.unpack(f"{order}{count_of}", file.read(struct.calcsize(count_of)))
+            if not 0 < count <= 1_000:
+                return False
+            file.seek(count * entry, os.SEEK_CUR)
+            (offset,) = struct.unpack(f"{order}{offset_of}", file.read(struct.calcsize(offset_of)))
+    return bool(seen)
 
 
 def _read_film_format(image: ImageFile.ImageFile, path: Path) -> np.ndarray | None:

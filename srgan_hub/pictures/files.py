@@ -91,6 +91,8 @@ def read(path: Path, *, max_pixels: int | None = MAX_PIXELS, page: int | None = 
         PictureError: the file is missing, no picture, broken, of an unsupported kind or too large, or it holds several
             pictures and no page is named.
     """
+    if found := deep.read_tiff(path, page, max_pixels):
+        return found
     with open_header(path, max_pixels=max_pixels, page=page) as image, reading(path):
         loaded = _load(image, str(path), path)
         if isinstance(loaded, np.ndarray):

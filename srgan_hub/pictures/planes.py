@@ -4,8 +4,6 @@ Needs tifffile. What is not a number stays so: it is filled by what is around it
 """
 
 import importlib.util
-import os
-import struct
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -13,7 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from . import decode, files
+from . import decode, deep, files
 from .pixels import fill
 from .source import Enlarger, Output, Source
 
@@ -72,7 +70,7 @@ def open_planes(path: Path, *, max_pixels: int | None, limits: tuple[float, floa
     import tifffile
 
     try:
-        if not _is_sane(path):
+        if not deep.is_sane(path):
             return None
         with tifffile.TiffFile(path) as file:
             pages = {number: cast(Any, page).aspage() for number, page in enumerate(file.pages)}
@@ -118,28 +116,6 @@ def _enlarge(plane: np.ndarray, low: float, high: float, enlarger: Enlarger) -> 
         )
         result = np.where(holes, F.interpolate(kept, size, mode="nearest")[0, 0].numpy().astype(plane.dtype), result)
     return result
-
-
-def _is_sane(path: Path) -> bool:
-    """Return whether a TIFF's directories have a length that one may have; tifffile reads broken ones for minutes."""
-    with path.open("rb") as file:
-        start = file.read(16)
-        order = {b"II": "<", b"MM": ">"}.get(start[:2])
-        if order is None:
-            return False
-        big = struct.unpack(f"{order}H", start[2:4])[0] == 43
-        count_of, offset_of, entry = ("Q", "Q", 20) if big else ("H", "I", 12)
-        (offset,) = struct.unpack_from(f"{order}{offset_of}", start, 8 if big else 4)
-        seen: set[int] = set()
-        while offset and offset not in seen:
-            seen.add(offset)
-            file.seek(offset)
-            (count,) = struct.unpack(f"{order}{count_of}", file.read(struct.calcsize(count_of)))
-            if not 0 < count <= 1_000:
-                return False
-            file.seek(count * entry, os.SEEK_CUR)
-            (offset,) = struct.unpack(f"{order}{offset_of}", file.read(struct.calcsize(offset_of)))
-    return bool(seen)
 
 
 def _limits(array: np.ndarray) -> tuple[float, float]:

@@ -3,7 +3,7 @@
 import importlib.util
 from pathlib import Path
 
-from . import animation, decode, files, large, pages, planes
+from . import animation, decode, deep, files, large, pages, planes
 from .source import Output, Source
 
 # What a result is written as where a file of this kind comes in; the others become the first.
@@ -33,6 +33,8 @@ def open_source(
         return Video(path, max_pixels)
     if found := planes.open_planes(path, max_pixels=max_pixels, limits=limits):
         return found
+    if deep.read_tiff(path, None, max_pixels):
+        return None
     with files.open_header(path, max_pixels=max_pixels, several=True) as image:
         if image.format in animation.FORMATS and getattr(image, "n_frames", 1) > 1:
             return animation.Animation(path, image)

@@ -22,7 +22,7 @@ from . import hub
 from .convert import SOURCES, convert
 from .devices import choose_threads
 from .model import SRGAN
-from .onnx import export
+from .onnx import export, export_openvino
 from .pictures.files import MAX_PIXELS, is_folder
 from .pictures.sizes import Size
 from .pipeline import upscale_files
@@ -177,7 +177,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
     exporting = add("export", run_export, "Write a model as ONNX")
     exporting.add_argument("model", help=MODEL)
-    exporting.add_argument("target", type=Path, metavar="OUT.onnx", help="the file")
+    exporting.add_argument("target", type=Path, metavar="OUT.onnx", help="the file; with --openvino, OUT.xml")
+    exporting.add_argument(
+        "--streaming", action="store_true", help="one step of the stream, with what it keeps as inputs and outputs"
+    )
+    exporting.add_argument("--openvino", action="store_true", help="write it as OpenVINO's files")
 
     info = add("info", run_info, "Say what is known of a model")
     info.add_argument("model", help=MODEL)
@@ -303,9 +307,13 @@ def run_push(folder: str, repo_id: str, **options: Any) -> None:
     print(hub.push(hub.bundled(folder) if bundled else Path(folder), repo_id, **options))
 
 
-def run_export(model: str, target: Path) -> None:
+def run_export(model: str, target: Path, streaming: bool, openvino: bool) -> None:
     license = hub.info(model).value("license") or None
-    print(export(SRGAN.from_pretrained(model), target, name=model, license=license))
+    loaded = SRGAN.from_pretrained(model)
+    if openvino:
+        print(export_openvino(loaded, target, streaming=streaming))
+    else:
+        print(export(loaded, target, streaming=streaming, name=model, license=license))
 
 
 def run_info(model: str, revision: str | None) -> None:

@@ -71,12 +71,17 @@ def read_carried(image: Image.Image, name: str) -> tuple[Image.Transpose | None,
         logger.warning("%s: broken EXIF data left out: %s", name, error)
     xmp = image.info.get("xmp") or image.info.get(_XMP_KEY)
     if xmp:
-        info["xmp"] = xmp.encode() if isinstance(xmp, str) else bytes(xmp)
-    text = {key: value for key, value in image.info.items() if isinstance(value, str) and isinstance(key, str)}
+        # Upright at once: Pillow looks here, too, for how an image is turned.
+        info["xmp"] = _set_xmp(xmp.encode() if isinstance(xmp, str) else bytes(xmp), {"tiff:Orientation": 1})
+    # What this function has put there before, and what Pillow has.
+    text = {**kept} if isinstance(kept := image.info.get("text"), dict) else {}
+    text |= {key: value for key, value in image.info.items() if isinstance(value, str) and isinstance(key, str)}
     comment = image.info.get("comment")
     if isinstance(comment, bytes):
         text["Comment"] = comment.decode(errors="replace").rstrip("\0")
-    text = {key: str(value) for key, value in text.items() if value and key not in (_XMP_KEY, "compression", "xmp")}
+    info |= {key: image.info[key] for key in ("colour", "software") if key in image.info}
+    ours = (_XMP_KEY, "compression", "xmp", "software")
+    text = {key: str(value) for key, value in text.items() if value and key not in ours}
     if text:
         info["text"] = text
     if image.format == "PNG" and (colour := _colour_chunks(image)):
@@ -130,7 +135,9 @@ def fit(info: dict[Any, Any], width: int, height: int) -> dict[Any, Any]:
             exif.update({tag: size for tag, size in outer.items() if tag in exif})
             info["exif"] = exif.tobytes()
     if info.get("xmp"):
-        info["xmp"] = _fit_xmp(info["xmp"], width, height)
+        names = {"tiff:ImageWidth": width, "tiff:ImageLength": height}
+        names |= {"exif:PixelXDimension": width, "exif:PixelYDimension": height}
+        info["xmp"] = _set_xmp(info["xmp"], names)
     return info
 
 
@@ -247,13 +254,9 @@ def _is_usual(info: dict[Any, Any], key: str) -> bool:
     return key == "dpi"
 
 
-def _fit_xmp(xmp: bytes, width: int, height: int) -> bytes:
-    """Return XMP that is upright, of this size, and without thumbnails."""
+def _set_xmp(xmp: bytes, values: dict[str, int]) -> bytes:
+    """Return XMP with other numbers where it has these properties, and without thumbnails."""
     text = xmp.decode(errors="surrogateescape")
-    values = {
-        "tiff:Orientation": 1, "tiff:ImageWidth": width, "tiff:ImageLength": height,
-        "exif:PixelXDimension": width, "exif:PixelYDimension": height,
-    }  # fmt: skip
     for name, value in values.items():
         text = re.sub(rf"(\b{name}=[\"'])\d+", rf"\g<1>{value}", text)
         text = re.sub(rf"(<{name}>)\s*\d+", rf"\g<1>{value}", text)

@@ -213,6 +213,16 @@ def test_what_survives_from_each_format_to_each(tmp_path, pixels, source, target
     assert len(lines) == bool(lost) and all("left out, which" in line for line in lines)
 
 
+def test_images_of_pillow_carry_as_much(tmp_path, pixels):
+    write_rich(tmp_path / "a.png", pixels)
+    image = files.read_image(tmp_path / "a.png")
+    carried.sign(image, "srgan-hub 1")
+    files.write(image, tmp_path / "b.png")
+    assert find_rich(tmp_path / "b.png") == {
+        **find_rich(tmp_path / "a.png"), "program": "srgan-hub 1", "xmp": ANY, "size": (6, 9),
+    }  # fmt: skip
+
+
 def test_the_place_goes_and_all_goes(tmp_path, pixels):
     write_rich(tmp_path / "a.png", pixels)
     for gps in (True, False):

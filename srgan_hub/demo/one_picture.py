@@ -35,6 +35,8 @@ def build(service: Service, *, warm_up: bool = True) -> None:
     """Add the tab's components and events to the Blocks and Tab around."""
     # Results of the examples under the default settings.
     ready: dict[str, Done] = {}
+    # By session, what is shown of a picture that was chosen while a run went on.
+    instead: dict[str, Outputs] = {}
 
     with gr.Row(elem_id="one"):
         with gr.Column(scale=2, min_width=300):
@@ -98,6 +100,7 @@ def build(service: Service, *, warm_up: bool = True) -> None:
                 if not path:
                     raise ValueError("Choose a picture first: upload one or click an example.")
                 chosen = to_settings(values)
+                instead.pop(to_visitor(request).session, None)
                 for step in service.upscale(path, chosen, Path(folder), to_visitor(request), previews=True):
                     match step:
                         case Ahead():
@@ -106,7 +109,8 @@ def build(service: Service, *, warm_up: bool = True) -> None:
                             room = view.planned(html.escape(path.name), step.width, step.height)
                             yield _progress(step, room)
                         case Cancelled():
-                            yield room, None, page.job("cancelled", step.text)
+                            other = instead.pop(to_visitor(request).session, None)
+                            yield other or (room, None, page.job("cancelled", step.text))
                         case Done():
                             yield _result(step, chosen)
             except Exception as error:
@@ -134,27 +138,36 @@ def build(service: Service, *, warm_up: bool = True) -> None:
         root = get_root_url(request.request, request.request.url.path, None)
         return page.code(to_python(chosen, name), to_curl(chosen, name, root))
 
-    def choose(values: Values, request: gr.Request) -> tuple[Any, ...]:
-        """Check a new picture, and stop the run and clear the result of the one before. It goes if it is bad."""
-        stopped = service.stop(to_visitor(request), "Stopped: another picture was chosen.")
-        before = "The run before was stopped. " if stopped else ""
+    def choose(values: Values, request: gr.Request, done: Done | None = None) -> tuple[Any, ...]:
+        """Check a new picture, and stop the run and clear the result of the one before. It goes if it is bad.
+
+        `done` is its result, if there is one already.
+        """
         path = to_path(values[picture])
-        if not path:
-            return None, None, None, None, page.job("idle", f"{before}Choose a picture.")
+        room, download, kept, state, text = None, None, None, "idle", "Choose a picture."
         try:
-            text, room = _plan(service, path, to_settings(values))
+            if path and done and to_settings(values) == Settings():
+                room, download, _ = _result(done, Settings())
+                kept, state, text = gr.skip(), "done", _say(done)
+            elif path:
+                text, room = _plan(service, path, to_settings(values))
+                kept, state = gr.skip(), "chosen"
         except Exception as error:
-            return None, None, None, None, page.job("failed", before + sentence(error, path))
-        return gr.skip(), room, None, None, page.job("chosen", before + text)
+            state, text = "failed", sentence(error, path)
+        # The run says the same when it has stopped, so that it does not matter who is heard last.
+        session = to_visitor(request).session
+        instead[session] = room, download, page.job(state, f"The run before was stopped. {text}")
+        told = page.job(state, text)
+        if service.stop(to_visitor(request), "Stopped: another picture was chosen."):
+            told = page.job(state, f"The run before was stopped. {text}")
+        else:
+            instead.pop(session, None)
+        return kept, room, download, None, told
 
     def choose_example(example: dict[str, Any]) -> Callable[[Values, gr.Request], tuple[Any, ...]]:
         def choose_this(values: Values, request: gr.Request) -> tuple[Any, ...]:
-            _, *shown = choose({**values, picture: example}, request)
             done = ready.get(Path(example["path"]).name)
-            if done and to_settings(values) == Settings():
-                large, download, told = _result(done, Settings())
-                shown = [large, download, None, told]
-            return example["path"], *shown
+            return example["path"], *choose({**values, picture: example}, request, done)[1:]
 
         return choose_this
 
@@ -240,9 +253,13 @@ def _progress(step: Progress, room: dict[str, Any]) -> Outputs:
 def _result(done: Done, settings: Settings) -> Outputs:
     name = done.picture.name
     width, height = done.image.size
-    text = f"{name}: {done.picture.image.width} x {done.picture.image.height} to {width} x {height} pixels in "
-    text += f"{done.seconds:.1f} s. {done.picture.notes}"
     bicubic, large = (to_value(path, path.name) for path in done.pair)
     shown = {**view.planned(html.escape(name), width, height), "bicubic": bicubic, "result": large}
     label = f"Download {settings.format}, {megabytes(done.file)}"
-    return shown, page.link(to_value(done.file, done.file.name), label), page.job("done", text)
+    return shown, page.link(to_value(done.file, done.file.name), label), page.job("done", _say(done))
+
+
+def _say(done: Done) -> str:
+    before, (width, height) = done.picture.image, done.image.size
+    size = f"{before.width} x {before.height} to {width} x {height} pixels"
+    return f"{done.picture.name}: {size} in {done.seconds:.1f} s. {done.picture.notes}"

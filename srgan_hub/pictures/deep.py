@@ -58,7 +58,7 @@ def read_tiff(path: Path, page: int | None, max_pixels: int | None) -> Raster | 
     """Read, by tifffile, a TIFF of 16 bits a channel that Pillow cannot: channels one after the other, gray with alpha.
 
     Returns:
-        The picture; None if the file is of another kind, broken, too large, or tifffile is missing.
+        The picture; None if the file is of another kind, turned, broken, too large, or tifffile is missing.
     """
     if path.suffix.lower() not in (".tif", ".tiff") or not path.is_file() or not importlib.util.find_spec("tifffile"):
         return None
@@ -79,6 +79,7 @@ def read_tiff(path: Path, page: int | None, max_pixels: int | None) -> Raster | 
                 or channels != found.samplesperpixel
                 or channels not in (2, 3, 4)
                 or set(found.extrasamples) - {2}
+                or ("Orientation" in found.tags and found.tags["Orientation"].value != 1)
                 or (max_pixels is not None and found.imagewidth * found.imagelength > max_pixels)
             ):
                 return None

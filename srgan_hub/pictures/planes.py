@@ -51,6 +51,7 @@ class Planes(Source):
                 planes = array[None] if flat else np.moveaxis(array, -1, 0) if last else array
                 results = [_enlarge(plane, low, high, enlarger) for plane in planes]
                 has_resolution = "XResolution" in page.tags
+                turn = page.tags["Orientation"].value if "Orientation" in page.tags else 1
                 file.write(
                     results[0] if flat else np.stack(results, axis=-1 if last else 0),
                     photometric="rgb" if page.photometric == 2 and len(results) == 3 else "minisblack",
@@ -58,7 +59,8 @@ class Planes(Source):
                     compression="zlib",
                     resolution=page.resolution if has_resolution else None,
                     resolutionunit=page.resolutionunit if has_resolution else None,
-                    software=(output.strip != "all" and output.program) or False,
+                    software=output.program or False,
+                    extratags=[(274, 3, 1, turn, True)] if turn != 1 else (),
                     metadata=None,
                 )
 

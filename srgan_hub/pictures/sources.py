@@ -67,6 +67,8 @@ def check(source: Source, output: Output) -> None:
             f"{path}: expected {' or '.join(source.suffixes)} for {source.kind}, got {path.suffix or 'no suffix'}."
         )
     files.check_place(path)
+    if path.suffix.lower() in pages.Pages.suffixes and not importlib.util.find_spec("tifffile"):
+        raise files.PictureError(f"{path}: {source.kind} needs tifffile; pip install 'srgan-hub[tiff]'.")
     limit = source.limits.get(path.suffix.lower(), 65_535)
     if max(output.width, output.height) > limit:
         raise files.PictureError(

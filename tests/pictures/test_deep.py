@@ -182,3 +182,11 @@ def test_tiffs_that_pillow_cannot_read(tmp_path, deep, upscaler, channels, plana
     ((_, target, problem),) = upscale_files(upscaler, [tmp_path / "a.tif"], f"{tmp_path}/b.tif")
     assert problem is None
     assert np.abs(tifffile.imread(target).astype(int) - upscaler.upscale(levels)).max() <= 1
+
+
+def test_a_turned_one_is_upright_or_refused(tmp_path, deep):
+    levels = np.moveaxis(deep[:, :, :3], -1, 0)
+    turned = [(274, 3, 1, 6, True)]
+    tifffile.imwrite(tmp_path / "a.tif", levels, photometric="rgb", planarconfig="separate", extratags=turned)
+    with pytest.raises(PictureError, match="one after the other"):
+        files.read(tmp_path / "a.tif")

@@ -1,5 +1,7 @@
 """TIFF of several pages: each with its own size, depth and resolution; smaller copies are no pages."""
 
+import importlib.util
+
 import numpy as np
 import pytest
 import tifffile
@@ -60,3 +62,12 @@ def test_what_cannot_be(upscaler, tmp_path):
     ((_, _, problem),) = upscale_files(upscaler, [tmp_path / "a.tif"], str(tmp_path / "b.tif"), max_pixels=60)
     assert "8 x 8 pixels; the limit" in str(problem)
     assert not list(tmp_path.glob("*b*"))
+
+
+def test_without_tifffile(upscaler, tmp_path, monkeypatch):
+    frames = [Image.new("L", (8, 8)), Image.new("L", (8, 8))]
+    frames[0].save(tmp_path / "a.tif", save_all=True, append_images=frames[1:])
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "tifffile" else find(name))
+    ((_, _, problem),) = upscale_files(upscaler, [tmp_path / "a.tif"])
+    assert str(problem).endswith("a_x4.tif: a file of several pages needs tifffile; pip install 'srgan-hub[tiff]'.")

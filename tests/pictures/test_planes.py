@@ -111,3 +111,10 @@ def test_what_cannot_be(upscaler, tmp_path):
 def test_nothing_but_holes(upscaler, tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", np.full((4, 4), np.nan, np.float32))
     assert np.isnan(enlarge(upscaler, tmp_path / "a.tif", tmp_path / "b.tif")).all()
+
+
+def test_how_it_is_turned_stays(upscaler, tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", smooth(4, 6).astype(np.float32), extratags=[(274, 3, 1, 6, True)])
+    assert enlarge(upscaler, tmp_path / "a.tif", tmp_path / "b.tif").shape == (16, 24)
+    with tifffile.TiffFile(tmp_path / "b.tif") as file:
+        assert file.pages[0].tags["Orientation"].value == 6

@@ -1,6 +1,7 @@
 """Animations: GIF, APNG, WebP and AVIF, with the frames as they are seen, their durations and how often they play."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -50,7 +51,9 @@ class Animation(Source):
     def write(self, enlarger: Enlarger, aside: Path, output: Output) -> None:
         """Write the frames: a GIF with 256 colours each, an AVIF with loss, others without unless it is asked for."""
         name, quality = _SUFFIXES[output.path.suffix.lower()], output.quality
-        rest = iter(enlarger.frames(self._frames(), 0))
+        rest = enlarger.frames(self._frames(), 0)
+        if name == "GIF" and self.alpha:  # which has no half transparency
+            rest = (_without_half(frame) for frame in rest)
         durations = self._durations
         if self._still and name != "PNG":
             next(rest)
@@ -87,3 +90,10 @@ class Animation(Source):
                 frame = image.convert("RGBA")
                 frame.info["duration"] = image.info.get("duration", duration)
                 yield frame
+
+
+def _without_half(frame: Raster) -> Raster:
+    """Make each pixel opaque or transparent, whichever is nearer."""
+    frame = frame.with_bits(8)
+    alpha = np.where(frame.array[:, :, 3:] > 127, np.uint8(255), np.uint8(0))
+    return replace(frame, array=np.dstack([frame.array[:, :, :3], alpha]))

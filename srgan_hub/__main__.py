@@ -21,6 +21,7 @@ from tqdm import tqdm
 from . import hub
 from .convert import SOURCES, convert
 from .devices import choose_threads
+from .engines.engine import ENGINES
 from .model import SRGAN
 from .onnx import export, export_openvino
 from .pictures.files import MAX_PIXELS, is_folder
@@ -124,7 +125,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     upscale.add_argument(
         "--no-program", dest="named", action="store_false", help="do not name program, model and scale in the metadata"
     )
-    _add_hardware(upscale, precision="auto")
+    _add_hardware(upscale, precision="auto", engine="auto")
     upscale.add_argument("--band", type=int, metavar="ROWS", help="rows that go through the network at once")
     upscale.add_argument("--max-pixels", type=int, default=MAX_PIXELS, help=f"largest input (default: {MAX_PIXELS})")
     existing = upscale.add_mutually_exclusive_group()
@@ -164,7 +165,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     evaluate.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables")
     evaluate.add_argument("--pictures", type=Path, metavar="FOLDER", help="write contact sheets")
     evaluate.add_argument("--card", type=Path, metavar="FOLDER", help="write the scores into this model's card too")
-    _add_hardware(evaluate, precision="fp32")
+    _add_hardware(evaluate, precision="fp32", engine="torch")
 
     push = add("push", run_push, "Publish a model on the Hub")
     push.add_argument("folder", metavar="FOLDER", help="what training or convert wrote, or a bundled name")
@@ -195,7 +196,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def _add_hardware(command: argparse.ArgumentParser, *, precision: str) -> None:
+def _add_hardware(command: argparse.ArgumentParser, *, precision: str, engine: str) -> None:
     command.add_argument(
         "--precision",
         choices=("auto", *PRECISIONS),
@@ -203,6 +204,13 @@ def _add_hardware(command: argparse.ArgumentParser, *, precision: str) -> None:
         help=f"auto: bf16 for 8-bit pictures where the hardware has it, otherwise fp32 (default: {precision})",
     )
     command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
+    command.add_argument(
+        "--engine",
+        choices=ENGINES,
+        default=engine,
+        help="what runs the network; auto: openvino on x86 processors where it is installed, otherwise torch "
+        f"(default: {engine})",
+    )
     command.add_argument("--threads", type=int, help="processor threads (default: PyTorch's choice)")
 
 
@@ -232,7 +240,7 @@ def run_upscale(
     size = Size(**{name: options.pop(name) for name in SIZES})
     ranks = _join_others()
     upscaler = SRGAN.from_pretrained(model).upscaler(
-        **{name: options.pop(name) for name in ("detail", "precision", "device", "band")}
+        **{name: options.pop(name) for name in ("detail", "precision", "device", "band", "engine")}
     )
     program = f"{PROGRAM} {__version__}, {Path(model).name}, {size.label(upscaler.scale)}" if named else None
     results = upscale_files(

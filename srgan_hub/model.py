@@ -75,19 +75,20 @@ class SRGAN(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY_NAME, pipeline
         precision: str = "auto",
         device: str | torch.device = "auto",
         band: int | None = None,
+        engine: str = "auto",
     ) -> Upscaler:
         """Prepare for many pictures.
 
         Args:
             detail: mix this model with the bundled "srresnet-x4-photo", which it should have been fine-tuned from:
                 0 is faithful, 1 is this model. None is this model too.
-            precision, device, band: as for `Upscaler`.
+            precision, device, band, engine: as for `Upscaler`.
 
         Raises:
             ValueError: an option is out of its range, or the architectures differ.
         """
         model = self if detail is None else SRGAN.interpolate(SRGAN.from_pretrained(hub.FAITHFUL), self, detail)
-        return Upscaler(model.generator, scale=self.scale, precision=precision, device=device, band=band)
+        return Upscaler(model.generator, scale=self.scale, precision=precision, device=device, band=band, engine=engine)
 
     @overload
     def upscale(
@@ -100,6 +101,7 @@ class SRGAN(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY_NAME, pipeline
         precision: str = "auto",
         device: str | torch.device = "auto",
         band: int | None = None,
+        engine: str = "auto",
     ) -> Image.Image: ...
 
     @overload
@@ -113,6 +115,7 @@ class SRGAN(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY_NAME, pipeline
         precision: str = "auto",
         device: str | torch.device = "auto",
         band: int | None = None,
+        engine: str = "auto",
     ) -> Array: ...
 
     def upscale(
@@ -125,9 +128,10 @@ class SRGAN(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY_NAME, pipeline
         precision: str = "auto",
         device: str | torch.device = "auto",
         band: int | None = None,
+        engine: str = "auto",
     ) -> Any:
         """Enlarge one picture; see `Upscaler.upscale` for the kinds, and `upscaler` for the options."""
-        upscaler = self.upscaler(detail=detail, precision=precision, device=device, band=band)
+        upscaler = self.upscaler(detail=detail, precision=precision, device=device, band=band, engine=engine)
         return upscaler.upscale(picture, size=size, progress=progress)
 
     @staticmethod

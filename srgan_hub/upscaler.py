@@ -1,6 +1,5 @@
 """Upscale pictures with a generator: fused once, streamed, on the device and in the precision that suit."""
 
-import copy
 import hashlib
 import logging
 import os
@@ -14,10 +13,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from .devices import exact_float32, fast_dtype, find_device, to_host
+from .devices import fast_dtype, find_device, to_host
+from .engines.engine import Engine, choose_engine, make_engine
 from .network.fuse import fuse
-from .network.stream import receptive_radius, stream
-from .network.winograd import use_winograd
+from .network.stream import receptive_radius
 from .pictures import files
 from .pictures.carried import fit
 from .pictures.pixels import Pixels
@@ -27,9 +26,6 @@ from .pictures.sizes import Size, SizeLike, reduce_rows
 
 logger = logging.getLogger(__name__)
 
-# How many LR pixels go through the network at once. A GPU needs more, or it waits for its own launches.
-CPU_PIXELS = 8_192
-GPU_PIXELS = 262_144
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 Progress = Callable[[int, int], None]
@@ -47,7 +43,9 @@ class Upscaler:
             hardware, and float32 otherwise.
         device: "auto" (cuda, then mps, then cpu) or any torch device.
         band: LR rows that go through the network at once, the measure of the memory it takes. By default they are as
-            many as make `CPU_PIXELS` or `GPU_PIXELS`.
+            many as make the engine's `pixels`.
+        engine: "torch", on any device; "openvino", on a processor, with the extra [openvino]; or "auto", which takes
+            the one that is faster, see `choose_engine`.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -61,6 +59,7 @@ class Upscaler:
         precision: str = "auto",
         device: str | torch.device = "auto",
         band: int | None = None,
+        engine: str = "auto",
     ) -> None:
         if precision not in ("auto", *PRECISIONS):
             raise ValueError(f"Expected a precision out of auto, {', '.join(PRECISIONS)}, got {precision!r}.")
@@ -70,11 +69,15 @@ class Upscaler:
         self.precision = precision
         self.device = find_device(device)
         self.band = band
-        self._pixels = CPU_PIXELS if self.device.type == "cpu" else GPU_PIXELS
+        self.engine = choose_engine(engine, self.device)
+        if self.engine == "openvino" and precision == "fp16":
+            if engine == "openvino":
+                raise ValueError("Expected precision fp32 or bf16 with the engine openvino, got 'fp16'.")
+            self.engine = "torch"
         fused = fuse(generator).to(self.device).to(memory_format=torch.channels_last)
         # The last layer runs in float32, behind the check that half precision has not overflowed.
         self._fused, self._to_range = fused[:-1], fused[-1]
-        self._networks: dict[torch.dtype, nn.Sequential] = {}
+        self._engines: dict[torch.dtype, Engine] = {}
         self._lock = threading.Lock()
         self.radius = receptive_radius(fused)
 
@@ -164,15 +167,15 @@ class Upscaler:
         ]
 
     def fingerprint(self) -> str:
-        """Return a hash of what results depend on beside the picture: weights and precision."""
-        digest = hashlib.sha256(f"{self.scale} {self.precision} {self.device.type}".encode())
+        """Return a hash of what results depend on beside the picture: weights, precision and engine."""
+        digest = hashlib.sha256(f"{self.scale} {self.precision} {self.device.type} {self.engine}".encode())
         for tensor in self._fused.state_dict().values():
             digest.update(tensor.cpu().numpy().tobytes())
         return digest.hexdigest()[:16]
 
     def batch_size(self, height: int, width: int) -> int:
         """Return how many pictures of this size `upscale_batch` takes at once within the memory of this upscaler."""
-        pixels = self.band * width if self.band else self._pixels
+        pixels = self.band * width if self.band else self._engine(torch.float32).pixels
         return max(1, pixels // (height * width))
 
     @overload
@@ -254,7 +257,7 @@ class Upscaler:
         float32. Either way the stream begins anew with the LR rows that the next output row depends on.
         """
         dtype = PRECISIONS.get(self.precision, preferred)
-        band = self.band or max(1, self._pixels // (inputs * lr.shape[3]))
+        band = self.band or max(1, self._engine(dtype).pixels // (inputs * lr.shape[3]))
         top = 0
         while top < lr.shape[2] * self.scale:
             first = max(0, top // self.scale - self.radius)
@@ -279,29 +282,18 @@ class Upscaler:
         """Yield bands of what the last layer is given, but for the first `skip` rows of all."""
 
         def prepare(rows: Any) -> Tensor:
-            rows = rows.to(self.device)  # as few bytes as they have
-            return load(rows).to(dtype, memory_format=torch.channels_last)
+            return load(rows.to(self.device)).float()  # to the device as few bytes as they have
 
-        bands = stream(self._network(dtype), lr, band=band, load=prepare)
-        while True:
-            with exact_float32:
-                logits = next(bands, None)
-            if logits is None:
-                return
+        for logits in self._engine(dtype).stream(lr, band=band, load=prepare):
             if skip < logits.shape[2]:
                 yield logits[:, :, skip:]
             skip = max(0, skip - logits.shape[2])
 
-    def _network(self, dtype: torch.dtype) -> nn.Sequential:
+    def _engine(self, dtype: torch.dtype) -> Engine:
         with self._lock:
-            if dtype not in self._networks:
-                if dtype != torch.float32:
-                    self._networks[dtype] = copy.deepcopy(self._fused).to(dtype)
-                elif self.device.type == "cpu":
-                    self._networks[dtype] = use_winograd(self._fused)
-                else:
-                    self._networks[dtype] = self._fused
-            return self._networks[dtype]
+            if dtype not in self._engines:
+                self._engines[dtype] = make_engine(self.engine, self._fused, scale=self.scale, dtype=dtype)
+            return self._engines[dtype]
 
 
 def _read(picture: Any) -> tuple[np.ndarray, dict[Any, Any] | None]:
@@ -331,4 +323,6 @@ def _check_tensor(picture: Tensor) -> Tensor:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    return isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) or "allocate memory" in str(error)
+    return isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) or any(
+        words in str(error) for words in ("allocate memory", "bad_alloc")
+    )

@@ -12,6 +12,8 @@ from srgan_hub.network.generator import build_generator
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
+# One engine on every machine, whatever is installed; what tests start has it too. `tests/engines` is about the others.
+os.environ["SRGAN_ENGINE"] = "torch"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 

@@ -13,6 +13,7 @@ PACKAGE = ROOT / "srgan_hub"
 FLOORS = [
     {"replacing"},
     {"network", "pictures", "devices", "draws", "version"},
+    {"engines"},
     {"card", "upscaler", "metrics", "features", "degrade"},
     {"hub", "moving"},
     {"model"},

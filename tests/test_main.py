@@ -59,7 +59,7 @@ def test_the_result_names_its_maker_unless_it_shall_not(folder):
 
 
 def test_default_model_and_options(folder):
-    options = "--output r.png --model srresnet-x4 --precision fp32 --band 7 --device cpu --threads 1"
+    options = "--output r.png --model srresnet-x4 --precision fp32 --band 7 --device cpu --engine openvino --threads 1"
     assert main(["upscale", "a.png", *options.split()]) == 0
     assert main(["upscale", "a.png", "--output", "g.png"]) == 0
     assert main(["upscale", "a.png", "--output", "d.png", "--detail", "0.3"]) == 0
@@ -303,14 +303,14 @@ def test_evaluate_passes_every_option_on(folder, capsys, monkeypatch):
     options = (
         "--data hr --lr lr --model model --model b --downsampling pillow --jpeg 40 --degradation camera --shave 3 "
         "--metrics psnr_y ssim_y --json r.json --markdown r.md --pictures sheets --card model --precision bf16 "
-        "--device cpu --threads 3"
+        "--device cpu --engine openvino --threads 3"
     )
     assert main(["evaluate", *options.split()]) == 0
     del seen["progress"]
     assert seen == {
         "models": ["model", "b"], "data": Path("hr"), "lr": Path("lr"), "downsampling": "pillow", "jpeg": 40,
         "degradation": "camera", "shave": 3, "metrics": ["psnr_y", "ssim_y"], "pictures": Path("sheets"),
-        "precision": "bf16", "device": "cpu", "threads": 3,
+        "precision": "bf16", "device": "cpu", "engine": "openvino", "threads": 3,
     }  # fmt: skip
     table = capsys.readouterr().out
     assert Path("r.md").read_text() == table and "| model |" in table

@@ -19,7 +19,7 @@ from srgan_hub.upscaler import Upscaler
 
 @pytest.fixture
 def upscaler(lively, monkeypatch) -> Upscaler:
-    monkeypatch.setattr("srgan_hub.upscaler.CPU_PIXELS", 4 * 6 * 5)  # four pictures of 6x5
+    monkeypatch.setattr("srgan_hub.engines.torch.CPU_PIXELS", 4 * 6 * 5)  # four pictures of 6x5
     return Upscaler(lively(), scale=4, device="cpu", precision="fp32")
 
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from PIL import Image
 
-from srgan_hub import SRGAN, bundled, devices, upscaler
+from srgan_hub import SRGAN, bundled, devices
+from srgan_hub.engines.torch import TorchEngine
 from srgan_hub.network.fuse import fuse
 from srgan_hub.network.stream import Stream
 from srgan_hub.network.winograd import WinogradConv2d
@@ -98,7 +99,7 @@ def test_the_band_has_as_many_pixels_as_the_device_takes(lively, monkeypatch):
     monkeypatch.setattr(
         Stream, "push", lambda self, rows, **more: pushed.append(rows.shape) or push(self, rows, **more)
     )
-    monkeypatch.setattr(upscaler, "CPU_PIXELS", 100)
+    monkeypatch.setattr("srgan_hub.engines.torch.CPU_PIXELS", 100)
     list(Upscaler(lively(), scale=4, device="cpu").stream(torch.rand(2, 3, 30, 10)))
     assert pushed == [(2, 3, 5, 10)] * 6
 
@@ -118,9 +119,11 @@ def test_model_and_picture_are_left_as_they_were(model, cat):
 def begun(monkeypatch) -> list[tuple[int, int]]:
     """The LR rows and the height of the bands of each stream that is begun."""
     streams = []
-    stream = upscaler.stream
+    stream = TorchEngine.stream
     monkeypatch.setattr(
-        upscaler, "stream", lambda n, lr, **more: streams.append((lr.shape[2], more["band"])) or stream(n, lr, **more)
+        TorchEngine,
+        "stream",
+        lambda self, lr, **more: streams.append((lr.shape[2], more["band"])) or stream(self, lr, **more),
     )
     return streams
 
@@ -131,7 +134,9 @@ def test_out_of_memory_goes_on_with_half_the_band(layer, error, lively, monkeypa
     """From its third call on, one convolution (head, trunk, both upsamplings) can do with no more than 6 new rows."""
     network, lr = lively(), torch.rand(1, 3, 81, 5)
     prepared = Upscaler(network, scale=4, precision="fp32", band=20)
-    convs = [module for module in prepared._network(torch.float32).modules() if isinstance(module, torch.nn.Conv2d)]
+    convs = [
+        module for module in prepared._engine(torch.float32).network.modules() if isinstance(module, torch.nn.Conv2d)
+    ]
     convolve, calls, fails = torch.nn.functional.conv2d, [], []
 
     def crowded(x, weight, *args, **kwargs):
@@ -259,8 +264,8 @@ def test_rows_that_overflow_are_computed_again_in_float32(lively, where, caplog)
 
 def test_auto_precision_asks_the_hardware(lively, monkeypatch):
     used = []
-    network = Upscaler._network
-    monkeypatch.setattr(Upscaler, "_network", lambda self, dtype: used.append(dtype) or network(self, dtype))
+    network = Upscaler._engine
+    monkeypatch.setattr(Upscaler, "_engine", lambda self, dtype: used.append(dtype) or network(self, dtype))
     for native, expected in ((True, torch.bfloat16), (False, torch.float32)):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda n=native: {"avx512_bf16": n}, raising=False)
         upscaler = Upscaler(lively(), scale=4, device="cpu")
@@ -314,7 +319,7 @@ def test_a_broken_file_is_a_picture_error(model, tmp_path):
 def test_winograd_is_for_float32_alone():
     upscaler = SRGAN(channels=48, num_blocks=1).upscaler(device="cpu")
     counts = [
-        sum(isinstance(layer, WinogradConv2d) for layer in upscaler._network(dtype).modules())
+        sum(isinstance(layer, WinogradConv2d) for layer in upscaler._engine(dtype).network.modules())
         for dtype in (torch.float32, torch.bfloat16)
     ]
     assert counts == [5, 0]

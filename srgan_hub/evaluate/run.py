@@ -38,6 +38,7 @@ def evaluate(
     pictures: Path | None = None,
     precision: str = "fp32",
     device: str | torch.device = "auto",
+    engine: str = "torch",
     progress: Progress | None = None,
 ) -> Report:
     """Score models on a folder of ground truth, beside bicubic and the ground truth itself.
@@ -53,7 +54,7 @@ def evaluate(
         shave: border left out of PSNR and SSIM, in pixels; the scale by default.
         metrics: names out of `judges.TITLES`; all that can be had without a download by default.
         pictures: a folder for contact sheets.
-        precision, device: as for `srgan_hub.upscaler.Upscaler`.
+        precision, device, engine: as for `srgan_hub.upscaler.Upscaler`.
         progress: called with (pictures done, all pictures).
 
     Raises:
@@ -70,7 +71,9 @@ def evaluate(
     scale = next(iter(scales.values()), 4)
     shave = scale if shave is None else shave
     pairs = Pairs(data, lr=lr, scale=scale, downsampling=downsampling, jpeg=jpeg, degradation=degradation)
-    upscalers = {label: model.upscaler(precision=precision, device=device) for label, model in loaded.items()}
+    upscalers = {
+        label: model.upscaler(precision=precision, device=device, engine=engine) for label, model in loaded.items()
+    }
     place = next((u.device for u in upscalers.values()), torch.device("cpu"))
     judges, notes = make_judges(metrics, shave=shave, scale=scale, device=place)
     for upscaler in upscalers.values():
@@ -112,6 +115,7 @@ def evaluate(
         "device": torch.cuda.get_device_name(place) if place.type == "cuda" else place.type,
         "threads": torch.get_num_threads(),
         "precision": precision,
+        "engine": engine,
     }
     return Report(protocol, rows, tuple(notes), environment)
 

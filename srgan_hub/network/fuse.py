@@ -1,12 +1,13 @@
 """The same function in fewer operations, for inference.
 
-Two rewrites, both exact up to rounding:
+Three rewrites, exact up to rounding:
 
 * `Conv2d, BatchNorm2d` become one `Conv2d`.
+* An activation behind `PixelShuffle(r)` or a nearest `Upsample(r)` moves in front of it, with its slopes repeated:
+  engines compute it together with the convolution before.
 * The last convolution has three output channels at full size, which starves convolution kernels. After
   `PixelShuffle(r)` or a nearest `Upsample(r)` it becomes a convolution to `3 r * r` channels at `1 / r` of the
-  size, followed by `PixelShuffle(r)`: each output phase gets its own kernel. An activation in between moves in front
-  of the shuffle, with its slopes repeated.
+  size, followed by `PixelShuffle(r)`: each output phase gets its own kernel.
 """
 
 import copy
@@ -35,7 +36,7 @@ def fuse(network: nn.Sequential) -> nn.Sequential:
     theirs = set(network.children())
     fused = OrderedDict(
         (name, copy.deepcopy(layer) if layer in theirs else layer)
-        for name, layer in _move_tail(_fold_batch_norm(layers))
+        for name, layer in _move_activations(_move_tail(_fold_batch_norm(layers)))
     )
     return type(network)(fused).eval().requires_grad_(False)
 
@@ -65,10 +66,6 @@ def _move_tail(layers: Layers) -> Layers:
         return layers
     (up_name, up), (act_name, act), (conv_name, conv) = layers[at : at + 3]
     factor = _factor(up)
-    if isinstance(act, nn.PReLU):
-        slopes = _slopes(act, up)
-        act = nn.PReLU(len(slopes))
-        act.weight = nn.Parameter(slopes.detach())
     weight, bias = _polyphase(conv, up)
     outputs, inputs, height, width = weight.shape
     size, padding = (height, width), (height // 2, width // 2)
@@ -76,8 +73,17 @@ def _move_tail(layers: Layers) -> Layers:
     coarse.weight = nn.Parameter(weight.detach())
     if bias is not None:
         coarse.bias = nn.Parameter(bias.detach())
-    moved: Layers = [(act_name, act), (conv_name, coarse), (up_name, nn.PixelShuffle(factor))]
+    moved: Layers = [(act_name, _before(act, up)), (conv_name, coarse), (up_name, nn.PixelShuffle(factor))]
     return layers[:at] + moved + layers[at + 3 :]
+
+
+def _move_activations(layers: Layers) -> Layers:
+    moved = [*layers]
+    for i in range(len(layers) - 1):
+        (up_name, up), (act_name, act) = moved[i : i + 2]
+        if _factor(up) and type(act) in (nn.PReLU, nn.LeakyReLU):
+            moved[i : i + 2] = [(act_name, _before(act, up)), (up_name, up)]
+    return moved
 
 
 class PolyphaseTail(nn.Sequential):
@@ -117,6 +123,16 @@ def _find_tail(layers: list[nn.Module]) -> int | None:
         if few and _factor(up) and type(act) in (nn.PReLU, nn.LeakyReLU):
             return i
     return None
+
+
+def _before(act: nn.Module, up: nn.Module) -> nn.Module:
+    """Return the activation that does before the upsampling what `act` does after it."""
+    if not isinstance(act, nn.PReLU):
+        return act
+    slopes = _slopes(act, up)
+    wide = nn.PReLU(len(slopes))
+    wide.weight = nn.Parameter(slopes.detach())
+    return wide
 
 
 def _slopes(act: nn.PReLU, up: nn.Module) -> Tensor:

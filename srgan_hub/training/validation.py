@@ -34,7 +34,7 @@ def validate(run: Run, state: State) -> dict[str, dict[str, float]]:
     """
     args, accelerator = run.args, run.accelerator
     assert run.validation is not None
-    upscaler = averaged_model(run, state).upscaler(device=accelerator.device, precision="fp32")
+    upscaler = averaged_model(run, state).upscaler(device=accelerator.device, precision="fp32", engine="torch")
     judges, _ = make_judges(NAMES, shave=args.scale, scale=args.scale, device=accelerator.device)
     sheet = ContactSheet(args.output_dir / "pictures", f"step-{state.step}") if accelerator.is_main_process else None
     sums = torch.zeros(2, len(COLUMNS), dtype=torch.float64)

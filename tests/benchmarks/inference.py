@@ -31,9 +31,9 @@ from torch import nn
 
 from srgan_hub import SRGAN, bundled
 from srgan_hub.devices import fast_dtype
+from srgan_hub.engines.torch import CPU_PIXELS
 from srgan_hub.hub import WEIGHTS
 from srgan_hub.onnx import export
-from srgan_hub.upscaler import CPU_PIXELS
 
 FOLDER = Path(__file__).parent
 RATIOS = FOLDER / "ratios.json"

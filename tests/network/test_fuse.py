@@ -63,9 +63,7 @@ def test_tails_of_other_shapes(layers):
 @pytest.mark.parametrize(
     "layers",
     [
-        [nn.PixelShuffle(2), nn.PReLU(4), nn.Conv2d(4, 16, 3, padding=1)],  # enough channels to run well
-        [nn.PixelShuffle(2), nn.PReLU(4), nn.Conv2d(4, 3, 3)],  # no padding
-        [nn.PixelShuffle(2), nn.PReLU(4), nn.Conv2d(4, 3, 3, padding=1, padding_mode="reflect")],
+        [nn.PixelShuffle(2), nn.Conv2d(4, 3, 3, padding=1)],  # no activation between
         [nn.PixelShuffle(2), nn.Softmax(1), nn.Conv2d(4, 3, 3, padding=1)],  # does not commute
         [nn.Upsample(scale_factor=1.5), nn.PReLU(16), nn.Conv2d(16, 3, 3, padding=1)],
         [nn.Upsample(scale_factor=2, mode="bilinear"), nn.PReLU(16), nn.Conv2d(16, 3, 3, padding=1)],
@@ -76,6 +74,25 @@ def test_what_does_not_fit_is_left_alone(layers):
     x = torch.randn(1, 16, 4, 4)
     fused = fuse(network)
     assert [type(layer) for layer in fused] == [type(layer) for layer in network]
+    assert torch.equal(fused(x), network(x))
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [nn.PixelShuffle(2), nn.PReLU(4), nn.Conv2d(4, 16, 3, padding=1)],  # enough channels to run well
+        [nn.PixelShuffle(2), nn.PReLU(1), nn.Conv2d(4, 3, 3)],  # no padding
+        [nn.PixelShuffle(2), nn.PReLU(4), nn.Conv2d(4, 3, 3, padding=1, padding_mode="reflect")],
+        [nn.Upsample(scale_factor=2), nn.LeakyReLU(0.3), nn.Conv2d(16, 16, 3, padding=1)],
+    ],
+)
+def test_an_activation_alone_moves_in_front_of_the_upsampling(layers):
+    network = nn.Sequential(*layers)
+    if isinstance(layers[1], nn.PReLU):
+        nn.init.uniform_(layers[1].weight)
+    x = torch.randn(1, 16, 4, 4)
+    fused = fuse(network)
+    assert [type(layer) for layer in fused] == [type(layers[index]) for index in (1, 0, 2)]
     assert torch.equal(fused(x), network(x))
 
 

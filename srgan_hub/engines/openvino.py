@@ -1,0 +1,70 @@
+"""OpenVINO on a processor."""
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .graph import make_graph
+
+
+class OpenVINOEngine:
+    """A network that OpenVINO runs: whole where a picture is small, and otherwise in bands.
+
+    Each part of a stream is converted and compiled at its first use, once for all widths.
+
+    Args:
+        network: a fused generator, but for what is left of it to the caller.
+        scale: of the network.
+        dtype: float32, or bfloat16, which processors without it compute in float32.
+    """
+
+    # The last layers have 16 times as many numbers for a pixel as the others, and all of a band at once.
+    pixels = 32_768
+
+    def __init__(self, network: nn.Sequential, *, scale: int, dtype: torch.dtype) -> None:
+        import openvino
+
+        self.openvino = openvino
+        self.network, self.scale = network, scale
+        self.options = {
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "INFERENCE_PRECISION_HINT": "f32" if dtype == torch.float32 else "bf16",
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        self._compiled: dict[str, Any] = {}
+        self._lock = threading.Lock()
+        self.least = make_graph(network, scale=scale, part="first").least
+
+    def stream(self, lr: Any, *, band: int, load: Callable[[Any], Tensor]) -> Iterator[Tensor]:
+        """Yield the output for a picture; see `Engine`."""
+        height = lr.shape[2]
+        cuts = range(self.least + band, height, band)
+        kept: list[Any] = []
+        requests: dict[str, list[Any]] = {}
+        for number, rows in enumerate(lr.tensor_split([*cuts], dim=2)):
+            last = number == len(cuts)
+            part = "whole" if not cuts else "last" if last else "middle" if number else "first"
+            if part not in requests:
+                # Two take turns, since what one has kept goes into the other as it is.
+                compiled = self._compile(part)
+                requests[part] = [compiled.create_infer_request() for _ in range(2)]
+            request = requests[part][number % 2]
+            inputs = [self.openvino.Tensor(np.ascontiguousarray(load(rows).numpy())), *kept]
+            for index, tensor in enumerate(inputs):
+                request.set_input_tensor(index, tensor)
+            request.infer()
+            outputs = [request.get_output_tensor(index) for index in range(len(request.model_outputs))]
+            yield torch.from_numpy(outputs[0].data.copy())
+            kept = outputs[1:]
+
+    def _compile(self, part: str) -> Any:
+        with self._lock:
+            if part not in self._compiled:
+                core = self.openvino.Core()
+                model = core.read_model(make_graph(self.network, scale=self.scale, part=part).data)
+                self._compiled[part] = core.compile_model(model, "CPU", self.options)
+            return self._compiled[part]

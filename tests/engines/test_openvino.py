@@ -1,0 +1,233 @@
+"""The other engine: the plain network's result, streamed as the whole; `tests/test_upscaler.py` is about PyTorch's."""
+
+import logging
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from srgan_hub import SRGAN, devices
+from srgan_hub.engines import engine as engines
+from srgan_hub.engines.openvino import OpenVINOEngine
+from srgan_hub.network.fuse import fuse
+from srgan_hub.upscaler import Upscaler
+
+
+def noise(*shape: int) -> torch.Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(0))
+
+
+def prepare(network: torch.nn.Sequential, **options) -> Upscaler:
+    return Upscaler(network, **{"scale": 4, "device": "cpu", "precision": "fp32", "engine": "openvino", **options})
+
+
+@pytest.fixture(scope="module")
+def model() -> SRGAN:
+    return SRGAN.from_pretrained("srgan-x4-photo")
+
+
+@pytest.fixture(scope="module")
+def streaming(model) -> Upscaler:
+    return model.upscaler(engine="openvino", device="cpu", precision="fp32", band=16)
+
+
+@pytest.fixture
+def infers(monkeypatch) -> list[str]:
+    """The parts that are compiled, in their order."""
+    parts = []
+    compile_part = OpenVINOEngine._compile
+    monkeypatch.setattr(OpenVINOEngine, "_compile", lambda self, part: parts.append(part) or compile_part(self, part))
+    return parts
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize("upsampler", ["pixelshuffle", "nearest"])
+@pytest.mark.parametrize("ends", [{}, {"trunk_end": "prelu", "output": "clamp"}])
+def test_bands_are_the_whole_picture_of_the_plain_network(scale, upsampler, ends, lively, infers):
+    network = lively(scale=scale, upsampler=upsampler, **ends)
+    upscaler = prepare(network, scale=scale, band=7)
+    for height, width, parts in (
+        (1, 1, ["whole"]),
+        (20, 9, ["whole"]),
+        (41, 5, ["first", "middle", "last"]),
+        (60, 6, ["first", "middle", "last"]),
+    ):
+        del infers[:]
+        lr = noise(2, 3, height, width)
+        bands = list(upscaler.stream(lr))
+        assert infers == parts and len(bands) >= len(parts)
+        with torch.inference_mode():
+            torch.testing.assert_close(torch.cat(bands, 2), network(lr), atol=1e-5, rtol=0)
+
+
+def test_bundled_weights_streamed_are_the_whole_to_the_bit(model, streaming, infers):
+    lr = noise(3, 90, 50)
+    whole = model.upscale(lr, engine="openvino", device="cpu", precision="fp32")
+    assert infers == ["whole"]
+    assert torch.equal(streaming.upscale(lr), whole)
+    assert infers[1:] == ["first", "middle", "last"]
+    with torch.inference_mode():
+        torch.testing.assert_close(whole, model(lr[None])[0], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("height", [57, 58, 59, 73, 74])
+def test_any_height_is_divided(height, streaming, model):
+    """41 rows must come first and 16 with them: one row may be left over, or none."""
+    lr = noise(3, height, 20)
+    whole = model.upscale(lr, engine="openvino", device="cpu", precision="fp32", band=200)
+    torch.testing.assert_close(streaming.upscale(lr), whole, atol=2e-6, rtol=0)
+
+
+def test_pictures_alpha_batches_and_progress_are_as_with_torch(streaming, model):
+    levels = np.random.default_rng(0).integers(0, 256, (70, 30, 4), np.uint8)
+    other = levels[::-1].copy()
+    calls = []
+    results = streaming.upscale_batch([levels, other], progress=lambda *rows: calls.append(rows))
+    assert calls[-1] == (70, 70) and [rows for rows, _ in calls] == sorted({rows for rows, _ in calls})
+    for array, result in zip((levels, other), results, strict=True):
+        expected = model.upscale(array, engine="torch", device="cpu", precision="fp32")
+        assert np.abs(result.astype(int) - expected).max() <= 1
+    deep = levels[:, :, 0].astype(np.uint16) * 257
+    expected = model.upscale(deep, engine="torch", device="cpu").astype(int)
+    assert np.abs(streaming.upscale(deep) - expected).max() <= 3  # of 65,535
+    image = streaming.upscale(Image.fromarray(levels), size="2x")
+    assert image.mode == "RGBA" and image.size == (60, 140)
+
+
+def test_threads_share_one_and_a_stream_may_be_left(streaming):
+    pictures = [np.random.default_rng(seed).integers(0, 256, (80, 10 + seed, 3), np.uint8) for seed in range(4)]
+    expected = [streaming.upscale(picture) for picture in pictures]
+    left = streaming.stream(pictures[0])
+    next(left)
+    left.close()
+    with ThreadPoolExecutor(4) as pool:
+        for result, whole in zip(pool.map(streaming.upscale, pictures), expected, strict=True):
+            assert np.array_equal(result, whole)
+
+
+def test_out_of_memory_goes_on_with_half_the_band(streaming, monkeypatch, caplog):
+    lr = noise(3, 110, 12)
+    whole = streaming.upscale(lr)
+    stream, begun, done = OpenVINOEngine.stream, [], []
+
+    def crowded(self, lr, *, band, load):
+        begun.append((lr.shape[2], band))
+        for number, rows in enumerate(stream(self, lr, band=band, load=load)):
+            if number == 2 and band > 8:
+                raise RuntimeError("Exception from src/inference/src/cpp/infer_request.cpp:224: std::bad_alloc")
+            done.append(rows.shape[2])
+            yield rows
+
+    monkeypatch.setattr(OpenVINOEngine, "stream", crowded)
+    with caplog.at_level(logging.WARNING):
+        result = streaming.upscale(lr)
+    assert begun == [(110, 16), (110 - max(0, sum(done[:2]) // 4 - streaming.radius), 8)]
+    assert "out of memory at row" in caplog.text
+    torch.testing.assert_close(result, whole, atol=2e-6, rtol=0)
+
+
+def test_half_precision_that_overflows_goes_on_in_float32(lively, monkeypatch, caplog):
+    """Where there is no bfloat16, its engine is given an overflow as the hardware would give it."""
+    network = lively()
+    upscaler = prepare(network, precision="bf16", band=5)
+    lr = noise(1, 3, 80, 6)
+    stream = OpenVINOEngine.stream
+
+    def overflowing(self, lr, **more):
+        for number, rows in enumerate(stream(self, lr, **more)):
+            half = self.options["INFERENCE_PRECISION_HINT"] == "bf16"
+            yield rows / 0 if half and number == 3 else rows
+
+    monkeypatch.setattr(OpenVINOEngine, "stream", overflowing)
+    with caplog.at_level(logging.WARNING):
+        result = upscaler.upscale(lr)
+    assert "overflowed in torch.bfloat16" in caplog.text
+    torch.testing.assert_close(result, prepare(network).upscale(lr), atol=0.02, rtol=0)
+
+
+def test_bfloat16_scores_as_pytorchs(benchmark_data, model):
+    """PyTorch rounds every layer's result where OpenVINO keeps float32 in some, and all where the hardware lacks it."""
+    path = sorted((benchmark_data / "Set14").rglob("*.png"))[0]
+    with Image.open(path) as image:
+        hr = np.asarray(image.convert("RGB"))[:160, :160]
+    lr = np.asarray(Image.fromarray(hr).resize((40, 40), Image.Resampling.BICUBIC))
+    errors = [
+        np.square(model.upscale(lr, engine=name, device="cpu", precision="bf16").astype(float) - hr).mean()
+        for name in ("torch", "openvino")
+    ]
+    assert abs(10 * np.log10(errors[0] / errors[1])) < 0.01
+
+
+@pytest.mark.parametrize(
+    ("machine", "device", "asked", "expected"),
+    [
+        ("x86_64", "cpu", None, "openvino"),
+        ("AMD64", "cpu", None, "openvino"),
+        ("arm64", "cpu", None, "torch"),
+        ("x86_64", "cuda", None, "torch"),
+        ("x86_64", "cpu", "torch", "torch"),
+        ("arm64", "cpu", "openvino", "openvino"),
+    ],
+)
+def test_auto_takes_what_is_faster(machine, device, asked, expected, monkeypatch):
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    monkeypatch.delenv("SRGAN_ENGINE")
+    if asked:
+        monkeypatch.setenv("SRGAN_ENGINE", asked)
+    assert engines.choose_engine("auto", torch.device(device)) == expected
+    assert engines.choose_engine("torch", torch.device(device)) == "torch"
+
+
+def test_an_engine_that_cannot_be_used_is_refused(lively, monkeypatch):
+    with pytest.raises(ValueError, match="Expected an engine out of auto, torch, openvino, got 'ncnn'"):
+        prepare(lively(), engine="ncnn")
+    with pytest.raises(ValueError, match="Expected precision fp32 or bf16 with the engine openvino, got 'fp16'"):
+        prepare(lively(), precision="fp16")
+    with pytest.raises(ValueError, match="Expected the device cpu for the engine openvino, got cuda"):
+        engines.choose_engine("openvino", torch.device("cuda"))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r'pip install "srgan-hub\[openvino\]"'):
+        prepare(lively())
+    monkeypatch.delenv("SRGAN_ENGINE")
+    assert prepare(lively(), engine="auto").engine == "torch"
+
+
+def test_auto_takes_torch_for_fp16(lively, monkeypatch):
+    monkeypatch.setenv("SRGAN_ENGINE", "openvino")
+    assert prepare(lively(), engine="auto").engine == "openvino"
+    assert prepare(lively(), engine="auto", precision="fp16").engine == "torch"
+
+
+def test_results_depend_on_the_engine(lively):
+    network = lively()
+    prints = {prepare(network, engine=name).fingerprint() for name in ("torch", "openvino")}
+    assert len(prints) == 2
+
+
+def test_nothing_is_loaded_before_it_is_used():
+    code = "import sys, srgan_hub; srgan_hub.SRGAN(channels=4, num_blocks=1).upscaler(engine='torch')"
+    code += "; print(*{'openvino', 'onnx'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
+def test_bfloat16_is_taken_where_the_hardware_has_it(lively, monkeypatch):
+    monkeypatch.setattr(devices.torch.cpu, "get_capabilities", lambda: {"amx_bf16": True}, raising=False)
+    upscaler = prepare(lively(), precision="auto")
+    upscaler.upscale(np.zeros((5, 5, 3), np.uint8))
+    assert [each.options["INFERENCE_PRECISION_HINT"] for each in upscaler._engines.values()][-1] == "bf16"
+
+
+def test_the_rows_that_must_come_first_suffice(lively):
+    """One row less, and a layer would have fewer rows than it must keep."""
+    network = fuse(lively())[:-1]
+    engine = OpenVINOEngine(network, scale=4, dtype=torch.float32)
+    lr = noise(1, 3, engine.least + 4, 6)
+    bands = list(engine.stream(lr, band=1, load=lambda rows: rows.contiguous()))
+    assert len(bands) == 4
+    with torch.inference_mode():
+        torch.testing.assert_close(torch.cat(bands, 2), network(lr), atol=1e-5, rtol=0)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor, nn
 
-from ..network.layers import Residual, keeps_size, repeat_factor
+from ..network.layers import FirstChannels, Residual, keeps_size, repeat_factor
 
 # Of 2022: old enough for the runtimes in other programs, new enough for all that is needed.
 OPSET = 17
@@ -159,6 +159,9 @@ class _Graph:
             return self.add("PRelu", [x, self.weight(layer.weight[:, None, None])])
         if isinstance(layer, nn.LeakyReLU):
             return self.add("LeakyRelu", [x], alpha=layer.negative_slope)
+        if isinstance(layer, FirstChannels):
+            self.channels = layer.count
+            return self.cut(x, 0, layer.count, axis=1)
         if isinstance(layer, nn.Sigmoid):
             return self.add("Sigmoid", [x])
         assert isinstance(layer, nn.Hardtanh)
@@ -175,11 +178,11 @@ class _Graph:
             self.cut(rows, -count, None, output=f"keep{number}")
         return rows
 
-    def cut(self, x: str, start: int, end: int | None, *, output: str = "") -> str:
-        """Return the rows from `start` to `end`, counted as Python does."""
+    def cut(self, x: str, start: int, end: int | None, *, axis: int = 2, output: str = "") -> str:
+        """Return the rows from `start` to `end`, counted as Python does, or what is along another axis."""
         if (start, end) == (0, None):
             return x
-        return self.add("Slice", [x, *map(self.integer, (start, 2**31 if end is None else end, 2))], output=output)
+        return self.add("Slice", [x, *map(self.integer, (start, 2**31 if end is None else end, axis))], output=output)
 
     def add(self, operator: str, inputs: list[str], *, output: str = "", **attributes: Any) -> str:
         """Add a node; return the name of its result."""
@@ -217,4 +220,4 @@ class _Graph:
 
 
 def _is_plain(layer: nn.Module) -> bool:
-    return keeps_size(layer) or type(layer) in (nn.PReLU, nn.LeakyReLU, nn.Sigmoid, nn.Hardtanh)
+    return keeps_size(layer) or type(layer) in (nn.PReLU, nn.LeakyReLU, nn.Sigmoid, nn.Hardtanh, FirstChannels)

@@ -7,7 +7,8 @@ Three rewrites, exact up to rounding:
   engines compute it together with the convolution before.
 * The last convolution has three output channels at full size, which starves convolution kernels. After
   `PixelShuffle(r)` or a nearest `Upsample(r)` it becomes a convolution to `3 r * r` channels at `1 / r` of the
-  size, followed by `PixelShuffle(r)`: each output phase gets its own kernel.
+  size, followed by `PixelShuffle(r)`: each output phase gets its own kernel. Output channels that fill the
+  processor's vectors are computed and dropped.
 """
 
 import copy
@@ -19,10 +20,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from .layers import keeps_size, repeat_factor
+from .layers import FirstChannels, keeps_size, repeat_factor
 
 # Convolutions with at most this many output channels are rewritten to run before the upsampling.
 FEW_CHANNELS = 4
+# Kernels of convolutions compute so many output channels at a time, and are slower where they must mask some.
+VECTOR = 16
 
 
 def fuse(network: nn.Sequential) -> nn.Sequential:
@@ -68,13 +71,16 @@ def _move_tail(layers: Layers) -> Layers:
     factor = _factor(up)
     weight, bias = _polyphase(conv, up)
     outputs, inputs, height, width = weight.shape
+    unused = -outputs % VECTOR
     size, padding = (height, width), (height // 2, width // 2)
-    coarse = nn.Conv2d(inputs, outputs, size, padding=padding, bias=bias is not None)
-    coarse.weight = nn.Parameter(weight.detach())
+    coarse = nn.Conv2d(inputs, outputs + unused, size, padding=padding, bias=bias is not None)
+    coarse.weight = nn.Parameter(F.pad(weight.detach(), (0, 0, 0, 0, 0, 0, 0, unused)))
     if bias is not None:
-        coarse.bias = nn.Parameter(bias.detach())
-    moved: Layers = [(act_name, _before(act, up)), (conv_name, coarse), (up_name, nn.PixelShuffle(factor))]
-    return layers[:at] + moved + layers[at + 3 :]
+        coarse.bias = nn.Parameter(F.pad(bias.detach(), (0, unused)))
+    moved: Layers = [(act_name, _before(act, up)), (conv_name, coarse)]
+    if unused:
+        moved.append((f"{conv_name}_used", FirstChannels(outputs)))
+    return [*layers[:at], *moved, (up_name, nn.PixelShuffle(factor)), *layers[at + 3 :]]
 
 
 def _move_activations(layers: Layers) -> Layers:

@@ -10,6 +10,17 @@ class Residual(nn.Sequential):
         return x + super().forward(x)
 
 
+class FirstChannels(nn.Module):
+    """The first `count` channels of the input."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.count = count
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, : self.count]
+
+
 def keeps_size(layer: nn.Module) -> bool:
     """Return whether the layer is a convolution with zero padding whose output is as large as its input."""
     return (

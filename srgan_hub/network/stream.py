@@ -16,11 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import Residual, keeps_size, repeat_factor
+from .layers import FirstChannels, Residual, keeps_size, repeat_factor
 from .winograd import WinogradConv2d
 
 # Layers that look at one row at a time, beside nearest upsampling.
-ROW_BY_ROW = (nn.PReLU, nn.LeakyReLU, nn.Sigmoid, nn.Hardtanh, nn.PixelShuffle)
+ROW_BY_ROW = (nn.PReLU, nn.LeakyReLU, nn.Sigmoid, nn.Hardtanh, nn.PixelShuffle, FirstChannels)
 
 
 class Stream:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from .devices import fast_dtype, find_device, to_host
 from .engines.engine import Engine, choose_engine, make_engine
 from .network.fuse import fuse
+from .network.layers import hash_weights
 from .network.stream import receptive_radius
 from .pictures import files
 from .pictures.carried import fit
@@ -168,10 +169,8 @@ class Upscaler:
 
     def fingerprint(self) -> str:
         """Return a hash of what results depend on beside the picture: weights, precision and engine."""
-        digest = hashlib.sha256(f"{self.scale} {self.precision} {self.device.type} {self.engine}".encode())
-        for tensor in self._fused.state_dict().values():
-            digest.update(tensor.cpu().numpy().tobytes())
-        return digest.hexdigest()[:16]
+        facts = f"{self.scale} {self.precision} {self.device.type} {self.engine} {hash_weights(self._fused)}"
+        return hashlib.sha256(facts.encode()).hexdigest()[:16]
 
     def batch_size(self, height: int, width: int) -> int:
         """Return how many pictures of this size `upscale_batch` takes at once within the memory of this upscaler."""

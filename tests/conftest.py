@@ -3,6 +3,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import huggingface_hub.constants
 import pytest
 import torch
 
@@ -24,6 +25,12 @@ def _uploads(tmp_path_factory: pytest.TempPathFactory) -> None:
     Gradio names them by their content and deletes them when a demo ends: those of the other process's demo, too.
     """
     os.environ["GRADIO_TEMP_DIR"] = str(tmp_path_factory.mktemp("uploads"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _assets(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep what engines compile out of the user's own cache."""
+    huggingface_hub.constants.HF_ASSETS_CACHE = str(tmp_path_factory.mktemp("assets"))
 
 
 @pytest.fixture(scope="session")

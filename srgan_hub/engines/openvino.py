@@ -1,20 +1,30 @@
 """OpenVINO on a processor."""
 
+import logging
+import os
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
+from huggingface_hub import cached_assets_path, constants
 from torch import Tensor, nn
 
+from ..network.layers import hash_weights
 from .graph import make_graph
+
+logger = logging.getLogger(__name__)
+
+# Of so many models, those that were used last, the compiled parts stay on disk: 7 MB each, at most four of a model.
+MODELS_ON_DISK = 8
 
 
 class OpenVINOEngine:
     """A network that OpenVINO runs: whole where a picture is small, and otherwise in bands.
 
-    Each part of a stream is converted and compiled at its first use, once for all widths.
+    Each part of a stream is converted and compiled at its first use, once for all widths, and kept on disk.
 
     Args:
         network: a fused generator, but for what is left of it to the caller.
@@ -66,5 +76,24 @@ class OpenVINOEngine:
             if part not in self._compiled:
                 core = self.openvino.Core()
                 model = core.read_model(make_graph(self.network, scale=self.scale, part=part).data)
-                self._compiled[part] = core.compile_model(model, "CPU", self.options)
+                self._compiled[part] = core.compile_model(model, "CPU", self.options | _cache(self.network))
             return self._compiled[part]
+
+
+def _cache(network: nn.Module) -> dict[str, str]:
+    """Return the option that names the folder of what is compiled of these weights; the oldest folders go.
+
+    OpenVINO compiles anew what it finds broken there, or made by another version or for another processor.
+    """
+    try:
+        folder = cached_assets_path(
+            "srgan-hub", "openvino", hash_weights(network), assets_dir=constants.HF_ASSETS_CACHE
+        )
+        os.utime(folder)
+        others = sorted(folder.parent.iterdir(), key=lambda each: each.stat().st_mtime)
+    except (OSError, ValueError) as error:  # a ValueError where a file is in the way
+        logger.info("what OpenVINO compiles is not kept: %s", error)
+        return {}
+    for other in others[:-MODELS_ON_DISK]:
+        shutil.rmtree(other, ignore_errors=True)
+    return {"CACHE_DIR": str(folder)}

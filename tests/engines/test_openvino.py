@@ -1,6 +1,7 @@
 """The other engine: the plain network's result, streamed as the whole; `tests/test_upscaler.py` is about PyTorch's."""
 
 import logging
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -231,3 +232,30 @@ def test_the_rows_that_must_come_first_suffice(lively):
     assert len(bands) == 4
     with torch.inference_mode():
         torch.testing.assert_close(torch.cat(bands, 2), network(lr), atol=1e-5, rtol=0)
+
+
+def test_what_is_compiled_is_kept_by_the_weights_and_the_oldest_goes(lively, monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_ASSETS_CACHE", str(tmp_path))
+    monkeypatch.setattr("srgan_hub.engines.openvino.MODELS_ON_DISK", 2)
+    networks, lr = [lively(), lively(), lively()], noise(3, 8, 8)
+    folders = []
+    for network in (networks[0], networks[1], networks[0], networks[2]):
+        expected = prepare(network, engine="torch").upscale(lr)
+        torch.testing.assert_close(prepare(network).upscale(lr), expected, atol=1e-5, rtol=0)
+        there = sorted((tmp_path / "srgan-hub" / "openvino").iterdir())
+        folders += [folder for folder in there if folder not in folders]
+        for folder in there:
+            assert len(list(folder.iterdir())) == 1  # found again, not compiled twice
+            os.utime(folder, (folder.stat().st_atime, folder.stat().st_mtime - 3600))
+    assert there == sorted(folders[::2])
+    (kept,) = folders[0].iterdir()
+    kept.chmod(0o600)
+    kept.write_bytes(kept.read_bytes()[:1000])  # a process was killed while it wrote
+    expected = prepare(networks[0], engine="torch").upscale(lr)
+    torch.testing.assert_close(prepare(networks[0]).upscale(lr), expected, atol=1e-5, rtol=0)
+
+
+def test_where_nothing_can_be_kept_it_works_all_the_same(lively, monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setattr("huggingface_hub.constants.HF_ASSETS_CACHE", str(tmp_path / "file"))
+    assert prepare(lively()).upscale(noise(3, 5, 4)).shape == (3, 20, 16)

@@ -85,13 +85,89 @@ def _compiled(model: object, picture: np.ndarray, precision: str) -> Run:
     return lambda: request.infer([lr], share_inputs=True, share_outputs=True)[0]
 
 
-def srgan_hub(picture: np.ndarray, precision: str, onnx_file: str) -> Run:
-    """Ours, from levels to levels, fusing included."""
-    model = SRGAN.from_pretrained(MODEL)
-    return lambda: model.upscale(picture, precision=precision, device="cpu").transpose(2, 0, 1)[None] / np.float32(255)
+def srgan_hub(picture: np.ndarray, precision: str, onnx_file: str, engine: str = "torch") -> Run:
+    """Ours, from levels to levels; fusing and compiling come before, as for the others."""
+    upscaler = SRGAN.from_pretrained(MODEL).upscaler(precision=precision, device="cpu", engine=engine)
+    return lambda: upscaler.upscale(picture).transpose(2, 0, 1)[None] / np.float32(255)
 
 
-CONTENDERS = {call.__name__: call for call in (pytorch, onnxruntime, openvino_plain, openvino, srgan_hub)}
+def srgan_hub_openvino(picture: np.ndarray, precision: str, onnx_file: str) -> Run:
+    """Ours with the engine openvino."""
+    return srgan_hub(picture, precision, onnx_file, "openvino")
+
+
+class Compact(nn.Sequential):
+    """Real-ESRGAN's small network (SRVGGNetCompact) as in realesr-general-x4v3: 64 channels, 32 inner convolutions.
+
+    From the description in its paper's repository; the weights are random, since it is here for its speed alone.
+    """
+
+    def __init__(self) -> None:
+        layers: list[nn.Module] = [nn.Conv2d(3, 64, 3, padding=1), nn.PReLU(64)]
+        for _ in range(32):
+            layers += [nn.Conv2d(64, 64, 3, padding=1), nn.PReLU(64)]
+        super().__init__(*layers, nn.Conv2d(64, 48, 3, padding=1), nn.PixelShuffle(4))
+
+    def forward(self, lr: torch.Tensor) -> torch.Tensor:
+        return super().forward(lr) + nn.functional.interpolate(lr, scale_factor=4, mode="nearest")
+
+
+class Span(nn.Module):
+    """SPAN (Wan et al. 2023, https://arxiv.org/abs/2311.12770) for x4: 48 channels, six blocks, attention without weights.
+
+    As it runs: each convolution of three that training has is one of 3x3. The weights are random.
+    """
+
+    def __init__(self, channels: int = 48) -> None:
+        super().__init__()
+
+        def conv(inputs: int, outputs: int, kernel: int = 3) -> nn.Conv2d:
+            return nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2)
+
+        self.head = conv(3, channels)
+        self.blocks = nn.ModuleList(nn.ModuleList(conv(channels, channels) for _ in range(3)) for _ in range(6))
+        self.after = conv(channels, channels)
+        self.join = conv(4 * channels, channels, 1)
+        self.tail = conv(channels, 48)
+
+    def forward(self, lr: torch.Tensor) -> torch.Tensor:
+        head = x = self.head(lr)
+        kept = []
+        for first, second, third in self.blocks:  # type: ignore[misc]
+            inner = nn.functional.silu(first(x))
+            out = third(nn.functional.silu(second(inner)))
+            x = (out + x) * (torch.sigmoid(out) - 0.5)
+            kept.append((x, inner))
+        joined = torch.cat([head, self.after(x), kept[0][0], kept[-1][1]], 1)
+        return nn.functional.pixel_shuffle(self.tail(self.join(joined)), 4)
+
+
+def compact(picture: np.ndarray, precision: str, onnx_file: str) -> Run:
+    """A rival's network as plain PyTorch, for speed alone."""
+    return _plain(Compact(), picture, precision)
+
+
+def span(picture: np.ndarray, precision: str, onnx_file: str) -> Run:
+    """Another's."""
+    return _plain(Span(), picture, precision)
+
+
+def _plain(network: nn.Module, picture: np.ndarray, precision: str) -> Run:
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    network, lr = network.eval().to(dtype, memory_format=torch.channels_last), to_lr(picture).to(dtype)
+    lr = lr.contiguous(memory_format=torch.channels_last)
+
+    def run() -> np.ndarray:
+        with torch.inference_mode():
+            return network(lr).float().numpy()
+
+    return run
+
+
+CONTENDERS = {
+    call.__name__: call
+    for call in (pytorch, onnxruntime, openvino_plain, openvino, srgan_hub, srgan_hub_openvino, compact, span)
+}
 
 
 def time_contender(name: str, precision: str, height: int, width: int, onnx_file: str) -> dict[str, float]:
@@ -128,7 +204,7 @@ def network_share(precision: str, height: int, width: int) -> dict[str, float]:
 
     What the process has beyond that is what its allocator leaves unused between them.
     """
-    upscaler = SRGAN.from_pretrained(MODEL).upscaler(precision=precision, device="cpu")
+    upscaler = SRGAN.from_pretrained(MODEL).upscaler(precision=precision, device="cpu", engine="torch")
     picture = make_picture(height, width)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         for _ in upscaler.stream(picture):
@@ -136,6 +212,19 @@ def network_share(precision: str, height: int, width: int) -> dict[str, float]:
     events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
     sizes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
     return {"share_mb": max(itertools.accumulate(sizes)) / 1e6}
+
+
+def network_share_openvino(precision: str, height: int, width: int) -> dict[str, float]:
+    """Give by how much the process grows while a picture is streamed, the result not kept, in MB.
+
+    That is more than the tensors: OpenVINO's own copies of the weights and what it takes to compile are in it.
+    """
+    upscaler = SRGAN.from_pretrained(MODEL).upscaler(precision=precision, device="cpu", engine="openvino")
+    picture = make_picture(height, width)
+    before = peak_mb()
+    for _ in upscaler.stream(picture):
+        pass
+    return {"share_mb": peak_mb() - before}
 
 
 def peak_mb() -> float:
@@ -148,8 +237,8 @@ def main() -> None:
     torch.set_num_threads(int(threads))
     if name == "best_rate":
         result = best_rate(precision)
-    elif name == "network_share":
-        result = network_share(precision, int(height), int(width))
+    elif name.startswith("network_share"):
+        result = {"network_share": network_share}.get(name, network_share_openvino)(precision, int(height), int(width))
     else:
         result = time_contender(name, precision, int(height), int(width), onnx_file)
     print(json.dumps(result))

@@ -4,11 +4,14 @@
     python tests/benchmarks/inference.py --streaming [--size H W]      bands and batches beside the whole picture
     python tests/benchmarks/inference.py --memory [--size H W]         peak memory of the command line
     python tests/benchmarks/inference.py --startup                     imports, and a small picture on the command line
+    python tests/benchmarks/inference.py --line [--engine E]           time against size: a straight line?
+    python tests/benchmarks/inference.py --processes                   a folder by one process and by two
 
 Every number is a median of runs that take turns, each contender in a process of its own. Needs the extra [bench].
 """
 
 import argparse
+import functools
 import importlib.metadata
 import json
 import os
@@ -39,13 +42,18 @@ FOLDER = Path(__file__).parent
 RATIOS = FOLDER / "ratios.json"
 OURS = "srgan_hub"
 # Those that compute in bfloat16 too, where the processor does.
-IN_HALF = ("openvino_plain", "openvino", OURS)
+IN_HALF = ("openvino_plain", "openvino", OURS, "srgan_hub_openvino", "compact", "span")
+# Other networks, which compute something else.
+RIVALS = ("compact", "span")
 TITLES = {
     "pytorch": "PyTorch, the plain network",
     "onnxruntime": "ONNX Runtime, our export",
     "openvino_plain": "OpenVINO, the plain network",
     "openvino": "OpenVINO, our export",
-    OURS: "srgan-hub",
+    OURS: "srgan-hub, engine torch",
+    "srgan_hub_openvino": "srgan-hub, engine openvino",
+    "compact": "PyTorch, Real-ESRGAN's Compact (32 convolutions), random weights",
+    "span": "PyTorch, SPAN (48 channels), random weights",
 }
 
 Report = dict[str, Any]
@@ -57,6 +65,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=[*CONTENDERS], help="contenders")
     parser.add_argument("--runs", type=int, default=5, help="runs of each (default: 5)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="default: PyTorch's choice")
+    parser.add_argument("--engine", choices=("torch", "openvino"), default="torch", help="for --line and --memory")
     parser.add_argument("--json", action="store_true", help="print JSON in place of Markdown")
     parser.add_argument("--write-ratios", action="store_true", help=f"keep the ratios in {RATIOS.name}")
     mode = parser.add_mutually_exclusive_group()
@@ -64,6 +73,8 @@ def main(argv: list[str] | None = None) -> None:
         ("streaming", "bands and batches beside the whole picture (default size: 512 512)"),
         ("memory", "peak memory (default size: 3000 4000)"),
         ("startup", "time until there is a result"),
+        ("line", "time against size, from 64x64 (default largest: 1024 1024)"),
+        ("processes", "eight pictures by one process and by two, each on one thread (default size: 128 128)"),
     ):
         mode.add_argument(f"--{name}", dest="mode", action="store_const", const=name, help=text)
     arguments = parser.parse_args(argv)
@@ -72,6 +83,8 @@ def main(argv: list[str] | None = None) -> None:
         "streaming": (streaming, (512, 512)),
         "memory": (memory, (3000, 4000)),
         "startup": (startup, (64, 64)),
+        "line": (line, (1024, 1024)),
+        "processes": (processes, (128, 128)),
         None: (compare, (256, 256)),
     }[arguments.mode]
     report = {"machine": machine(arguments.threads), "runs": arguments.runs}
@@ -99,6 +112,8 @@ def compare(height: int, width: int, arguments: argparse.Namespace) -> Report:
                 found[name, precision].append(run(name, precision, height, width, arguments.threads, onnx_file))
     reference = np.array(found[names[0]][0]["thumbnail"])
     for key in names:
+        if key[0] in RIVALS:
+            continue
         difference = np.abs(np.array(found[key][0]["thumbnail"]) - reference).max()
         if difference > (0.003 if key[1] == "fp32" else 0.1):
             raise SystemExit(f"{key} computes something else: a difference of {difference:.3f}")
@@ -111,8 +126,8 @@ def compare(height: int, width: int, arguments: argparse.Namespace) -> Report:
             "precision": precision,
             "seconds": round(time, 3),
             **{f"{p} ours is faster": round(time / seconds[OURS, p], 2) for p in best if (OURS, p) in seconds},
-            "GFLOP/s": round(gflop / time, 1),
-            "of the best rate": f"{gflop / time / best[precision]:.0%}",
+            "GFLOP/s": "" if name in RIVALS else round(gflop / time, 1),
+            "of the best rate": "" if name in RIVALS else f"{gflop / time / best[precision]:.0%}",
             "peak MB": round(max(each["peak_mb"] for each in found[name, precision])),
         }
         for (name, precision), time in seconds.items()
@@ -161,7 +176,8 @@ def memory(height: int, width: int, arguments: argparse.Namespace) -> Report:
     with tempfile.TemporaryDirectory() as folder:
         source = f"{folder}/picture.png"
         Image.fromarray(make_picture(height, width)).save(source, compress_level=1)
-        command = [sys.executable, "-m", "srgan_hub", "upscale", source, "--threads", str(arguments.threads)]
+        command = [sys.executable, "-m", "srgan_hub", "upscale", source, "--engine", arguments.engine]
+        command += ["--threads", str(arguments.threads)]
         start = time.perf_counter()
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         _, status, usage = os.wait4(process.pid, 0)
@@ -171,7 +187,8 @@ def memory(height: int, width: int, arguments: argparse.Namespace) -> Report:
     # Linux counts in kB.
     rows = [{"what": "command line, to PNG", "peak MB": round(usage.ru_maxrss * 1024 / 1e6), "s": round(seconds, 1)}]
     for rows_of_lr in (64, 128):
-        share = run("network_share", "fp32", rows_of_lr, width, arguments.threads, "")["share_mb"]
+        name = "network_share" if arguments.engine == "torch" else "network_share_openvino"
+        share = run(name, "fp32", rows_of_lr, width, arguments.threads, "")["share_mb"]
         rows.append(
             {"what": f"of these the network's tensors, at {rows_of_lr} x {width}", "peak MB": round(share), "s": ""}
         )
@@ -205,6 +222,51 @@ def startup(height: int, width: int, arguments: argparse.Namespace) -> Report:
         f"the command line takes {upscaled / loaded:.2f} times as long as importing torch and loading the weights",
     ]
     return {"size": [height, width], "rows": rows, "notes": notes}
+
+
+def line(height: int, width: int, arguments: argparse.Namespace) -> Report:
+    """Time pictures of one shape in several sizes, and fit a straight line."""
+    upscaler = SRGAN.from_pretrained(MODEL).upscaler(device="cpu", precision="fp32", engine=arguments.engine)
+    sides = [(height // part, width // part) for part in (16, 8, 4, 3, 2, 1) if height // part >= 64]
+    calls = {side: functools.partial(upscaler.upscale, make_picture(*side)) for side in sides}
+    for call in [*calls.values()][:3]:
+        call()
+    times = take_turns(calls, arguments.runs)  # type: ignore[arg-type]
+    pixels = np.array([h * w / 1e6 for h, w in sides])
+    seconds = np.array([*times.values()])
+    weights = 1 / seconds  # a second counts as much in a small picture's time as its part of it
+    slope, start = np.polyfit(pixels, seconds, 1, w=weights)
+    rows = [
+        {"LR": f"{w}x{h}", "seconds": round(time, 3), "a megapixel of LR": round(time / pixel, 2),
+         "of the line": round(time / (slope * pixel + start), 3)}
+        for (h, w), time, pixel in zip(sides, seconds.tolist(), pixels.tolist(), strict=True)
+    ]  # fmt: skip
+    notes = [f"the line: {start:.3f} s and {slope:.2f} s for a megapixel of LR; engine {arguments.engine}"]
+    return {"size": [height, width], "rows": rows, "notes": notes}
+
+
+def processes(height: int, width: int, arguments: argparse.Namespace) -> Report:
+    """Time a folder by one process and by two that share it out, each on one thread, and on a core of its own."""
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        sources = Path(folder, "in")
+        sources.mkdir()
+        for number in range(16):
+            Image.fromarray(make_picture(height, width)).save(sources / f"{number}.png")
+        command = ["-m", "srgan_hub", "upscale", str(sources), "--threads", "1", "--engine", "torch", "--overwrite"]
+        launch = ["-m", "torch.distributed.run", "--nproc_per_node", "2"]
+        calls = {
+            "one process": lambda: subprocess.run(
+                ["taskset", "-c", "0", sys.executable, *command, "--output", folder + "/one"], check=True, stdout=-3
+            ),
+            "two processes": lambda: subprocess.run(
+                [sys.executable, *launch, *command, "--output", folder + "/two"], check=True, stdout=-3, stderr=-3
+            ),
+        }
+        times = take_turns(calls, arguments.runs)
+    first = next(iter(times.values()))
+    rows = [{"what": name, "s": round(time, 2), "of one": round(time / first, 3)} for name, time in times.items()]
+    return {"size": [height, width], "rows": rows, "notes": ["16 pictures, from start to end of the command"]}
 
 
 def run(name: str, precision: str, height: int, width: int, threads: int, onnx_file: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from .devices import fast_dtype, find_device, to_host
 from .engines.engine import Engine, choose_engine, make_engine
+from .engines.openvino import OpenVINOEngine
 from .network.fuse import fuse
 from .network.layers import hash_weights
 from .network.stream import receptive_radius
@@ -71,6 +72,7 @@ class Upscaler:
         self.device = find_device(device)
         self.band = band
         self.engine = choose_engine(engine, self.device)
+        self._widest = OpenVINOEngine.widest if engine == "auto" and self.engine == "openvino" else None
         if self.engine == "openvino" and precision == "fp16":
             if engine == "openvino":
                 raise ValueError("Expected precision fp32 or bf16 with the engine openvino, got 'fp16'.")
@@ -78,7 +80,7 @@ class Upscaler:
         fused = fuse(generator).to(self.device).to(memory_format=torch.channels_last)
         # The last layer runs in float32, behind the check that half precision has not overflowed.
         self._fused, self._to_range = fused[:-1], fused[-1]
-        self._engines: dict[torch.dtype, Engine] = {}
+        self._engines: dict[tuple[str, torch.dtype], Engine] = {}
         self._lock = threading.Lock()
         self.radius = receptive_radius(fused)
 
@@ -256,13 +258,15 @@ class Upscaler:
         float32. Either way the stream begins anew with the LR rows that the next output row depends on.
         """
         dtype = PRECISIONS.get(self.precision, preferred)
-        band = self.band or max(1, self._engine(dtype).pixels // (inputs * lr.shape[3]))
+        width = inputs * lr.shape[3]
+        band = self.band or max(1, self._engine(dtype, width).pixels // width)
         top = 0
         while top < lr.shape[2] * self.scale:
             first = max(0, top // self.scale - self.radius)
             band = min(band, lr.shape[2] - first)
             try:
-                for logits in self._logits(lr[:, :, first:], load, dtype, band, top - first * self.scale):
+                engine = self._engine(dtype, width)
+                for logits in self._logits(engine, lr[:, :, first:], load, band, top - first * self.scale):
                     if dtype != torch.float32 and not logits.isfinite().all():
                         logger.warning("row %d overflowed in %s; going on in float32", top, dtype)
                         dtype = torch.float32
@@ -276,23 +280,24 @@ class Upscaler:
                 logger.warning("out of memory at row %d: going on with bands of %d rows", top, band)
 
     def _logits(
-        self, lr: Tensor | Rows, load: Callable[[Tensor], Tensor], dtype: torch.dtype, band: int, skip: int
+        self, engine: Engine, lr: Tensor | Rows, load: Callable[[Tensor], Tensor], band: int, skip: int
     ) -> Iterator[Tensor]:
         """Yield bands of what the last layer is given, but for the first `skip` rows of all."""
 
         def prepare(rows: Any) -> Tensor:
             return load(rows.to(self.device)).float()  # to the device as few bytes as they have
 
-        for logits in self._engine(dtype).stream(lr, band=band, load=prepare):
+        for logits in engine.stream(lr, band=band, load=prepare):
             if skip < logits.shape[2]:
                 yield logits[:, :, skip:]
             skip = max(0, skip - logits.shape[2])
 
-    def _engine(self, dtype: torch.dtype) -> Engine:
+    def _engine(self, dtype: torch.dtype, width: int = 1) -> Engine:
+        name = "torch" if self._widest and width > self._widest else self.engine
         with self._lock:
-            if dtype not in self._engines:
-                self._engines[dtype] = make_engine(self.engine, self._fused, scale=self.scale, dtype=dtype)
-            return self._engines[dtype]
+            if (name, dtype) not in self._engines:
+                self._engines[name, dtype] = make_engine(name, self._fused, scale=self.scale, dtype=dtype)
+            return self._engines[name, dtype]
 
 
 def _read(picture: Any) -> tuple[np.ndarray, dict[Any, Any] | None]:

@@ -44,8 +44,9 @@ class Engine(Protocol):
 def choose_engine(name: str, device: torch.device) -> str:
     """Return "torch" or "openvino".
 
-    "auto" takes OpenVINO for a processor of the x86 family, where the extra [openvino] is installed: it was faster on
-    all that were measured. `SRGAN_ENGINE` in the environment overrules that.
+    "auto" takes OpenVINO for a processor of the x86 family, where the extra [openvino] is installed.
+    `SRGAN_ENGINE` in the environment overrules that. An upscaler gives what is wider than `OpenVINOEngine.widest` to
+    PyTorch all the same, which takes less memory.
 
     Raises:
         ValueError: there is no such engine, or it cannot be used here; the message says why.

@@ -1,9 +1,11 @@
 """OpenVINO on a processor."""
 
+import contextlib
 import logging
 import os
 import shutil
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -33,7 +35,9 @@ class OpenVINOEngine:
     """
 
     # The last layers have 16 times as many numbers for a pixel as the others, and all of a band at once.
-    pixels = 32_768
+    pixels = 24_576
+    # The first push has `least` rows at least, and the last one brings as many: wider pictures take a lot of memory.
+    widest = 1_024
 
     def __init__(self, network: nn.Sequential, *, scale: int, dtype: torch.dtype) -> None:
         import openvino
@@ -46,6 +50,7 @@ class OpenVINOEngine:
             "PERFORMANCE_HINT": "LATENCY",
         }
         self._compiled: dict[str, Any] = {}
+        self._users: Counter[str] = Counter()
         self._lock = threading.Lock()
         self.least = make_graph(network, scale=scale, part="first").least
 
@@ -53,31 +58,45 @@ class OpenVINOEngine:
         """Yield the output for a picture; see `Engine`."""
         height = lr.shape[2]
         cuts = range(self.least + band, height, band)
+        bands = [*lr.tensor_split([*cuts], dim=2)]
+        parts = {"whole": bands} if not cuts else {"first": bands[:1], "middle": bands[1:-1], "last": bands[-1:]}
         kept: list[Any] = []
-        requests: dict[str, list[Any]] = {}
-        for number, rows in enumerate(lr.tensor_split([*cuts], dim=2)):
-            last = number == len(cuts)
-            part = "whole" if not cuts else "last" if last else "middle" if number else "first"
-            if part not in requests:
+        for part, bands in parts.items():
+            if not bands:
+                continue
+            with self._use(part) as compiled:
                 # Two take turns, since what one has kept goes into the other as it is.
-                compiled = self._compile(part)
-                requests[part] = [compiled.create_infer_request() for _ in range(2)]
-            request = requests[part][number % 2]
-            inputs = [self.openvino.Tensor(np.ascontiguousarray(load(rows).numpy())), *kept]
-            for index, tensor in enumerate(inputs):
-                request.set_input_tensor(index, tensor)
-            request.infer()
-            outputs = [request.get_output_tensor(index) for index in range(len(request.model_outputs))]
-            yield torch.from_numpy(outputs[0].data.copy())
-            kept = outputs[1:]
+                requests = [compiled.create_infer_request() for _ in range(2)]
+                for number, rows in enumerate(bands):
+                    request = requests[number % 2]
+                    inputs = [self.openvino.Tensor(np.ascontiguousarray(load(rows).numpy())), *kept]
+                    for index, tensor in enumerate(inputs):
+                        request.set_input_tensor(index, tensor)
+                    request.infer()
+                    outputs = [request.get_output_tensor(index) for index in range(len(request.model_outputs))]
+                    kept = outputs[1:]
+                    yield torch.from_numpy(outputs[0].data.copy())
+
+    @contextlib.contextmanager
+    def _use(self, part: str) -> Iterator[Any]:
+        """Lend a compiled part; the memory that it has computed in is free when the last user is done."""
+        with self._lock:
+            compiled = self._compile(part)
+            self._users[part] += 1
+        try:
+            yield compiled
+        finally:
+            with self._lock:
+                self._users[part] -= 1
+                if not self._users[part] and hasattr(compiled, "release_memory"):  # OpenVINO 2025
+                    compiled.release_memory()
 
     def _compile(self, part: str) -> Any:
-        with self._lock:
-            if part not in self._compiled:
-                core = self.openvino.Core()
-                model = core.read_model(make_graph(self.network, scale=self.scale, part=part).data)
-                self._compiled[part] = core.compile_model(model, "CPU", self.options | _cache(self.network))
-            return self._compiled[part]
+        if part not in self._compiled:
+            core = self.openvino.Core()
+            model = core.read_model(make_graph(self.network, scale=self.scale, part=part).data)
+            self._compiled[part] = core.compile_model(model, "CPU", self.options | _cache(self.network))
+        return self._compiled[part]
 
 
 def _cache(network: nn.Module) -> dict[str, str]:

@@ -2,10 +2,14 @@
 
 import itertools
 import json
+import os
 import resource
+import struct
+import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -113,9 +117,9 @@ class Compact(nn.Sequential):
 
 
 class Span(nn.Module):
-    """SPAN (Wan et al. 2023, https://arxiv.org/abs/2311.12770) for x4: 48 channels, six blocks, attention without weights.
+    """SPAN (Wan et al. 2023, https://arxiv.org/abs/2311.12770) for x4: 48 channels, six blocks.
 
-    As it runs: each convolution of three that training has is one of 3x3. The weights are random.
+    As it runs: what training has as three convolutions is one. Attention has no weights; the others are random.
     """
 
     def __init__(self, channels: int = 48) -> None:
@@ -152,6 +156,35 @@ def span(picture: np.ndarray, precision: str, onnx_file: str) -> Run:
     return _plain(Span(), picture, precision)
 
 
+class UpscalerJS:
+    """One of UpscalerJS's models in node; see `upscalerjs.mjs`. `UPSCALERJS` names the folder with its packages."""
+
+    def __init__(self, kind: str) -> None:
+        command = ["node", str(Path(__file__).parent / "upscalerjs.mjs"), os.environ["UPSCALERJS"], kind]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def __call__(self, picture: np.ndarray) -> np.ndarray:
+        """Enlarge (H, W, 3) uint8 to (4 * H, 4 * W, 3) float32 in [0, 1]."""
+        assert self.process.stdin and self.process.stdout
+        height, width, _ = picture.shape
+        self.process.stdin.write(struct.pack("<II", height, width) + picture.tobytes())
+        self.process.stdin.flush()
+        values = self.process.stdout.read(height * width * 16 * 3 * 4)
+        return np.frombuffer(values, np.float32).reshape(4 * height, 4 * width, 3)
+
+
+def upscalerjs_slim(picture: np.ndarray, precision: str, onnx_file: str) -> Run:
+    """The small one, which its demos take."""
+    model = UpscalerJS("slim")
+    return lambda: model(picture).transpose(2, 0, 1)[None]
+
+
+def upscalerjs_thick(picture: np.ndarray, precision: str, onnx_file: str) -> Run:
+    """The best one."""
+    model = UpscalerJS("thick")
+    return lambda: model(picture).transpose(2, 0, 1)[None]
+
+
 def _plain(network: nn.Module, picture: np.ndarray, precision: str) -> Run:
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     network, lr = network.eval().to(dtype, memory_format=torch.channels_last), to_lr(picture).to(dtype)
@@ -168,6 +201,8 @@ CONTENDERS = {
     call.__name__: call
     for call in (pytorch, onnxruntime, openvino_plain, openvino, srgan_hub, srgan_hub_openvino, compact, span)
 }
+if "UPSCALERJS" in os.environ:
+    CONTENDERS |= {call.__name__: call for call in (upscalerjs_slim, upscalerjs_thick)}
 
 
 def time_contender(name: str, precision: str, height: int, width: int, onnx_file: str) -> dict[str, float]:

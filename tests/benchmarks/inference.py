@@ -5,6 +5,7 @@
     python tests/benchmarks/inference.py --memory [--size H W]         peak memory of the command line
     python tests/benchmarks/inference.py --startup                     imports, and a small picture on the command line
     python tests/benchmarks/inference.py --line [--engine E]           time against size: a straight line?
+    python tests/benchmarks/inference.py --quality --data FOLDER       scores of UpscalerJS's models beside ours
     python tests/benchmarks/inference.py --processes                   a folder by one process and by two
 
 Every number is a median of runs that take turns, each contender in a process of its own. Needs the extra [bench].
@@ -28,13 +29,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from contenders import CONTENDERS, MODEL, make_picture
+from contenders import CONTENDERS, MODEL, UpscalerJS, make_picture
 from PIL import Image
 from torch import nn
 
 from srgan_hub import SRGAN, bundled
 from srgan_hub.devices import fast_dtype
 from srgan_hub.engines.torch import CPU_PIXELS
+from srgan_hub.evaluate.data import Pairs
+from srgan_hub.evaluate.judges import make_judges
+from srgan_hub.evaluate.run import score_pair
 from srgan_hub.hub import WEIGHTS
 from srgan_hub.onnx import export
 
@@ -44,7 +48,7 @@ OURS = "srgan_hub"
 # Those that compute in bfloat16 too, where the processor does.
 IN_HALF = ("openvino_plain", "openvino", OURS, "srgan_hub_openvino", "compact", "span")
 # Other networks, which compute something else.
-RIVALS = ("compact", "span")
+RIVALS = ("compact", "span", "upscalerjs_slim", "upscalerjs_thick")
 TITLES = {
     "pytorch": "PyTorch, the plain network",
     "onnxruntime": "ONNX Runtime, our export",
@@ -53,6 +57,8 @@ TITLES = {
     OURS: "srgan-hub, engine torch",
     "srgan_hub_openvino": "srgan-hub, engine openvino",
     "compact": "PyTorch, Real-ESRGAN's Compact (32 convolutions), random weights",
+    "upscalerjs_slim": "UpscalerJS in node, esrgan-slim",
+    "upscalerjs_thick": "UpscalerJS in node, esrgan-thick",
     "span": "PyTorch, SPAN (48 channels), random weights",
 }
 
@@ -66,6 +72,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--runs", type=int, default=5, help="runs of each (default: 5)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="default: PyTorch's choice")
     parser.add_argument("--engine", choices=("torch", "openvino"), default="torch", help="for --line and --memory")
+    parser.add_argument("--data", type=Path, help="ground truth, for --quality")
     parser.add_argument("--json", action="store_true", help="print JSON in place of Markdown")
     parser.add_argument("--write-ratios", action="store_true", help=f"keep the ratios in {RATIOS.name}")
     mode = parser.add_mutually_exclusive_group()
@@ -74,7 +81,8 @@ def main(argv: list[str] | None = None) -> None:
         ("memory", "peak memory (default size: 3000 4000)"),
         ("startup", "time until there is a result"),
         ("line", "time against size, from 64x64 (default largest: 1024 1024)"),
-        ("processes", "eight pictures by one process and by two, each on one thread (default size: 128 128)"),
+        ("quality", "scores of UpscalerJS's models beside ours on --data"),
+        ("processes", "sixteen pictures by one process and by two, each on one thread (default size: 128 128)"),
     ):
         mode.add_argument(f"--{name}", dest="mode", action="store_const", const=name, help=text)
     arguments = parser.parse_args(argv)
@@ -83,6 +91,7 @@ def main(argv: list[str] | None = None) -> None:
         "streaming": (streaming, (512, 512)),
         "memory": (memory, (3000, 4000)),
         "startup": (startup, (64, 64)),
+        "quality": (quality, (0, 0)),
         "line": (line, (1024, 1024)),
         "processes": (processes, (128, 128)),
         None: (compare, (256, 256)),
@@ -243,6 +252,26 @@ def line(height: int, width: int, arguments: argparse.Namespace) -> Report:
     ]  # fmt: skip
     notes = [f"the line: {start:.3f} s and {slope:.2f} s for a megapixel of LR; engine {arguments.engine}"]
     return {"size": [height, width], "rows": rows, "notes": notes}
+
+
+def quality(height: int, width: int, arguments: argparse.Namespace) -> Report:
+    """Score UpscalerJS's models as `evaluate` scores ours."""
+    judges, _ = make_judges(["psnr_y", "ssim_y", "lr_consistency", "top_octave"], shave=4, scale=4, device="cpu")
+    ours = ("srgan-x4-photo", "srresnet-x4-photo", MODEL, "srresnet-x4")
+    upscalers = {name: SRGAN.from_pretrained(name).upscaler(device="cpu", precision="fp32") for name in ours}
+    theirs = {f"UpscalerJS, esrgan-{kind}": UpscalerJS(kind) for kind in ("slim", "thick")}
+    scores = defaultdict(list)
+    for pair in Pairs(arguments.data, scale=4):
+        outputs = {name: upscaler.upscale(pair.lr) for name, upscaler in upscalers.items()}
+        outputs |= {name: np.rint(model(pair.lr) * 255).astype(np.uint8) for name, model in theirs.items()}
+        for name, by_name in score_pair(pair, outputs, judges, scale=4).items():
+            scores[name].append(by_name)
+    rows = [
+        {"model": name, **{score: round(np.mean([each[score] for each in all_]), 3) for score in judges}}  # type: ignore[arg-type]
+        for name, all_ in scores.items()
+        if len(all_[0]) == len(judges)
+    ]
+    return {"size": [0, 0], "rows": rows, "notes": [f"{arguments.data.name}, LR by MATLAB's bicubic"]}
 
 
 def processes(height: int, width: int, arguments: argparse.Namespace) -> Report:

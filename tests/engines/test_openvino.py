@@ -259,3 +259,13 @@ def test_where_nothing_can_be_kept_it_works_all_the_same(lively, monkeypatch, tm
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setattr("huggingface_hub.constants.HF_ASSETS_CACHE", str(tmp_path / "file"))
     assert prepare(lively()).upscale(noise(3, 5, 4)).shape == (3, 20, 16)
+
+
+def test_auto_gives_wide_pictures_to_torch(lively, monkeypatch):
+    monkeypatch.setenv("SRGAN_ENGINE", "openvino")
+    monkeypatch.setattr(OpenVINOEngine, "widest", 12)
+    network = lively()
+    for engine, width, expected in (("auto", 12, "openvino"), ("auto", 13, "torch"), ("openvino", 13, "openvino")):
+        upscaler = prepare(network, engine=engine)
+        upscaler.upscale(noise(3, 4, width))
+        assert {name for name, _ in upscaler._engines} == {expected}

@@ -259,7 +259,8 @@ class Upscaler:
         """
         dtype = PRECISIONS.get(self.precision, preferred)
         width = inputs * lr.shape[3]
-        band = self.band or max(1, self._engine(dtype, width).pixels // width)
+        engine, height = self._engine(dtype, width), lr.shape[2]
+        band = self.band or (height if width * height <= engine.small else max(1, engine.pixels // width))
         top = 0
         while top < lr.shape[2] * self.scale:
             first = max(0, top // self.scale - self.radius)

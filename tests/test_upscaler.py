@@ -265,7 +265,9 @@ def test_rows_that_overflow_are_computed_again_in_float32(lively, where, caplog)
 def test_auto_precision_asks_the_hardware(lively, monkeypatch):
     used = []
     network = Upscaler._engine
-    monkeypatch.setattr(Upscaler, "_engine", lambda self, dtype, *width: used.append(dtype) or network(self, dtype, *width))
+    monkeypatch.setattr(
+        Upscaler, "_engine", lambda self, dtype, *width: used.append(dtype) or network(self, dtype, *width)
+    )
     for native, expected in ((True, torch.bfloat16), (False, torch.float32)):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda n=native: {"avx512_bf16": n}, raising=False)
         upscaler = Upscaler(lively(), scale=4, device="cpu")

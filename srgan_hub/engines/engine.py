@@ -22,9 +22,11 @@ class Engine(Protocol):
 
     Attributes:
         pixels: how many LR pixels should go through the network at once.
+        small: how many a picture has at most that should go through at once, beyond these.
     """
 
     pixels: int
+    small: int
 
     def stream(self, lr: Any, *, band: int, load: Callable[[Any], Tensor]) -> Iterator[Tensor]:
         """Yield the network's output for a picture as bands of rows, from top to bottom, on the network's device.

@@ -36,6 +36,7 @@ class OpenVINOEngine:
 
     # The last layers have 16 times as many numbers for a pixel as the others, and all of a band at once.
     pixels = 24_576
+    small = 65_536
     # The first push has `least` rows at least, and the last one brings as many: wider pictures take a lot of memory.
     widest = 1_024
 
@@ -88,7 +89,8 @@ class OpenVINOEngine:
         finally:
             with self._lock:
                 self._users[part] -= 1
-                if not self._users[part] and hasattr(compiled, "release_memory"):  # OpenVINO 2025
+                # Small pictures often come in numbers, and memory that is new takes time.
+                if part != "whole" and not self._users[part] and hasattr(compiled, "release_memory"):  # OpenVINO 2025
                     compiled.release_memory()
 
     def _compile(self, part: str) -> Any:

@@ -31,6 +31,7 @@ class TorchEngine:
         elif device.type == "cpu":
             network = use_winograd(network)
         self.network, self.dtype = network, dtype
+        self.small = 0  # bands fit the caches better
         self.pixels = CPU_PIXELS if device.type == "cpu" else GPU_PIXELS
 
     def stream(self, lr: Any, *, band: int, load: Callable[[Any], Tensor]) -> Iterator[Tensor]:

@@ -37,7 +37,7 @@ class Rows:
         first, last, _ = at[2].indices(self.last - self.first)
         return replace(self, first=self.first + first, last=self.first + last)
 
-    def tensor_split(self, count: int, dim: int) -> list["Rows"]:
+    def tensor_split(self, count: int | list[int], dim: int) -> list["Rows"]:
         """Divide the rows as a tensor's method of this name does."""
         assert dim == 2
         parts = [len(part) for part in np.array_split(range(self.last - self.first), count)]

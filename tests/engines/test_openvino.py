@@ -15,6 +15,7 @@ from srgan_hub import SRGAN, devices
 from srgan_hub.engines import engine as engines
 from srgan_hub.engines.openvino import OpenVINOEngine
 from srgan_hub.network.fuse import fuse
+from srgan_hub.pictures.rows import Rows
 from srgan_hub.upscaler import Upscaler
 
 
@@ -269,3 +270,9 @@ def test_auto_gives_wide_pictures_to_torch(lively, monkeypatch):
         upscaler = prepare(network, engine=engine)
         upscaler.upscale(noise(3, 4, width))
         assert {name for name, _ in upscaler._engines} == {expected}
+
+
+def test_rows_that_are_not_in_memory_are_streamed(streaming):
+    levels = np.random.default_rng(0).integers(0, 256, (90, 20, 3), np.uint8)
+    rows = Rows(lambda first, last: levels[first:last], 20, 3, levels.dtype, 0, len(levels))
+    assert np.array_equal(np.concatenate(list(streaming.stream(rows))), streaming.upscale(levels))

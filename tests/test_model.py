@@ -133,7 +133,7 @@ def test_options_that_are_unknown_or_no_json_are_refused(folder):
 
 
 def test_options_are_named_and_typed():
-    options = {"detail", "precision", "device", "band"}
+    options = {"detail", "precision", "device", "band", "engine"}
     assert set(inspect.signature(SRGAN.upscaler).parameters) == {"self", *options}
     assert set(inspect.signature(SRGAN.upscale).parameters) == {"self", "picture", "size", "progress", *options}
 

@@ -74,7 +74,7 @@ def test_options_reach_the_models(data, make_model, monkeypatch):
 
     monkeypatch.setattr(SRGAN, "upscaler", spy)
     folder = make_model("a", 0)
-    options = {"precision": "bf16", "device": "cpu"}
+    options = {"precision": "bf16", "device": "cpu", "engine": "torch"}
     report = evaluate([folder], data=data, metrics=["psnr_y"], progress=lambda *n: done.append(n), **options)
     assert seen == [options]
     assert done == [(1, 2), (2, 2)]

@@ -59,7 +59,7 @@ def test_the_result_names_its_maker_unless_it_shall_not(folder):
 
 
 def test_default_model_and_options(folder):
-    options = "--output r.png --model srresnet-x4 --precision fp32 --band 7 --device cpu --engine openvino --threads 1"
+    options = "--output r.png --model srresnet-x4 --precision fp32 --band 7 --device cpu --engine torch --threads 1"
     assert main(["upscale", "a.png", *options.split()]) == 0
     assert main(["upscale", "a.png", "--output", "g.png"]) == 0
     assert main(["upscale", "a.png", "--output", "d.png", "--detail", "0.3"]) == 0

@@ -4,6 +4,7 @@ import logging
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -17,6 +18,15 @@ from srgan_hub.engines.openvino import OpenVINOEngine
 from srgan_hub.network.fuse import fuse
 from srgan_hub.pictures.rows import Rows
 from srgan_hub.upscaler import Upscaler
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """With several threads OpenVINO may divide a band otherwise than the whole, and round the last bit otherwise."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def noise(*shape: int) -> torch.Tensor:

@@ -266,8 +266,9 @@ class Upscaler:
             first = max(0, top // self.scale - self.radius)
             band = min(band, lr.shape[2] - first)
             try:
-                engine = self._engine(dtype, width)
-                for logits in self._logits(engine, lr[:, :, first:], load, band, top - first * self.scale):
+                for logits in self._logits(
+                    self._engine(dtype, width), lr[:, :, first:], load, band, top - first * self.scale
+                ):
                     if dtype != torch.float32 and not logits.isfinite().all():
                         logger.warning("row %d overflowed in %s; going on in float32", top, dtype)
                         dtype = torch.float32

@@ -11,4 +11,3 @@ def test_engines_in_a_process_of_their_own():
     root = Path(__file__).parent.parent
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert " passed" in done.stdout or "[100%]" in done.stdout

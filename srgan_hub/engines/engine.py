@@ -13,8 +13,6 @@ from .openvino import OpenVINOEngine
 from .torch import TorchEngine
 
 ENGINES = ("auto", "torch", "openvino")
-# What "auto" is, where it is set.
-VARIABLE = "SRGAN_ENGINE"
 
 
 class Engine(Protocol):
@@ -58,7 +56,7 @@ def choose_engine(name: str, device: torch.device) -> str:
     installed = all(map(importlib.util.find_spec, ("openvino", "onnx")))
     if name == "auto":
         fits = installed and device.type == "cpu" and platform.machine().lower() in ("x86_64", "amd64")
-        asked = os.environ.get(VARIABLE, "auto")
+        asked = os.environ.get("SRGAN_ENGINE", "auto")
         return choose_engine(asked, device) if asked != "auto" else "openvino" if fits else "torch"
     if name == "openvino" and not installed:
         raise ValueError('The engine openvino is missing; pip install "srgan-hub[openvino]".')

@@ -22,11 +22,10 @@ PARTS = {"whole": (False, False), "first": (False, True), "middle": (True, True)
 
 
 class Graph(NamedTuple):
-    """An ONNX file's bytes; how many rows must come first in a stream; and how many tensors are kept in it."""
+    """An ONNX file's bytes, and how many rows must come first in a stream."""
 
     data: bytes
     least: int
-    kept: int
 
 
 def make_graph(
@@ -67,7 +66,7 @@ def make_graph(
     least = None if part == "whole" else str(graph.least)
     onnx.helper.set_model_props(result, {key: value for key, value in {**facts, "least": least}.items() if value})
     onnx.checker.check_model(result, full_check=True)
-    return Graph(result.SerializeToString(), graph.least, len(graph.kept))
+    return Graph(result.SerializeToString(), graph.least)
 
 
 class _Graph:

@@ -13,7 +13,7 @@ from srgan_hub.network.generator import build_generator
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
-    # Demos look for a port from there on; two processes that look at once may find the same, and one of them the other's.
+    # Demos look for a port from there on: two processes that look at once may find the same one.
     os.environ["GRADIO_SERVER_PORT"] = str(7960 + 100 * int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw")))
 # One engine on every machine, whatever is installed; what tests start has it too. `tests/engines` is about the others.
 os.environ["SRGAN_ENGINE"] = "torch"

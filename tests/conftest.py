@@ -17,8 +17,6 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["GRADIO_SERVER_PORT"] = str(7960 + 100 * int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw")))
 # One engine on every machine, whatever is installed; what tests start has it too. `tests/engines` is about the others.
 os.environ["SRGAN_ENGINE"] = "torch"
-# OpenVINO's threads and other tests' forks do not go together: `test_engines.py` runs these in a process of its own.
-collect_ignore = ["engines"] if "PYTEST_XDIST_WORKER" in os.environ else []
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 

@@ -1,6 +1,7 @@
 """OpenVINO on a processor."""
 
 import contextlib
+import functools
 import logging
 import os
 import shutil
@@ -95,10 +96,21 @@ class OpenVINOEngine:
 
     def _compile(self, part: str) -> Any:
         if part not in self._compiled:
-            core = self.openvino.Core()
-            model = core.read_model(make_graph(self.network, scale=self.scale, part=part).data)
-            self._compiled[part] = core.compile_model(model, "CPU", self.options | _cache(self.network))
+            model = _core().read_model(make_graph(self.network, scale=self.scale, part=part).data)
+            self._compiled[part] = _core().compile_model(model, "CPU", self.options | _cache(self.network))
         return self._compiled[part]
+
+
+@functools.cache
+def _core() -> Any:
+    """Return the process's one core, which stays.
+
+    Each core sets a stack for signals, and puts the one before it back when it goes. Of two that go in the order in
+    which they came, the second puts back what is free by then, and the next signal ends the process (2026.4).
+    """
+    import openvino
+
+    return openvino.Core()
 
 
 def _cache(network: nn.Module) -> dict[str, str]:

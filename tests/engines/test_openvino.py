@@ -227,6 +227,24 @@ def test_nothing_is_loaded_before_it_is_used():
     assert done.stdout.strip() == ""
 
 
+def test_a_signal_is_survived_after_upscalers_have_gone():
+    """Ctrl+C is one, and what a data loader's worker sends when it ends."""
+    code = """
+import signal, numpy as np, srgan_hub
+model = srgan_hub.SRGAN(channels=4, num_blocks=1)
+upscalers = [model.upscaler(engine="openvino", device="cpu") for _ in range(3)]
+for upscaler in upscalers:
+    upscaler.upscale(np.zeros((5, 5, 3), np.uint8))
+del upscaler
+while upscalers:
+    del upscalers[0]
+signal.signal(signal.SIGUSR1, lambda *_: print("survived"))
+signal.raise_signal(signal.SIGUSR1)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "survived\n"), done.stderr
+
+
 def test_bfloat16_is_taken_where_the_hardware_has_it(lively, monkeypatch):
     monkeypatch.setattr(devices.torch.cpu, "get_capabilities", lambda: {"amx_bf16": True}, raising=False)
     upscaler = prepare(lively(), precision="auto")

@@ -72,7 +72,7 @@ class Upscaler:
         self.device = find_device(device)
         self.band = band
         self.engine = choose_engine(engine, self.device)
-        self._widest = OpenVINOEngine.widest if engine == "auto" and self.engine == "openvino" else None
+        self._auto = engine == "auto" and self.engine == "openvino"
         if self.engine == "openvino" and precision == "fp16":
             if engine == "openvino":
                 raise ValueError("Expected precision fp32 or bf16 with the engine openvino, got 'fp16'.")
@@ -259,7 +259,8 @@ class Upscaler:
         """
         dtype = PRECISIONS.get(self.precision, preferred)
         width = inputs * lr.shape[3]
-        engine, height = self._engine(dtype, width), lr.shape[2]
+        height = lr.shape[2]
+        engine = self._engine(dtype, width, height)
         band = self.band or (height if width * height <= engine.small else max(1, engine.pixels // width))
         top = 0
         while top < lr.shape[2] * self.scale:
@@ -267,7 +268,7 @@ class Upscaler:
             band = min(band, lr.shape[2] - first)
             try:
                 for logits in self._logits(
-                    self._engine(dtype, width), lr[:, :, first:], load, band, top - first * self.scale
+                    self._engine(dtype, width, height), lr[:, :, first:], load, band, top - first * self.scale
                 ):
                     if dtype != torch.float32 and not logits.isfinite().all():
                         logger.warning("row %d overflowed in %s; going on in float32", top, dtype)
@@ -294,8 +295,8 @@ class Upscaler:
                 yield logits[:, :, skip:]
             skip = max(0, skip - logits.shape[2])
 
-    def _engine(self, dtype: torch.dtype, width: int = 1) -> Engine:
-        name = "torch" if self._widest and width > self._widest else self.engine
+    def _engine(self, dtype: torch.dtype, width: int = 1, height: int = 1) -> Engine:
+        name = "torch" if self._auto and not OpenVINOEngine.repays(width, height, dtype) else self.engine
         with self._lock:
             if (name, dtype) not in self._engines:
                 self._engines[name, dtype] = make_engine(name, self._fused, scale=self.scale, dtype=dtype)

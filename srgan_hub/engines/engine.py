@@ -45,8 +45,8 @@ def choose_engine(name: str, device: torch.device) -> str:
     """Return "torch" or "openvino".
 
     "auto" takes OpenVINO for a processor of the x86 family, where the extra [openvino] is installed.
-    `SRGAN_ENGINE` in the environment overrules that. An upscaler gives what is wider than `OpenVINOEngine.widest` to
-    PyTorch all the same, which takes less memory.
+    `SRGAN_ENGINE` in the environment overrules that. An upscaler gives pictures for which OpenVINO does not repay to
+    PyTorch all the same; see `OpenVINOEngine.repays`.
 
     Raises:
         ValueError: there is no such engine, or it cannot be used here; the message says why.

@@ -79,6 +79,14 @@ class OpenVINOEngine:
                     kept = outputs[1:]
                     yield torch.from_numpy(outputs[0].data.copy())
 
+    @classmethod
+    def repays(cls, width: int, height: int, dtype: torch.dtype) -> bool:
+        """Say whether a picture should go through this engine if PyTorch is there as well.
+
+        Streams in float32 take as long in both, and several times the memory here.
+        """
+        return width * height <= cls.small or (dtype != torch.float32 and width <= cls.widest)
+
     @contextlib.contextmanager
     def _use(self, part: str) -> Iterator[Any]:
         """Lend a compiled part; the memory that it has computed in is free when the last user is done."""

@@ -290,14 +290,26 @@ def test_where_nothing_can_be_kept_it_works_all_the_same(lively, monkeypatch, tm
     assert prepare(lively()).upscale(noise(3, 5, 4)).shape == (3, 20, 16)
 
 
-def test_auto_gives_wide_pictures_to_torch(lively, monkeypatch):
+@pytest.mark.parametrize(
+    ("engine", "precision", "height", "width", "expected"),
+    [
+        ("auto", "fp32", 4, 15, "openvino"),
+        ("auto", "fp32", 4, 16, "torch"),
+        ("openvino", "fp32", 4, 16, "openvino"),
+        ("auto", "bf16", 9, 12, "openvino"),
+        ("auto", "bf16", 9, 13, "torch"),
+    ],
+)
+def test_auto_gives_pictures_to_torch_where_openvino_does_not_repay(
+    engine, precision, height, width, expected, lively, monkeypatch
+):
     monkeypatch.setenv("SRGAN_ENGINE", "openvino")
+    monkeypatch.setattr(OpenVINOEngine, "small", 60)
     monkeypatch.setattr(OpenVINOEngine, "widest", 12)
-    network = lively()
-    for engine, width, expected in (("auto", 12, "openvino"), ("auto", 13, "torch"), ("openvino", 13, "openvino")):
-        upscaler = prepare(network, engine=engine)
-        upscaler.upscale(noise(3, 4, width))
-        assert {name for name, _ in upscaler._engines} == {expected}
+    network, lr = lively(), noise(3, height, width)
+    upscaler = prepare(network, engine=engine, precision=precision)
+    torch.testing.assert_close(upscaler.upscale(lr), prepare(network, engine="torch").upscale(lr), atol=0.02, rtol=0)
+    assert {name for name, _ in upscaler._engines} == {expected}
 
 
 def test_rows_that_are_not_in_memory_are_streamed(streaming):

@@ -208,8 +208,8 @@ def _add_hardware(command: argparse.ArgumentParser, *, precision: str, engine: s
         "--engine",
         choices=ENGINES,
         default=engine,
-        help="what runs the network; auto: openvino on x86 processors where it is installed, otherwise torch "
-        f"(default: {engine})",
+        help="what runs the network; auto: openvino for small pictures and in bf16 on x86 processors where it is "
+        f"installed, otherwise torch (default: {engine})",
     )
     command.add_argument("--threads", type=int, help="processor threads (default: PyTorch's choice)")
 

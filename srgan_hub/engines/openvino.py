@@ -99,7 +99,7 @@ class OpenVINOEngine:
             with self._lock:
                 self._users[part] -= 1
                 # Small pictures often come in numbers, and memory that is new takes time.
-                if part != "whole" and not self._users[part] and hasattr(compiled, "release_memory"):  # OpenVINO 2025
+                if part != "whole" and not self._users[part]:
                     compiled.release_memory()
 
     def _compile(self, part: str) -> Any:

@@ -1,8 +1,8 @@
 """How fast and how lean is upscaling on a processor, beside the programs that others use?
 
     python tests/benchmarks/inference.py [--size H W] [--only NAME ...] [--runs N] [--json]   times beside the others
-    python tests/benchmarks/inference.py --streaming [--size H W]      bands and batches beside the whole picture
-    python tests/benchmarks/inference.py --memory [--size H W]         peak memory of the command line
+    python tests/benchmarks/inference.py --streaming [--engine E]      bands and batches beside the whole picture
+    python tests/benchmarks/inference.py --memory [--engine E]         peak memory of the command line
     python tests/benchmarks/inference.py --startup                     imports, and a small picture on the command line
     python tests/benchmarks/inference.py --line [--engine E]           time against size: a straight line?
     python tests/benchmarks/inference.py --quality --data FOLDER       scores of UpscalerJS's models beside ours
@@ -35,6 +35,7 @@ from torch import nn
 
 from srgan_hub import SRGAN, bundled
 from srgan_hub.devices import fast_dtype
+from srgan_hub.engines.openvino import OpenVINOEngine
 from srgan_hub.engines.torch import CPU_PIXELS
 from srgan_hub.evaluate.data import Pairs
 from srgan_hub.evaluate.judges import make_judges
@@ -71,7 +72,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=[*CONTENDERS], help="contenders")
     parser.add_argument("--runs", type=int, default=5, help="runs of each (default: 5)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="default: PyTorch's choice")
-    parser.add_argument("--engine", choices=("torch", "openvino"), default="torch", help="for --line and --memory")
+    parser.add_argument("--engine", choices=("torch", "openvino"), default="torch", help="not for times beside others")
     parser.add_argument("--data", type=Path, help="ground truth, for --quality")
     parser.add_argument("--json", action="store_true", help="print JSON in place of Markdown")
     parser.add_argument("--write-ratios", action="store_true", help=f"keep the ratios in {RATIOS.name}")
@@ -156,8 +157,9 @@ def streaming(height: int, width: int, arguments: argparse.Namespace) -> Report:
     model = SRGAN.from_pretrained(MODEL)
     picture = make_picture(height, width)
     heights = [height, *(max(1, 2**power // width) for power in range(12, 17))]
-    upscalers = {f"bands of {rows} rows": model.upscaler(band=rows, device="cpu") for rows in heights}
-    default = model.upscaler(device="cpu")
+    prepare = functools.partial(model.upscaler, device="cpu", engine=arguments.engine)
+    upscalers = {f"bands of {rows} rows": prepare(band=rows) for rows in heights}
+    default = prepare()
     small = [picture[y : y + 64, x : x + 64] for y in range(0, height - 63, 64) for x in range(0, width - 63, 64)]
     size = default.batch_size(64, 64)
 
@@ -177,7 +179,9 @@ def streaming(height: int, width: int, arguments: argparse.Namespace) -> Report:
         {"what": name, "seconds": round(time, 3), "of the whole picture": round(time / first, 3)}
         for name, time in times.items()
     ]
-    return {"size": [height, width], "rows": rows, "notes": [f"the default band has {CPU_PIXELS} pixels"]}
+    pixels = {"torch": CPU_PIXELS, "openvino": OpenVINOEngine.pixels}[arguments.engine]
+    notes = [f"engine {arguments.engine}; the default band has {pixels} pixels"]
+    return {"size": [height, width], "rows": rows, "notes": notes}
 
 
 def memory(height: int, width: int, arguments: argparse.Namespace) -> Report:

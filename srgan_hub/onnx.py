@@ -44,6 +44,8 @@ def export(
 def export_openvino(model: SRGAN, target: Path, *, streaming: bool = False) -> Path:
     """Write what `export` writes as OpenVINO's files, `target` (.xml) and the weights beside it (.bin).
 
+    The files state that all is computed in float32.
+
     Raises:
         ValueError: the package openvino or onnx is missing.
         OSError: a file cannot be written.
@@ -55,7 +57,10 @@ def export_openvino(model: SRGAN, target: Path, *, streaming: bool = False) -> P
     with tempfile.TemporaryDirectory() as folder:
         file = export(model, Path(folder, target.stem + ".onnx"), streaming=streaming)
         for source, goal in zip(_files(file, streaming).values(), _files(target, streaming).values(), strict=True):
-            openvino.save_model(openvino.convert_model(source), goal, compress_to_fp16=False)
+            converted = openvino.convert_model(source)
+            for operation in converted.get_ops():  # CPUs with bfloat16 would compute in it by default
+                operation.get_rt_info()["precise_0"] = ""
+            openvino.save_model(converted, goal, compress_to_fp16=False)
     return target
 
 

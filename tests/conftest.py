@@ -68,6 +68,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             terminalreporter.write_line(f"FAILED {report.nodeid}: skipped, which CI forbids: {report.longrepr}")
 
 
+@pytest.fixture(params=[False, True], ids=["cpu without bfloat16", "cpu with bfloat16"])
+def bfloat16(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether this process takes its CPU for one with bfloat16 in hardware: each test runs on both kinds.
+
+    PyTorch computes in bfloat16 on either, if slowly on one.
+    """
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": request.param}, raising=False)
+    return request.param
+
+
 @pytest.fixture(scope="session")
 def lively() -> Callable[..., torch.nn.Sequential]:
     """Build a tiny generator in evaluation mode whose every number matters: no zero biases, no fresh batch norms."""

@@ -152,6 +152,8 @@ def test_openvino_streams_the_bundled_weights(tmp_path):
     _, least = onnx_steps(export(model, tmp_path / "a.onnx", streaming=True))
     assert least == 41
     file = export_openvino(model, tmp_path / "a.xml", streaming=True)
+    # Or a CPU with bfloat16 would compute in it.
+    assert "DisablePrecisionConversion" in file.read_text()
     compiled = [openvino.compile_model(file.with_stem(file.stem + end), "CPU") for end in ("_first", "", "_last")]
     steps = [lambda arrays, step=step: [*step(arrays).values()] for step in compiled]
     lr = torch.rand(1, 3, 90, 40, generator=torch.Generator().manual_seed(0))

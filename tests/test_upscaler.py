@@ -39,15 +39,15 @@ def network_output(model: SRGAN, array: np.ndarray) -> np.ndarray:
 def test_kinds_of_pictures_agree(model, cat, tmp_path):
     expected = network_output(model, cat / 255)
     levels = np.round(expected * 255).astype(np.uint8)
-    array = model.upscale(cat, band=7)
+    array = model.upscale(cat, band=7, precision="fp32")
     assert array.dtype == np.uint8 and np.abs(array.astype(int) - levels).max() <= 1
     assert (array != levels).mean() < 1e-3  # ties that rounding in the last bit turned
 
-    image = model.upscale(Image.fromarray(cat), band=7)
+    image = model.upscale(Image.fromarray(cat), band=7, precision="fp32")
     assert isinstance(image, Image.Image) and np.array_equal(np.asarray(image), array)
     Image.fromarray(cat).save(tmp_path / "cat.png")
     for path in (tmp_path / "cat.png", str(tmp_path / "cat.png")):
-        assert np.array_equal(np.asarray(model.upscale(path, band=7)), array)
+        assert np.array_equal(np.asarray(model.upscale(path, band=7, precision="fp32")), array)
 
     tensor = torch.from_numpy(cat / np.float32(255)).permute(2, 0, 1)
     sr = model.upscale(tensor, band=7)
@@ -64,14 +64,14 @@ def test_kinds_of_pictures_agree(model, cat, tmp_path):
 
 def test_gray_alpha_and_one_pixel(model, cat):
     gray = cat[:12, :12, 0]
-    result = model.upscale(gray)
+    result = model.upscale(gray, precision="fp32")
     assert result.shape == (48, 48)
     expected = network_output(model, np.dstack([gray] * 3) / 255).mean(2)
     assert np.abs(result - expected * 255).max() <= 0.51
-    assert np.array_equal(model.upscale(np.dstack([gray] * 3)), np.dstack([result] * 3))
+    assert np.array_equal(model.upscale(np.dstack([gray] * 3), precision="fp32"), np.dstack([result] * 3))
 
     alpha = np.tile(np.linspace(0, 255, 12).astype(np.uint8), (12, 1))
-    image = model.upscale(Image.fromarray(np.dstack([cat[:12, :12], alpha])))
+    image = model.upscale(Image.fromarray(np.dstack([cat[:12, :12], alpha])), precision="fp32")
     assert image.mode == "RGBA"
     filled = Pixels(np.dstack([cat[:12, :12], alpha]), 4)  # column 0 is hidden
     colours = network_output(model, filled.load(filled.lr)[0].permute(1, 2, 0).numpy())
@@ -262,22 +262,25 @@ def test_rows_that_overflow_are_computed_again_in_float32(lively, where, caplog)
     torch.testing.assert_close(sr[:, :, reach], whole[:, :, reach], atol=1e-4, rtol=0)
 
 
-def test_auto_precision_asks_the_hardware(lively, monkeypatch):
+def test_auto_precision_asks_the_hardware(bfloat16, lively, monkeypatch):
     used = []
     network = Upscaler._engine
     monkeypatch.setattr(
         Upscaler, "_engine", lambda self, dtype, *width: used.append(dtype) or network(self, dtype, *width)
     )
-    for native, expected in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda n=native: {"avx512_bf16": n}, raising=False)
-        upscaler = Upscaler(lively(), scale=4, device="cpu")
-        used.clear()
-        upscaler.upscale(np.zeros((3, 3, 3), np.uint8))
-        assert set(used) == {expected}
-        used.clear()
-        upscaler.upscale(np.zeros((3, 3, 3), np.uint16))
-        upscaler.upscale(torch.zeros(3, 3, 3))
-        assert set(used) == {torch.float32}  # their values are finer than bfloat16
+    upscaler = Upscaler(lively(), scale=4, device="cpu")
+    upscaler.upscale(np.zeros((3, 3, 3), np.uint8))
+    assert set(used) == {torch.bfloat16 if bfloat16 else torch.float32}
+    used.clear()
+    upscaler.upscale(np.zeros((3, 3, 3), np.uint16))
+    upscaler.upscale(torch.zeros(3, 3, 3))
+    assert set(used) == {torch.float32}  # their values are finer than bfloat16
+
+
+def test_auto_gives_what_its_precision_gives(bfloat16, model, cat):
+    fp32, bf16 = (model.upscale(cat[:8, :8], device="cpu", precision=precision) for precision in ("fp32", "bf16"))
+    assert not np.array_equal(fp32, bf16)
+    assert np.array_equal(model.upscale(cat[:8, :8], device="cpu"), bf16 if bfloat16 else fp32)
 
 
 @pytest.mark.parametrize(

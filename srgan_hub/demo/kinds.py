@@ -62,9 +62,9 @@ def load_model(name: str) -> SRGAN:
 
 
 @functools.lru_cache(maxsize=16)
-def find_upscaler(name: str, detail: float | None = None) -> Upscaler:
-    """Return what enlarges by a model, prepared once for each detail."""
-    return load_model(name).upscaler(detail=detail)
+def find_upscaler(name: str, detail: float | None = None, precision: str = "auto") -> Upscaler:
+    """Return what enlarges by a model, prepared once for each detail and precision."""
+    return load_model(name).upscaler(detail=detail, precision=precision)
 
 
 def _gpu_seconds(array: np.ndarray, *_: object) -> int:
@@ -74,7 +74,11 @@ def _gpu_seconds(array: np.ndarray, *_: object) -> int:
 
 @on_gpu(duration=_gpu_seconds)
 def stream(
-    array: np.ndarray, name: str, detail: float | None = None, size: tuple[int, int] | None = None
+    array: np.ndarray,
+    name: str,
+    detail: float | None = None,
+    size: tuple[int, int] | None = None,
+    precision: str = "auto",
 ) -> Iterator[np.ndarray]:
     """Enlarge an array's pixels by a model and yield the result's bands. All of the demo's pictures come this way."""
-    yield from find_upscaler(name, detail).stream(array, size=size)
+    yield from find_upscaler(name, detail, precision).stream(array, size=size)

@@ -76,11 +76,12 @@ def test_bands_are_the_whole_picture_of_the_plain_network(scale, upsampler, ends
             torch.testing.assert_close(torch.cat(bands, 2), network(lr), atol=1e-5, rtol=0)
 
 
-def test_bundled_weights_streamed_are_the_whole_to_the_bit(model, streaming, infers):
+def test_bundled_weights_streamed_equal_the_whole(model, streaming, infers):
     lr = noise(3, 90, 50)
     whole = model.upscale(lr, engine="openvino", device="cpu", precision="fp32")
     assert infers == ["whole"]
-    assert torch.equal(streaming.upscale(lr), whole)
+    # Bit-identical on some CPUs; on others other kernels serve other heights.
+    torch.testing.assert_close(streaming.upscale(lr), whole, atol=1e-6, rtol=0)
     assert infers[1:] == ["first", "middle", "last"]
     with torch.inference_mode():
         torch.testing.assert_close(whole, model(lr[None])[0], atol=1e-5, rtol=0)

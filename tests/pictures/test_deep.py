@@ -36,7 +36,7 @@ def info() -> dict:
 @pytest.fixture
 def upscaler() -> Upscaler:
     torch.manual_seed(0)
-    return Upscaler(build_generator(channels=4, num_blocks=1).eval(), scale=4, device="cpu")
+    return Upscaler(build_generator(channels=4, num_blocks=1).eval(), scale=4, device="cpu", precision="fp32")
 
 
 def decode(path: Path) -> np.ndarray:

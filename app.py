@@ -1,4 +1,4 @@
-"""The Gradio demo: a small picture in, a large one out. Run: python app.py [--help]"""
+"""The Gradio demo: a small image in, a large one out. Run: python app.py [--help]"""
 
 import argparse
 import importlib.util
@@ -17,18 +17,22 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 
-from srgan_hub.demo import compare_models, many_pictures, one_picture, page, programs
-from srgan_hub.demo.kinds import find_upscaler
+from srgan_hub.demo import api
+from srgan_hub.demo import theme as demo_theme
+from srgan_hub.demo.presets import find_upscaler
 from srgan_hub.demo.service import Service
+from srgan_hub.demo.spaces import ZERO_GPU
+from srgan_hub.demo.tabs import batch as batch_tab
+from srgan_hub.demo.tabs import compare as compare_tab
+from srgan_hub.demo.tabs import upscale as upscale_tab
 from srgan_hub.demo.uploads import Demo
-from srgan_hub.demo.zero_gpu import ZERO_GPU
-from srgan_hub.hub import DEFAULT, FAITHFUL, bundled, bundled_names
+from srgan_hub.hub import DEFAULT_MODEL, FIDELITY_MODEL, bundled_model_path, list_bundled_models
 
-# A megapixel takes about half a minute on two processor cores.
+# A megapixel takes about half a minute on two CPU cores.
 MAX_PIXELS = 4_000_000
 MAX_FILE_SIZE = "50mb"
 # Uploads and results are deleted when they are so old, in seconds.
-KEPT = 3600
+RETENTION_SECONDS = 3600
 
 
 def create_demo(
@@ -37,33 +41,33 @@ def create_demo(
     max_pixels: int = MAX_PIXELS,
     concurrency: int = 1,
     queue: int = 20,
-    kept: int = KEPT,
+    kept: int = RETENTION_SECONDS,
     warm_up: bool = True,
 ) -> gr.Blocks:
     """Build the demo.
 
     Args:
         models: folders or Hub ids that may be compared beside the bundled models.
-        max_pixels: the largest picture that is accepted, in pixels.
-        concurrency: how many pictures are enlarged at once.
+        max_pixels: the largest image that is accepted, in pixels.
+        concurrency: how many images are upscaled at once.
         queue: how many runs may be in the line.
         kept: how long uploads and results are kept, in seconds.
         warm_up: make the examples' results in the background, which also tells the machine's speed.
     """
     if ZERO_GPU:  # a worker has what was loaded before it
-        for name in (FAITHFUL, DEFAULT):
+        for name in (FIDELITY_MODEL, DEFAULT_MODEL):
             find_upscaler(name)
     service = Service(models, max_pixels=max_pixels, concurrency=concurrency, queue=queue)
     with Demo(title="SRGAN upscaler", delete_cache=(kept, kept)) as demo:
-        programs.build(service)  # first, since they are called by these names
-        gr.HTML(page.HEADER, elem_id="header")
-        with gr.Tab("One picture"):
-            one_picture.build(service, warm_up=warm_up)
+        api.build(service)  # first, since they are called by these names
+        gr.HTML(demo_theme.HEADER, elem_id="header")
+        with gr.Tab("One image"):
+            upscale_tab.build(service, warm_up=warm_up)
         with gr.Tab("Compare"):
-            compare_models.build(service)
+            compare_tab.build(service)
         with gr.Tab("Many"):
-            many_pictures.build(service)
-        gr.HTML(page.footer(max_pixels, MAX_FILE_SIZE, kept), elem_id="footer")
+            batch_tab.build(service)
+        gr.HTML(demo_theme.footer(max_pixels, MAX_FILE_SIZE, kept), elem_id="footer")
     return demo
 
 
@@ -74,8 +78,8 @@ def launch_options(theme: str | None = None) -> dict[str, Any]:
         theme: a theme of Gradio's by name, or one of the Hub, in place of the demo's own.
     """
     return {
-        "theme": theme or page.THEME,
-        "css": page.CSS,
+        "theme": theme or demo_theme.THEME,
+        "css": demo_theme.CSS,
         "max_file_size": MAX_FILE_SIZE,
         "ssr_mode": False,
         "footer_links": ["api"],
@@ -97,8 +101,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("port", None, "port to listen on; none is Gradio's choice", type=int)
     add("share", False, "make a public link through Gradio's servers", action=argparse.BooleanOptionalAction)
     add("models", "", "folders or Hub ids that may be compared beside the bundled models, with commas between")
-    add("max-pixels", MAX_PIXELS, "the largest picture, in pixels", type=_positive)
-    add("concurrency", 1, "how many pictures are enlarged at once", type=_positive)
+    add("max-pixels", MAX_PIXELS, "the largest image, in pixels", type=_positive)
+    add("concurrency", 1, "how many images are upscaled at once", type=_positive)
     add("queue", 20, "how many runs may be in the line", type=_positive)
     add("theme", None, "a theme of Gradio's or of the Hub in place of the demo's own")
     args = parser.parse_args(argv)
@@ -115,10 +119,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 async def _about(request: Request) -> PlainTextResponse:
-    """Show the licence, or a bundled model's card."""
+    """Show the license, or a bundled model's card."""
     name = request.path_params["name"]
     texts = {"license": Path(__file__).with_name("LICENSE")}
-    texts |= {model: bundled(model) / "README.md" for model in bundled_names()}
+    texts |= {model: bundled_model_path(model) / "README.md" for model in list_bundled_models()}
     if name not in texts:
         return PlainTextResponse(f"There is nothing about {name!r} here.", status_code=404)
     return PlainTextResponse(texts[name].read_text(encoding="utf-8"))

@@ -1,11 +1,12 @@
 """Train SRResNet and SRGAN: from DIV2K to published weights, or overnight on a laptop.
 
     accelerate launch train_accelerate.py --stage pretrain --train-data div2k --val-data div2k --output-dir srresnet
-    accelerate launch train_accelerate.py --stage gan --init-from srresnet/final --train-data div2k --output-dir srgan
+    accelerate launch train_accelerate.py --stage gan --pretrained-model-name-or-path srresnet/final --train-data div2k
+    --output-dir srgan
 
-The same command runs on one processor, one GPU, several GPUs and several machines. Everything random is a function of
-(seed, sample index), and the sample index follows from the step: a run that was killed goes on with --resume as if
-nothing had happened, on a processor to the last bit.
+The same command runs on one CPU, one GPU, several GPUs and several machines. Everything random is a function of
+(seed, sample index), and the sample index follows from the step: a run that was killed goes on with
+--resume-from-checkpoint as if nothing had happened, on a CPU to the last bit.
 """
 
 import argparse
@@ -27,28 +28,28 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from srgan_hub import SRGAN
-from srgan_hub.degrade import make_degradation
-from srgan_hub.devices import choose_threads
-from srgan_hub.evaluate.data import Pairs
+from srgan_hub.degradations import make_degradation
+from srgan_hub.devices import resolve_num_threads
+from srgan_hub.evaluate.datasets import PairedDataset
+from srgan_hub.images.decode import ImageError
 from srgan_hub.network.discriminator import build_discriminator
-from srgan_hub.network.fuse import PolyphaseTail
-from srgan_hub.pictures.files import PictureError
-from srgan_hub.training import checkpoint, losses, run_folder
-from srgan_hub.training.arguments import Parser, complete, decay, positive, share, weight
-from srgan_hub.training.batches import make_batches, prepare_data
-from srgan_hub.training.dataset import Crops
+from srgan_hub.network.fusion import PolyphaseGenerator
+from srgan_hub.training import checkpoint, checkpointing, losses
+from srgan_hub.training.arguments import Parser, ema_decay, non_negative, positive_int, resolve_args, unit_interval
+from srgan_hub.training.dataloader import make_batches, prepare_data
+from srgan_hub.training.dataset import RandomCropDataset
 from srgan_hub.training.distributed import average_batch_norm, make_accelerator
+from srgan_hub.training.dry_run import estimate_run
 from srgan_hub.training.ema import EMA
-from srgan_hub.training.metrics_log import choose_tracker, log
-from srgan_hub.training.plan import describe_plan
-from srgan_hub.training.run import Run, State
-from srgan_hub.training.signals import signals_noted
+from srgan_hub.training.interrupt import catch_signals
+from srgan_hub.training.logging import choose_tracker, log
+from srgan_hub.training.state import TrainContext, TrainState
 from srgan_hub.training.validation import SR, flatten, validate
 
 logger = logging.getLogger("train_accelerate")
 
 ADVERSARIAL_STEPS_AT_FULL_RATE = 100_000  # the paper's schedule: then a tenth
-WON_LOSS, WON_STEPS = 0.01, 50  # when the discriminator has won
+COLLAPSE_LOSS, COLLAPSE_STEPS = 0.01, 50  # when the discriminator has won
 
 
 class NonFiniteError(ArithmeticError):
@@ -58,58 +59,112 @@ class NonFiniteError(ArithmeticError):
 def make_parser() -> Parser:
     """Define the flags; the defaults are the paper's. A resumed run may change those that are free."""
     parser = Parser("Train SRResNet (--stage pretrain) or SRGAN (--stage gan). The defaults are those of Ledig et al.")
-    fixed, free, flag = parser.fixed, parser.free, argparse.BooleanOptionalAction
-    # fmt: off
+    fixed, free, flag = parser.add_reproducible, parser.add_runtime, argparse.BooleanOptionalAction
     fixed("--stage", choices=("pretrain", "gan"), default="pretrain", help="SRResNet alone, or against a discriminator")
-    fixed("--init-from", metavar="FOLDER_OR_NAME_OR_HUB_ID", help="start from this model's weights and architecture")
-    free("--train-data", required=True, metavar="FOLDER", help="pictures, a prepared folder, or div2k to download it")
-    free("--val-data", metavar="FOLDER", help="pictures to validate on, or div2k; without it nothing is validated")
+    fixed(
+        "--pretrained-model-name-or-path",
+        metavar="FOLDER_OR_NAME_OR_HUB_ID",
+        help="start from this model's weights and architecture",
+    )
+    free("--train-data", required=True, metavar="FOLDER", help="images, a prepared folder, or div2k to download it")
+    free("--val-data", metavar="FOLDER", help="images to validate on, or div2k; without it nothing is validated")
     free("--output-dir", required=True, type=Path, metavar="FOLDER", help="gets checkpoints, metrics and models")
     free("--data-dir", type=Path, default=Path(HF_HOME) / "srgan-hub", metavar="FOLDER", help="keeps div2k for all")
-    free("--steps", type=positive, help="updates of each network (1,000,000 for pretrain, 200,000 for gan)")
-    fixed("--batch-size", type=positive, default=16, help="crops per process and backward pass")
-    fixed("--accumulate", type=positive, default=1, help="backward passes per step")
-    fixed("--hr-crop", type=positive, default=96, help="side of the HR crops: 96 in the paper, 384 in the thesis")
-    fixed("--shrunk", type=share, default=0.0, help="share of the crops that are shrunk from up to twice the size")
-    fixed("--scale", type=int, help="2, 3 or 4 (4, or that of --init-from)")
-    fixed("--channels", type=positive, help="feature maps of the generator (64, or those of --init-from)")
-    fixed("--num-blocks", type=positive, help="residual blocks of the generator (16, or those of --init-from)")
-    fixed("--degradation", choices=("bicubic", "gaussian", "camera"), default="bicubic", help="how LR is made from HR")
-    fixed("--sigma", type=float, nargs=2, metavar=("LOW", "HIGH"), help="blur of gaussian and camera, in HR pixels")
-    fixed("--content-loss", metavar="TERMS",
-        help="mse, l1, vgg22, vgg54, lite with weights: 'vgg54=1 mse=0.1' (mse for pretrain, vgg54 for gan)")
+    free(
+        "--max-train-steps", type=positive_int, help="updates of each network (1,000,000 for pretrain, 200,000 for gan)"
+    )
+    fixed("--batch-size", type=positive_int, default=16, help="crops per process and backward pass")
+    fixed("--gradient-accumulation-steps", type=positive_int, default=1, help="backward passes per step")
+    fixed("--hr-crop", type=positive_int, default=96, help="side of the HR crops: 96 in the paper, 384 in the thesis")
+    fixed(
+        "--downscale-prob",
+        type=unit_interval,
+        default=0.0,
+        help="share of the crops that are shrunk from up to twice the size",
+    )
+    fixed("--scale", type=int, help="2, 3 or 4 (4, or that of --pretrained-model-name-or-path)")
+    fixed(
+        "--channels",
+        type=positive_int,
+        help="feature maps of the generator (64, or those of --pretrained-model-name-or-path)",
+    )
+    fixed(
+        "--num-blocks",
+        type=positive_int,
+        help="residual blocks of the generator (16, or those of --pretrained-model-name-or-path)",
+    )
+    fixed(
+        "--degradation", choices=("bicubic", "gaussian", "real-world"), default="bicubic", help="how LR is made from HR"
+    )
+    fixed("--sigma", type=float, nargs=2, metavar=("LOW", "HIGH"), help="blur of gaussian and real-world, in HR pixels")
+    fixed(
+        "--content-loss",
+        metavar="TERMS",
+        help="mse, l1, vgg22, vgg54, lite with weights: 'vgg54=1 mse=0.1' (mse for pretrain, vgg54 for gan)",
+    )
     free("--vgg-weights", metavar="FILE", help="VGG19 as .safetensors or .pth, instead of torchvision's download")
-    fixed("--lr-consistency", type=weight, default=0.0, metavar="W", help="L1 of output to truth, both downscaled")
-    fixed("--artifact-weight", type=weight, default=0.0, metavar="W", help="L1 where the output has artifacts (LDL)")
-    fixed("--lattice-weight", type=weight, default=0.0, metavar="W", help="against patterns of the scale's period")
-    fixed("--adversarial-weight", type=weight, default=1e-3, metavar="W", help="of -log D(G(lr)), for gan")
+    fixed(
+        "--lr-consistency", type=non_negative, default=0.0, metavar="W", help="L1 of output to truth, both downscaled"
+    )
+    fixed(
+        "--artifact-weight", type=non_negative, default=0.0, metavar="W", help="L1 where the output has artifacts (LDL)"
+    )
+    fixed(
+        "--checkerboard-weight",
+        type=non_negative,
+        default=0.0,
+        metavar="W",
+        help="against patterns of the scale's period",
+    )
+    fixed("--adversarial-weight", type=non_negative, default=1e-3, metavar="W", help="of -log D(G(lr)), for gan")
     fixed("--discriminator", choices=("paper", "patch"), default="paper", help="patch trains steadily in short runs")
     fixed("--freeze-bn", action=flag, default=False, help="leave the generator's batch norms as they are")
-    fixed("--learning-rate", type=weight, default=1e-4, help="of Adam, for the generator")
-    fixed("--discriminator-learning-rate", type=weight, help="of Adam, for the discriminator (the generator's)")
-    fixed("--beta2", type=decay, default=0.999, help="of Adam, for both; beta1 is 0.9")
-    fixed("--schedule", choices=("constant", "cosine", "paper"), default="paper",
-        help="paper: constant, for gan a tenth after 100,000 steps")
-    fixed("--clip-grad", type=weight, default=0.0, metavar="NORM", help="largest norm of a gradient; 0 leaves it alone")
-    fixed("--ema", type=decay, default=0.999, help="decay of the weights' average, which is what is exported")
-    free("--workers", type=int, help="processes that read crops (0 on a processor, 2 on a GPU)")
-    free("--threads", type=positive, help="threads of the processor per process (all cores); results depend on them")
+    fixed("--learning-rate", type=non_negative, default=1e-4, help="of Adam, for the generator")
+    fixed("--discriminator-learning-rate", type=non_negative, help="of Adam, for the discriminator (the generator's)")
+    fixed("--beta2", type=ema_decay, default=0.999, help="of Adam, for both; beta1 is 0.9")
+    fixed(
+        "--lr-scheduler",
+        choices=("constant", "cosine", "paper"),
+        default="paper",
+        help="paper: constant, for gan a tenth after 100,000 steps",
+    )
+    fixed(
+        "--max-grad-norm",
+        type=non_negative,
+        default=0.0,
+        metavar="NORM",
+        help="largest norm of a gradient; 0 leaves it alone",
+    )
+    fixed("--ema", type=ema_decay, default=0.999, help="decay of the weights' average, which is what is exported")
+    free("--dataloader-num-workers", type=int, help="processes that read crops (0 on a CPU, 2 on a GPU)")
+    free("--threads", type=positive_int, help="threads of the CPU per process (all cores); results depend on them")
     fixed("--mixed-precision", choices=("no", "bf16", "fp16"), default="no", help="fp16 for GPUs without bf16 only")
     fixed("--seed", type=int, default=0, help="of weights and samples")
-    free("--tracker", choices=("auto", "tensorboard", "trackio", "wandb", "none"), default="auto",
-        help="beside metrics.jsonl and pictures/; auto is tensorboard if it is installed")
-    free("--log-every", type=positive, default=50, metavar="N", help="steps between two lines of metrics")
-    free("--checkpoint-every", type=positive, default=1000, metavar="N", help="steps between two checkpoints")
-    free("--validate-every", type=positive, default=5000, metavar="N", help="steps between two validations")
-    free("--keep", type=positive, default=2, metavar="N", help="newest checkpoints to keep")
-    free("--resume", nargs="?", const="latest", metavar="PATH", help="go on from the latest checkpoint, or from PATH")
+    free(
+        "--report-to",
+        choices=("auto", "tensorboard", "trackio", "wandb", "none"),
+        default="auto",
+        help="beside metrics.jsonl and images/; auto is tensorboard if it is installed",
+    )
+    free("--log-every", type=positive_int, default=50, metavar="N", help="steps between two lines of metrics")
+    free("--checkpointing-steps", type=positive_int, default=1000, metavar="N", help="steps between two checkpoints")
+    free("--validate-every", type=positive_int, default=5000, metavar="N", help="steps between two validations")
+    free("--checkpoints-total-limit", type=positive_int, default=2, metavar="N", help="newest checkpoints to keep")
+    free(
+        "--resume-from-checkpoint",
+        nargs="?",
+        const="latest",
+        metavar="PATH",
+        help="go on from the latest checkpoint, or from PATH",
+    )
     free("--push-to-hub", metavar="ORG/NAME", help="publish final/ as this model at the end")
-    free("--push-every", type=positive, metavar="N", help="publish last/ every N steps too")
+    free("--push-every", type=positive_int, metavar="N", help="publish last/ every N steps too")
     free("--private", action=flag, default=False, help="create the model on the Hub as a private one")
-    free("--license", help="of the weights, for the model card (that of --init-from, or apache-2.0)")
-    free("--data-license", metavar="TEXT", help="licence of the training pictures, for the model card")
+    free(
+        "--license", help="of the weights, for the model card (that of --pretrained-model-name-or-path, or apache-2.0)"
+    )
+    free("--data-license", metavar="TEXT", help="license of the training images, for the model card")
     free("--dry-run", action=flag, default=False, help="print the plan, train nothing")
-    # fmt: on
     return parser
 
 
@@ -122,7 +177,7 @@ PARSER = make_parser()
 
 def build(
     args: argparse.Namespace, config: dict[str, Any], model: SRGAN | None, command: str = ""
-) -> tuple[Run, State]:
+) -> tuple[TrainContext, TrainState]:
     """Build data, networks, optimizers and losses.
 
     Args:
@@ -134,24 +189,26 @@ def build(
     Raises:
         ValueError, OSError: something does not fit or cannot be had; the message says what to do.
     """
-    tracker = choose_tracker(args.tracker)
+    tracker = choose_tracker(args.report_to)
     accelerator = make_accelerator(args, tracker)
-    torch.set_num_threads(choose_threads(args.threads, accelerator.device))
+    torch.set_num_threads(resolve_num_threads(args.threads, accelerator.device))
     torch.backends.cudnn.benchmark = accelerator.device.type == "cuda"
     args.output_dir.mkdir(parents=True, exist_ok=True)
-    if args.stage == "gan" and not args.init_from:
-        logger.warning("--stage gan without --init-from starts from noise; the paper starts from its SRResNet")
-    prepared, pictures = prepare_data(args, accelerator)
+    if args.stage == "gan" and not args.pretrained_model_name_or_path:
+        logger.warning(
+            "--stage gan without --pretrained-model-name-or-path starts from noise; the paper starts from its SRResNet"
+        )
+    prepared, images = prepare_data(args, accelerator)
     sigma = {"sigma": tuple(args.sigma)} if args.sigma else {}
     degrade = make_degradation(args.degradation, scale=args.scale, **sigma)
-    crops = Crops(prepared, size=args.hr_crop, seed=args.seed, shrunk=args.shrunk)
-    validation = Pairs(pictures, scale=args.scale, degradation=degrade, seed=args.seed) if pictures else None
+    crops = RandomCropDataset(prepared, size=args.hr_crop, seed=args.seed, downscale_prob=args.downscale_prob)
+    validation = PairedDataset(images, scale=args.scale, degradation=degrade, seed=args.seed) if images else None
     state = build_state(args, config, model, accelerator)
     with accelerator.local_main_process_first():  # one downloads weights for all of its machine
         content = losses.ContentLoss(losses.parse_content_loss(args.content_loss), vgg_weights=args.vgg_weights)
     # It is frozen, so it is not prepared.
-    run = Run(args, command, accelerator, config, crops, degrade, content.to(accelerator.device), validation)
-    run_folder.resume(run, state, PARSER.free_names)
+    run = TrainContext(args, command, accelerator, config, crops, degrade, content.to(accelerator.device), validation)
+    checkpointing.resume(run, state, PARSER.runtime_names)
     if tracker:
         settings = {name: value for name, value in vars(args).items() if isinstance(value, (int, float, str))}
         accelerator.init_trackers("srgan", config=settings)
@@ -160,7 +217,7 @@ def build(
 
 def build_state(
     args: argparse.Namespace, config: dict[str, Any], model: SRGAN | None, accelerator: Accelerator
-) -> State:
+) -> TrainState:
     """Build what is trained, at step 0."""
     torch.manual_seed(args.seed)
     generator = (model or SRGAN(**config)).generator
@@ -173,7 +230,7 @@ def build_state(
         for module in generator.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.eval().requires_grad_(False)
-    networks: dict[str, nn.Module] = {"generator": PolyphaseTail(OrderedDict(generator.named_children()))}
+    networks: dict[str, nn.Module] = {"generator": PolyphaseGenerator(OrderedDict(generator.named_children()))}
     if args.stage == "gan":
         discriminator = build_discriminator(args.discriminator, hr_size=args.hr_crop).train()
         networks["discriminator"] = discriminator.to(accelerator.device).to(memory_format=torch.channels_last)
@@ -186,7 +243,7 @@ def build_state(
     prepared = accelerator.prepare(*networks.values(), *optimizers.values())
     wrapped = dict(zip(networks, prepared, strict=False))
     stepped = dict(zip(networks, prepared[len(networks) :], strict=True))
-    return State(wrapped["generator"], wrapped.get("discriminator"), stepped, ema)
+    return TrainState(wrapped["generator"], wrapped.get("discriminator"), stepped, ema)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -201,13 +258,15 @@ class Step(NamedTuple):
     stop: bool
 
 
-def train_step(run: Run, state: State, batches: Iterator[tuple[Tensor, Tensor]], signals: Sequence[str] = ()) -> Step:
+def train_step(
+    run: TrainContext, state: TrainState, batches: Iterator[tuple[Tensor, Tensor]], signals: Sequence[str] = ()
+) -> Step:
     """Update each network once. Losses are means of all ranks and passes; a signal to one rank stops all."""
     for name, optimizer in state.optimizers.items():
         for group in optimizer.param_groups:
             group["lr"] = learning_rate_at(run.args, name, state.step)
     passes, waited = [], 0.0
-    for _ in range(run.args.accumulate):
+    for _ in range(run.args.gradient_accumulation_steps):
         begin = time.perf_counter()
         lr, hr = next(batches)
         waited += time.perf_counter() - begin
@@ -227,17 +286,17 @@ def train_step(run: Run, state: State, batches: Iterator[tuple[Tensor, Tensor]],
     return Step(dict(zip(seen, values, strict=True)), waited, stopped > 0)
 
 
-def discriminator_step(run: Run, state: State, sr: Tensor, hr: Tensor) -> dict[str, Tensor]:
+def discriminator_step(run: TrainContext, state: TrainState, sr: Tensor, hr: Tensor) -> dict[str, Tensor]:
     """Teach the discriminator to tell truth from output; no gradient reaches the generator."""
     assert state.discriminator is not None
     real_logits, fake_logits = state.discriminator(hr), state.discriminator(sr)
     loss = losses.discriminator_loss(real_logits, fake_logits)
     run.accelerator.backward(loss)
     real, fake = real_logits.float().sigmoid().mean(), fake_logits.float().sigmoid().mean()
-    return {"d_loss": loss, "d_real": real, "d_fake": fake} | update(run, state, "discriminator")
+    return {"d_loss": loss, "d_real": real, "d_fake": fake} | optimizer_step(run, state, "discriminator")
 
 
-def generator_step(run: Run, state: State, lr: Tensor, hr: Tensor, sr: Tensor) -> dict[str, Tensor]:
+def generator_step(run: TrainContext, state: TrainState, lr: Tensor, hr: Tensor, sr: Tensor) -> dict[str, Tensor]:
     """Bring the output closer to the truth, and past the discriminator."""
     args = run.args
     with run.accelerator.autocast():
@@ -251,56 +310,57 @@ def generator_step(run: Run, state: State, lr: Tensor, hr: Tensor, sr: Tensor) -
         discriminator.requires_grad_(True)
         loss = loss + args.adversarial_weight * values["g_adversarial"]
     if args.lr_consistency:
-        values["g_lr_consistency"] = losses.consistency_loss(sr, hr, args.scale)
+        values["g_lr_consistency"] = losses.lr_consistency_loss(sr, hr, args.scale)
         loss = loss + args.lr_consistency * values["g_lr_consistency"]
     if args.artifact_weight:
         with torch.no_grad(), run.accelerator.autocast():
             ema_sr = state.ema.network(lr)
         values["g_artifact"] = losses.artifact_loss(sr, hr, ema_sr)
         loss = loss + args.artifact_weight * values["g_artifact"]
-    if args.lattice_weight:
-        values["g_lattice"] = losses.lattice_loss(sr, hr, args.scale)
-        loss = loss + args.lattice_weight * values["g_lattice"]
+    if args.checkerboard_weight:
+        values["g_checkerboard"] = losses.checkerboard_loss(sr, hr, args.scale)
+        loss = loss + args.checkerboard_weight * values["g_checkerboard"]
     run.accelerator.backward(loss)
-    return values | {"g_loss": loss} | update(run, state, "generator")
+    return values | {"g_loss": loss} | optimizer_step(run, state, "generator")
 
 
-def update(run: Run, state: State, name: str) -> dict[str, Tensor]:
+def optimizer_step(run: TrainContext, state: TrainState, name: str) -> dict[str, Tensor]:
     """Step the optimizer after the last backward pass of a step; return the norm of the gradient then, else nothing."""
     norm, optimizer = {}, state.optimizers[name]
     if run.accelerator.sync_gradients:
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        norm[f"{name[0]}_norm"] = run.accelerator.clip_grad_norm_(parameters, run.args.clip_grad or math.inf)
+        norm[f"{name[0]}_norm"] = run.accelerator.clip_grad_norm_(parameters, run.args.max_grad_norm or math.inf)
     optimizer.step()
     optimizer.zero_grad()
     return norm
 
 
 def learning_rate_at(args: argparse.Namespace, network: str, step: int) -> float:
-    """Return the learning rate of a step, counted from 0: a function of the step alone, and under cosine of --steps."""
+    """Return the learning rate of a step, counted from 0: a function of the step alone, and under cosine of
+    --max-train-steps."""
     base = args.learning_rate if network == "generator" else args.discriminator_learning_rate
-    if args.schedule == "cosine":
-        return base * (1 + math.cos(math.pi * step / args.steps)) / 2
-    if args.schedule == "paper" and args.stage == "gan" and step >= ADVERSARIAL_STEPS_AT_FULL_RATE:
+    if args.lr_scheduler == "cosine":
+        return base * (1 + math.cos(math.pi * step / args.max_train_steps)) / 2
+    if args.lr_scheduler == "paper" and args.stage == "gan" and step >= ADVERSARIAL_STEPS_AT_FULL_RATE:
         return base / 10
     return base
 
 
-def check_health(run: Run, state: State, values: dict[str, float]) -> None:
+def check_finite_and_balance(run: TrainContext, state: TrainState, values: dict[str, float]) -> None:
     """Stop at a loss that is not finite, and warn when the discriminator has won."""
     for name, value in values.items():
         if not name.endswith("_norm") and not math.isfinite(value):
             found = checkpoint.find(run.args.output_dir)
             good = f"the last good checkpoint is {found[-1]}" if found else "there is no checkpoint yet"
             raise NonFiniteError(f"{name} is {value} at step {state.step}: stopped, nothing was overwritten; {good}")
-    state.won = state.won + 1 if values.get("d_loss", math.inf) < WON_LOSS else 0
-    if state.won == WON_STEPS:
+    state.collapsed_steps = state.collapsed_steps + 1 if values.get("d_loss", math.inf) < COLLAPSE_LOSS else 0
+    if state.collapsed_steps == COLLAPSE_STEPS:
         logger.warning(
             "step %d: the discriminator has won: its loss was below %s for %d steps, so the generator learns nothing "
             "from it; try --discriminator patch or a lower --discriminator-learning-rate",
             state.step,
-            WON_LOSS,
-            WON_STEPS,
+            COLLAPSE_LOSS,
+            COLLAPSE_STEPS,
         )
 
 
@@ -308,58 +368,62 @@ def check_health(run: Run, state: State, values: dict[str, float]) -> None:
 # The run.
 
 
-def train(run: Run, state: State, signals: list[str]) -> bool:
+def train(run: TrainContext, state: TrainState, signals: list[str]) -> bool:
     """Step, look, log, validate and save until the last step or a signal; return whether the last push worked."""
     args, accelerator, pushed = run.args, run.accelerator, True
-    if state.step == 0 and args.init_from:
-        validate_and_keep(run, state)  # what training starts from
+    if state.step == 0 and args.pretrained_model_name_or_path:
+        validate_and_save_best(run, state)  # what training starts from
     batches = make_batches(run, state.step)
     bar = tqdm(
-        initial=state.step, total=args.steps, unit="step", disable=not accelerator.is_main_process, smoothing=0.05
+        initial=state.step,
+        total=args.max_train_steps,
+        unit="step",
+        disable=not accelerator.is_main_process,
+        smoothing=0.05,
     )
     stop, steps, waited, elapsed = False, 0, 0.0, 0.0
-    while state.step < args.steps and not stop:
+    while state.step < args.max_train_steps and not stop:
         begin = time.perf_counter()
         values, wait, stop = train_step(run, state, batches, signals)
-        check_health(run, state, values)
-        last = state.step == args.steps
+        check_finite_and_balance(run, state, values)
+        last = state.step == args.max_train_steps
         steps, waited, elapsed = steps + 1, waited + wait, elapsed + time.perf_counter() - begin
         bar.update()
         if state.step % args.log_every == 0 or last or stop:
-            crops = steps * args.batch_size * args.accumulate * accelerator.num_processes
+            crops = steps * args.batch_size * args.gradient_accumulation_steps * accelerator.num_processes
             values |= {"samples_per_second": crops / elapsed, "data_wait": waited / elapsed}
             values["learning_rate"] = learning_rate_at(args, "generator", state.step - 1)
             log(run, state.step, values)
             bar.set_postfix({name: f"{values[name]:.4g}" for name in ("g_loss", "d_loss") if name in values})
             steps, waited, elapsed = 0, 0.0, 0.0
         if last or (state.step % args.validate_every == 0 and not stop):
-            validate_and_keep(run, state)
-        if state.step % args.checkpoint_every == 0 or last or stop:
-            run_folder.save(run, state)
+            validate_and_save_best(run, state)
+        if state.step % args.checkpointing_steps == 0 or last or stop:
+            checkpointing.save(run, state)
         if args.push_every and state.step % args.push_every == 0 and not last:
-            run_folder.export(run, state, "last")
-            pushed = run_folder.publish(run, state.step, "last")
+            checkpointing.export(run, state, "last")
+            pushed = checkpointing.publish(run, state.step, "last")
     bar.close()
-    if state.step < args.steps:
-        accelerator.print(f"stopped by a signal at step {state.step}, which is saved; --resume goes on")
+    if state.step < args.max_train_steps:
+        accelerator.print(f"stopped by a signal at step {state.step}, which is saved; --resume-from-checkpoint goes on")
         return pushed
-    run_folder.export(run, state, "final")
+    checkpointing.export(run, state, "final")
     if args.push_to_hub:
-        pushed = run_folder.publish(run, state.step, "final")
+        pushed = checkpointing.publish(run, state.step, "final")
     scores = ", ".join(f"{name} {value:.4g}" for name, value in state.scores.get(SR, {}).items())
     accelerator.print(f"{args.output_dir / 'final'} holds the model; {scores or 'it was not validated'}")
     return pushed
 
 
-def validate_and_keep(run: Run, state: State) -> None:
-    """Validate; keep the model in best/ if its content loss on the validation pictures is the lowest so far."""
+def validate_and_save_best(run: TrainContext, state: TrainState) -> None:
+    """Validate; keep the model in best/ if its content loss on the validation images is the lowest so far."""
     if run.validation is None:
         return
     state.scores = validate(run, state)
     log(run, state.step, flatten(state.scores))
     if state.best is None or state.scores[SR]["content"] < state.best:
         state.best = state.scores[SR]["content"]
-        run_folder.export(run, state, "best")
+        checkpointing.export(run, state, "best")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -375,20 +439,22 @@ def main(argv: list[str] | None = None) -> int:
     args = PARSER.parse_args(argv)
     command = shlex.join(["accelerate", "launch", "train_accelerate.py", *(sys.argv[1:] if argv is None else argv)])
     try:
-        model = SRGAN.from_pretrained(args.init_from) if args.init_from else None
-        config = complete(args, model.config if model else None)
+        model = (
+            SRGAN.from_pretrained(args.pretrained_model_name_or_path) if args.pretrained_model_name_or_path else None
+        )
+        config = resolve_args(args, model.config if model else None)
         if args.dry_run:
-            processes, rate = PartialState(), learning_rate_at(args, "generator", args.steps - 1)
-            processes.print(describe_plan(args, config, processes=processes.num_processes, last_rate=rate))
+            processes, rate = PartialState(), learning_rate_at(args, "generator", args.max_train_steps - 1)
+            processes.print(estimate_run(args, config, processes=processes.num_processes, last_rate=rate))
             return 0
         run, state = build(args, config, model, command)
     except (ValueError, OSError) as error:
         print(f"train_accelerate.py: {error}", file=sys.stderr)
         return 2
     try:
-        with signals_noted() as signals:
+        with catch_signals() as signals:
             return 0 if train(run, state, signals) else 1
-    except (NonFiniteError, checkpoint.CheckpointError, PictureError) as error:
+    except (NonFiniteError, checkpoint.CheckpointError, ImageError) as error:
         print(f"train_accelerate.py: {error}", file=sys.stderr)
         return 1 if isinstance(error, NonFiniteError) else 2
     finally:

@@ -1,7 +1,7 @@
-"""SRGAN super-resolution: any picture four times larger, in bounded memory, with weights on the Hugging Face Hub."""
+"""SRGAN super-resolution: any image four times larger, in bounded memory, with weights on the Hugging Face Hub."""
 
-from .hub import bundled
+from .hub import bundled_model_path
 from .model import SRGAN
 from .version import __version__
 
-__all__ = ["SRGAN", "__version__", "bundled"]
+__all__ = ["SRGAN", "__version__", "bundled_model_path"]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 
-def find_device(device: str | torch.device) -> torch.device:
+def resolve_device(device: str | torch.device) -> torch.device:
     """Return a device that can be used; "auto" takes cuda, then mps, then cpu.
 
     Raises:
@@ -27,7 +27,7 @@ def find_device(device: str | torch.device) -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def fast_dtype(device: torch.device) -> torch.dtype:
+def preferred_dtype(device: torch.device) -> torch.dtype:
     """Return bfloat16 where the device computes in it natively; emulation is slower than float32."""
     if device.type == "cuda":
         native = torch.cuda.get_device_capability(device) >= (8, 0)
@@ -37,7 +37,7 @@ def fast_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
-def choose_threads(given: int | None, device: torch.device) -> int:
+def resolve_num_threads(given: int | None, device: torch.device) -> int:
     """Return how many threads compute in this process.
 
     Accelerate's and torch's launchers leave one to each by default: then it is this process's share of all cores.
@@ -75,27 +75,27 @@ class _ExactFloat32(contextlib.AbstractContextManager[None]):
 exact_float32 = _ExactFloat32(torch.backends.cudnn)
 
 
-def to_host(bands: Iterator[Tensor], device: torch.device) -> Iterator[Tensor]:
-    """Bring bands to the CPU. While the network computes the next band on a CUDA device, one is on its way."""
+def copy_to_cpu(strips: Iterator[Tensor], device: torch.device) -> Iterator[Tensor]:
+    """Bring strips to the CPU. While the network computes the next strip on a CUDA device, one is on its way."""
     if device.type != "cuda":
-        yield from (band.cpu() for band in bands)
+        yield from (strip.cpu() for strip in strips)
         return
     on_their_way: deque[tuple[Tensor, Any]] = deque()
-    for band in bands:
-        on_their_way.append(_start_copy(band))
+    for strip in strips:
+        on_their_way.append(_start_copy(strip))
         if len(on_their_way) == 2:
             yield _finish_copy(*on_their_way.popleft())
     yield _finish_copy(*on_their_way.popleft())
 
 
-def _start_copy(band: Tensor) -> tuple[Tensor, torch.cuda.Event]:
+def _start_copy(strip: Tensor) -> tuple[Tensor, torch.cuda.Event]:
     # Only a copy to pinned memory, on a stream of its own, runs beside the network's kernels.
-    host = torch.empty_like(band, device="cpu", pin_memory=True)
-    beside = torch.cuda.Stream(band.device)
-    beside.wait_stream(torch.cuda.current_stream(band.device))
+    host = torch.empty_like(strip, device="cpu", pin_memory=True)
+    beside = torch.cuda.Stream(strip.device)
+    beside.wait_stream(torch.cuda.current_stream(strip.device))
     with torch.cuda.stream(beside):
-        host.copy_(band, non_blocking=True)
-    band.record_stream(beside)  # its memory is not to be used again before it is copied
+        host.copy_(strip, non_blocking=True)
+    strip.record_stream(beside)  # its memory is not to be used again before it is copied
     return host, beside.record_event()
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from PIL import Image
 
+from srgan_hub.images import decode
 from srgan_hub.model import SRGAN
-from srgan_hub.pictures import files
 
 # Four times as large, that is 64 megapixels.
 MAX_PIXELS = 4_000_000
@@ -26,17 +26,17 @@ class EndpointHandler:
         self.upscaler = model.upscaler()
 
     def __call__(self, data: dict[str, Any]) -> Image.Image:
-        """Enlarge a picture.
+        """Upscale an image.
 
         Args:
             data: `inputs` is a PIL image, a file's bytes, or these in base64; `parameters` may hold `size`, which is
                 "2x" or the like or the longest side in pixels.
 
         Raises:
-            ValueError: the picture cannot be read or is too large, or the size is out of its range.
+            ValueError: the image cannot be read or is too large, or the size is out of its range.
         """
         if not isinstance(data, dict) or not isinstance(data.get("parameters") or {}, dict):
-            raise ValueError('Expected {"inputs": a picture, "parameters": {"size": "2x"}}, the parameters if wanted.')
+            raise ValueError('Expected {"inputs": an image, "parameters": {"size": "2x"}}, the parameters if wanted.')
         parameters = data.get("parameters") or {}
         unknown = set(parameters) - {"size"}
         if unknown:
@@ -53,13 +53,13 @@ def _read(inputs: Any) -> Image.Image:
         try:
             inputs = base64.b64decode(inputs.rpartition(",")[2], validate=True)  # of a data address too
         except ValueError:
-            raise ValueError("Expected inputs as a picture's bytes in base64, got other text.") from None
+            raise ValueError("Expected inputs as an image's bytes in base64, got other text.") from None
     if not isinstance(inputs, bytes):
-        raise ValueError(f"Expected inputs as a picture, its bytes or base64 text, got {type(inputs).__name__}.")
+        raise ValueError(f"Expected inputs as an image, its bytes or base64 text, got {type(inputs).__name__}.")
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "picture")
+        path = Path(folder, "image")
         path.write_bytes(inputs)
         try:
-            return files.read_image(path, max_pixels=MAX_PIXELS)
-        except files.PictureError as error:
-            raise ValueError(f"{error}".replace(str(path), "The picture")) from None
+            return decode.load_image(path, max_pixels=MAX_PIXELS)
+        except decode.ImageError as error:
+            raise ValueError(f"{error}".replace(str(path), "The image")) from None

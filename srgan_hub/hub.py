@@ -16,9 +16,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from .card import WEIGHTS_HASH, Info, file_sha256, make_card, read_card, read_value, state_weights
+from .model_card import (
+    WEIGHTS_HASH,
+    ModelInfo,
+    create_model_card,
+    file_sha256,
+    get_metadata,
+    load_card_text,
+    set_weights_sha256,
+)
 from .network.generator import build_generator
-from .network.stream import receptive_radius
+from .network.streaming import receptive_field_radius
 from .upscaler import Upscaler
 from .version import __version__, code_version
 
@@ -32,11 +40,11 @@ HANDLER, REQUIREMENTS, BEFORE, AFTER = "handler.py", "requirements.txt", "before
 EXAMPLE = Path(__file__).parent / "examples" / "cat.png"
 # The photo pair, mixed by `SRGAN.upscaler(detail=...)`: the faithful end of the dial, and the model that is taken
 # where none is named.
-FAITHFUL, DEFAULT = "srresnet-x4-photo", "srgan-x4-photo"
+FIDELITY_MODEL, DEFAULT_MODEL = "srresnet-x4-photo", "srgan-x4-photo"
 _BUNDLED = Path(__file__).parent / "weights"
 
 # Why a model is not loaded, by what the Hub's client raises; the first that fits.
-_NOT_LOADED = (
+_DOWNLOAD_ERRORS = (
     (
         hub.LocalEntryNotFoundError,
         "the Hub cannot be reached nor is it in the download cache; check the name and the connection",
@@ -46,7 +54,7 @@ _NOT_LOADED = (
     (hub.RevisionNotFoundError, "the Hub has no such revision of it; check its branches and tags"),
 )
 # Why a model is not taken, by the status that the Hub answers with.
-_NOT_TAKEN = {
+_UPLOAD_ERRORS = {
     401: "there is no valid token; log in by `hf auth login`, or set HF_TOKEN, with a token that may write",
     403: "the token has no right to write there; use one that has",
     404: "the Hub has no such place, or hides it; check the name, and that the token may write there",
@@ -55,11 +63,11 @@ _NOT_TAKEN = {
 }
 
 
-class ModelError(ValueError):
+class ModelLoadError(ValueError):
     """A model that cannot be found, or whose files are not what they should be. The message says what to do."""
 
 
-class PublishError(ValueError):
+class PushError(ValueError):
     """A model that was not published. The message says why and what to do."""
 
 
@@ -68,27 +76,27 @@ def is_hub_id(name: str) -> bool:
     return re.fullmatch(r"[\w.-]+/[\w.-]+", name) is not None
 
 
-def bundled_names() -> list[str]:
+def list_bundled_models() -> list[str]:
     """List the models that come with the package."""
     return sorted(folder.name for folder in _BUNDLED.iterdir() if (folder / WEIGHTS).is_file())
 
 
-def bundled(name: str) -> Path:
+def bundled_model_path(name: str) -> Path:
     """Return the folder of a model that comes with the package: config.json, model.safetensors and its card.
 
     Raises:
-        ModelError: there is none of that name, or its card is missing, which states licence and origin.
+        ModelLoadError: there is none of that name, or its card is missing, which states license and origin.
     """
-    if name not in bundled_names():
-        raise ModelError(f"There is no bundled model {name!r}; there are: {', '.join(bundled_names())}.")
+    if name not in list_bundled_models():
+        raise ModelLoadError(f"There is no bundled model {name!r}; there are: {', '.join(list_bundled_models())}.")
     if not (_BUNDLED / name / REPOCARD_NAME).is_file():
-        raise ModelError(
-            f"{_BUNDLED / name} lacks {REPOCARD_NAME}, its card with licence and origin; install srgan-hub anew."
+        raise ModelLoadError(
+            f"{_BUNDLED / name} lacks {REPOCARD_NAME}, its card with license and origin; install srgan-hub again."
         )
     return _BUNDLED / name
 
 
-def resolve(name: str | Path, **download: Any) -> Path:
+def resolve_model_path(name: str | Path, **download: Any) -> Path:
     """Find a model's folder by an existing folder, a bundled name or a Hub id such as "org/srgan-x4", in this order.
 
     Args:
@@ -97,27 +105,29 @@ def resolve(name: str | Path, **download: Any) -> Path:
             local_files_only, force_download.
 
     Raises:
-        ModelError: nothing of that name can be found or downloaded.
+        ModelLoadError: nothing of that name can be found or downloaded.
     """
     if Path(name).is_dir():
         return Path(name)
     name = str(name)
-    if name in bundled_names():
-        return bundled(name)
+    if name in list_bundled_models():
+        return bundled_model_path(name)
     revision = download.get("revision")
     problem = f"There is no model {name!r}" + (f" at revision {revision!r}" if revision else "")
-    not_here = f"{problem}: it is no folder and not bundled ({', '.join(bundled_names())}), and"
+    not_here = f"{problem}: it is no folder and not bundled ({', '.join(list_bundled_models())}), and"
     if not is_hub_id(name):
-        raise ModelError(f"{not_here} a Hub id reads org/name.")
+        raise ModelLoadError(f"{not_here} a Hub id reads org/name.")
     try:
         folder = Path(snapshot_download(name, allow_patterns=FILES, **download))
     # HTTPError: the connection broke off. ValueError: an odd name, or a forced download without a connection.
     except (OSError, hub.HTTPError, ValueError) as error:
-        known = (reason for kind, reason in _NOT_LOADED if isinstance(error, kind))
-        raise ModelError(f"{not_here} {next(known, f'it cannot be downloaded: {one_line(error)}')}.") from error
+        known = (reason for kind, reason in _DOWNLOAD_ERRORS if isinstance(error, kind))
+        raise ModelLoadError(
+            f"{not_here} {next(known, f'it cannot be downloaded: {shorten_error(error)}')}."
+        ) from error
     for file in (CONFIG, WEIGHTS):
         if not (folder / file).is_file():
-            raise ModelError(
+            raise ModelLoadError(
                 f"{problem}: expected {CONFIG} and {WEIGHTS} on the Hub, got no {file}; "
                 "pickles such as pytorch_model.bin are never loaded."
             )
@@ -125,25 +135,25 @@ def resolve(name: str | Path, **download: Any) -> Path:
     blob = (folder / WEIGHTS).resolve()
     if re.fullmatch(r"[0-9a-f]{64}", blob.name) and file_sha256(blob) != blob.name:
         blob.unlink()
-        raise ModelError(
+        raise ModelLoadError(
             f"{folder / WEIGHTS} was damaged: it is not what the Hub announced (SHA-256 {blob.name}); "
             "it has been removed from the download cache, so load the model again."
         )
     return folder
 
 
-def read_model(folder: Path) -> tuple[dict[str, Any], nn.Sequential]:
+def load_generator(folder: Path) -> tuple[dict[str, Any], nn.Sequential]:
     """Read a model's config.json and safetensors, never a pickle.
 
     Returns:
         What config.json holds, and the generator in training mode, on the CPU.
 
     Raises:
-        ModelError: config or weights are not exactly a model's, or the weights are not those that the card states.
+        ModelLoadError: config or weights are not exactly a model's, or the weights are not those that the card states.
     """
     for file in (folder / CONFIG, folder / WEIGHTS):
         if not file.is_file():
-            raise ModelError(f"{file} is missing: expected {CONFIG} and {WEIGHTS}; pickles are never loaded.")
+            raise ModelLoadError(f"{file} is missing: expected {CONFIG} and {WEIGHTS}; pickles are never loaded.")
     file = folder / CONFIG
     options = list(inspect.signature(build_generator).parameters)
     try:
@@ -152,42 +162,42 @@ def read_model(folder: Path) -> tuple[dict[str, Any], nn.Sequential]:
             raise ValueError(f"Expected the options {', '.join(options)}, got {', '.join(map(str, config))}.")
         generator = build_generator(**config)
     except (OSError, ValueError, TypeError) as error:
-        raise ModelError(f"{file} is no model's: {error}") from error
+        raise ModelLoadError(f"{file} is no model's: {error}") from error
     file = folder / WEIGHTS
     try:
         nn.ModuleDict({"generator": generator}).load_state_dict(load_file(file))
     except (OSError, SafetensorError, RuntimeError) as error:
-        raise ModelError(f"{file} does not fit {CONFIG}: {one_line(error)}.") from error
-    stated = read_value(read_card(folder), WEIGHTS_HASH)
+        raise ModelLoadError(f"{file} does not fit {CONFIG}: {shorten_error(error)}.") from error
+    stated = get_metadata(load_card_text(folder), WEIGHTS_HASH)
     if stated and stated != (actual := file_sha256(file)):
-        raise ModelError(
+        raise ModelLoadError(
             f"{file} is not what its card states: expected SHA-256 {stated}, got {actual}; fetch it "
             f"again, or, if you changed it yourself, delete the line {WEIGHTS_HASH} from {REPOCARD_NAME}."
         )
     return config, generator
 
 
-def info(name: str | Path, **download: Any) -> Info:
+def model_info(name: str | Path, **download: Any) -> ModelInfo:
     """Read what is known of a model, given as for `resolve`: its architecture, provenance and scores.
 
     Raises:
-        ModelError: it cannot be found, or is not whole.
+        ModelLoadError: it cannot be found, or is not whole.
     """
-    folder = resolve(name, **download)
-    config, generator = read_model(folder)
-    return Info(
+    folder = resolve_model_path(name, **download)
+    config, generator = load_generator(folder)
+    return ModelInfo(
         name=str(name),
         folder=folder,
         architecture=", ".join(f"{key} {value}" for key, value in config.items()),
         parameters=sum(parameter.numel() for parameter in generator.parameters()),
-        receptive_radius=receptive_radius(generator),
+        receptive_radius=receptive_field_radius(generator),
         size=(folder / WEIGHTS).stat().st_size,
         sha256=file_sha256(folder / WEIGHTS),
-        card=read_card(folder),
+        card=load_card_text(folder),
     )
 
 
-def push(
+def push_folder(
     folder: str | Path,
     repo_id: str,
     *,
@@ -219,16 +229,16 @@ def push(
         The URL of the commit.
 
     Raises:
-        PublishError: the folder is no whole model, or the Hub cannot be reached or refuses.
+        PushError: the folder is no whole model, or the Hub cannot be reached or refuses.
     """
     folder = Path(folder)
     if not is_hub_id(repo_id):
-        raise PublishError(f"Expected a Hub id such as org/name to publish as, got {repo_id!r}.")
+        raise PushError(f"Expected a Hub id such as org/name to publish as, got {repo_id!r}.")
     try:
-        config, generator = read_model(folder)
-    except ModelError as error:
-        raise PublishError(f"{folder} is no whole model: {error}") from error
-    card = read_card(folder) or str(make_card(config, name=repo_id))
+        config, generator = load_generator(folder)
+    except ModelLoadError as error:
+        raise PushError(f"{folder} is no whole model: {error}") from error
+    card = load_card_text(folder) or str(create_model_card(config, name=repo_id))
     # Training knew the folder alone; the first snippet is how this very model is loaded.
     card = re.sub(r'(?<=SRGAN\.from_pretrained\(")[^"]+', repo_id, card, count=1)
     files: dict[str, Path | bytes] = {CONFIG: folder / CONFIG, WEIGHTS: folder / WEIGHTS}
@@ -246,9 +256,9 @@ def push(
                 repo_id,
             )
         else:
-            files[BEFORE], files[AFTER] = EXAMPLE, _enlarge_example(Upscaler(generator, scale=config["scale"]))
-            card = _show_example(card, repo_id, revision or "main")
-        card = state_weights(remote_card or card, folder / WEIGHTS)
+            files[BEFORE], files[AFTER] = EXAMPLE, _render_example(Upscaler(generator, scale=config["scale"]))
+            card = _add_example_to_card(card, repo_id, revision or "main")
+        card = set_weights_sha256(remote_card or card, folder / WEIGHTS)
         if card != remote_card:
             files[REPOCARD_NAME] = card.encode()
         commit = api.create_commit(
@@ -261,20 +271,20 @@ def push(
         if tag:
             api.create_tag(repo_id, tag=tag, revision=commit.oid)
         return commit.commit_url
-    except PublishError:
+    except PushError:
         raise
     # RuntimeError: what the client raises from a failed upload.
     except (OSError, hub.HTTPError, RuntimeError, ValueError) as error:
-        raise PublishError(f"{folder} was not published as {repo_id}: {_reason(error)}.") from error
+        raise PushError(f"{folder} was not published as {repo_id}: {_describe_error(error)}.") from error
 
 
-def _enlarge_example(upscaler: Upscaler) -> bytes:
+def _render_example(upscaler: Upscaler) -> bytes:
     buffer = io.BytesIO()
     upscaler.upscale(EXAMPLE).convert("RGB").save(buffer, "JPEG", quality=90)
     return buffer.getvalue()
 
 
-def _show_example(card: str, repo_id: str, revision: str) -> str:
+def _add_example_to_card(card: str, repo_id: str, revision: str) -> str:
     """Let a card show the example that lies beside it, before and after.
 
     A bundled base model is taken to be published beside this one.
@@ -283,7 +293,7 @@ def _show_example(card: str, repo_id: str, revision: str) -> str:
     address = f"https://huggingface.co/{repo_id}/resolve/{revision}"
     shown.data["thumbnail"] = f"{address}/{AFTER}"
     shown.data["widget"] = [{"src": f"{address}/{BEFORE}", "output": {"url": AFTER}, "text": "Before, and after"}]
-    if shown.data.get("base_model") in bundled_names():
+    if shown.data.get("base_model") in list_bundled_models():
         shown.data["base_model"] = f"{repo_id.split('/')[0]}/{shown.data['base_model']}"
     shown.text = re.sub(r"(?m)^(# .*)$", r"\1\n\n<Gallery />", shown.text, count=1)
     return str(shown)
@@ -300,11 +310,9 @@ def _prepare_repo(api: HfApi, repo_id: str, *, private: bool, revision: str | No
         api.create_branch(repo_id, branch=revision)
         remote = api.model_info(repo_id, revision=revision)
     if private and not remote.private:
-        raise PublishError(
-            f"{repo_id} is public already: make it private on its settings page, or push without private."
-        )
+        raise PushError(f"{repo_id} is public already: make it private on its settings page, or push without private.")
     if tag and any(tag == ref.name for ref in api.list_repo_refs(repo_id).tags):
-        raise PublishError(f"{repo_id} has a tag {tag!r} already, and a tag is never moved: choose another.")
+        raise PushError(f"{repo_id} has a tag {tag!r} already, and a tag is never moved: choose another.")
     assert remote.sha is not None
     return remote.sha
 
@@ -312,12 +320,12 @@ def _prepare_repo(api: HfApi, repo_id: str, *, private: bool, revision: str | No
 def _read_remote_card(api: HfApi, repo_id: str, commit: str) -> str:
     # Only the Hub's word that there is none counts: a failure to look must not overwrite a card.
     try:
-        return read_card(Path(api.hf_hub_download(repo_id, REPOCARD_NAME, revision=commit)).parent)
+        return load_card_text(Path(api.hf_hub_download(repo_id, REPOCARD_NAME, revision=commit)).parent)
     except hub.RemoteEntryNotFoundError:
         return ""
 
 
-def _reason(error: BaseException) -> str:
+def _describe_error(error: BaseException) -> str:
     """Return in one sentence why the Hub did not take a model."""
     while isinstance(error, (RuntimeError, hub.LocalEntryNotFoundError)) and error.__cause__:
         error = error.__cause__
@@ -326,14 +334,14 @@ def _reason(error: BaseException) -> str:
         return "HF_HUB_OFFLINE is set; unset it"
     if isinstance(error, hub.LocalTokenNotFoundError):
         status = 401
-    if status in _NOT_TAKEN:
-        return _NOT_TAKEN[status]
+    if status in _UPLOAD_ERRORS:
+        return _UPLOAD_ERRORS[status]
     if (status is None and isinstance(error, hub.HTTPError)) or (status or 0) >= 500:
-        return f"the Hub cannot be reached or is down ({one_line(error)}); push again later"
-    return one_line(error)
+        return f"the Hub cannot be reached or is down ({shorten_error(error)}); push again later"
+    return shorten_error(error)
 
 
-def one_line(error: BaseException) -> str:
+def shorten_error(error: BaseException) -> str:
     """Return what a library says, in one line of at most 300 characters, without a stop at its end."""
     said = getattr(error, "server_message", None) or str(error) or type(error).__name__
     return textwrap.shorten(said, 300, placeholder=" and so on").rstrip(".")

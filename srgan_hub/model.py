@@ -1,4 +1,4 @@
-"""The Hub-compatible model: `SRGAN.from_pretrained("org/srgan-x4").upscale("picture.png")`."""
+"""The Hub-compatible model: `SRGAN.from_pretrained("org/srgan-x4").upscale("image.png")`."""
 
 import copy
 import tempfile
@@ -12,10 +12,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from . import hub
-from .card import LIBRARY_NAME, PIPELINE_TAG, TAGS, make_card, read_card, state_weights
+from .model_card import LIBRARY_NAME, PIPELINE_TAG, TAGS, create_model_card, load_card_text, set_weights_sha256
 from .network.generator import build_generator
-from .pictures.sizes import SizeLike
-from .upscaler import Array, Progress, Upscaler
+from .target_size import SizeLike
+from .upscaler import Array, ProgressCallback, Upscaler
 
 
 class SRGAN(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY_NAME, pipeline_tag=PIPELINE_TAG, tags=[*TAGS]):
@@ -27,7 +27,7 @@ class SRGAN(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY_NAME, pipeline
         num_blocks: residual blocks of the trunk.
         upsampler: "pixelshuffle" as in the paper, or "nearest".
         trunk_end: "batchnorm" as in the paper, or "prelu".
-        output: "sigmoid" as in the paper, or "clamp".
+        output_activation: "sigmoid" as in the paper, or "clamp".
 
     Raises:
         ValueError: an option is out of its range.
@@ -41,7 +41,7 @@ class SRGAN(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY_NAME, pipeline
         num_blocks: int = 16,
         upsampler: str = "pixelshuffle",
         trunk_end: str = "batchnorm",
-        output: str = "sigmoid",
+        output_activation: str = "sigmoid",
     ) -> None:
         super().__init__()
         self.scale = scale
@@ -52,7 +52,7 @@ class SRGAN(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY_NAME, pipeline
             num_blocks=num_blocks,
             upsampler=upsampler,
             trunk_end=trunk_end,
-            output=output,
+            output_activation=output_activation,
         )
 
     @property
@@ -61,9 +61,9 @@ class SRGAN(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY_NAME, pipeline
         return dict(self._hub_mixin_config)  # type: ignore[arg-type]
 
     def forward(self, lr: Tensor) -> Tensor:
-        """Enlarge a batch: (N, 3, H, W) in [0, 1] -> (N, 3, H * scale, W * scale) in [0, 1], RGB, any size from 1x1.
+        """Upscale a batch: (N, 3, H, W) in [0, 1] -> (N, 3, H * scale, W * scale) in [0, 1], RGB, any size from 1x1.
 
-        This runs the network as it is trained, on the whole pictures at once; `upscale` is faster and takes less
+        This runs the network as it is trained, on the whole images at once; `upscale` is faster and takes less
         memory.
         """
         return self.generator(lr)
@@ -72,94 +72,98 @@ class SRGAN(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY_NAME, pipeline
         self,
         *,
         detail: float | None = None,
-        precision: str = "auto",
+        dtype: str = "auto",
         device: str | torch.device = "auto",
-        band: int | None = None,
-        engine: str = "auto",
+        strip_height: int | None = None,
+        backend: str = "auto",
     ) -> Upscaler:
-        """Prepare for many pictures.
+        """Prepare for many images.
 
         Args:
             detail: mix this model with the bundled "srresnet-x4-photo", which it should have been fine-tuned from:
                 0 is faithful, 1 is this model. None is this model too.
-            precision, device, band, engine: as for `Upscaler`.
+            precision, device, strip, backend: as for `Upscaler`.
 
         Raises:
             ValueError: an option is out of its range, or the architectures differ.
         """
-        model = self if detail is None else SRGAN.interpolate(SRGAN.from_pretrained(hub.FAITHFUL), self, detail)
-        return Upscaler(model.generator, scale=self.scale, precision=precision, device=device, band=band, engine=engine)
+        model = self if detail is None else SRGAN.interpolate(SRGAN.from_pretrained(hub.FIDELITY_MODEL), self, detail)
+        return Upscaler(
+            model.generator, scale=self.scale, dtype=dtype, device=device, strip_height=strip_height, backend=backend
+        )
 
     @overload
     def upscale(
         self,
-        picture: str | Path | Image.Image,
+        image: str | Path | Image.Image,
         *,
         size: SizeLike | None = None,
-        progress: Progress | None = None,
+        progress: ProgressCallback | None = None,
         detail: float | None = None,
-        precision: str = "auto",
+        dtype: str = "auto",
         device: str | torch.device = "auto",
-        band: int | None = None,
-        engine: str = "auto",
+        strip_height: int | None = None,
+        backend: str = "auto",
     ) -> Image.Image: ...
 
     @overload
     def upscale(
         self,
-        picture: Array,
+        image: Array,
         *,
         size: SizeLike | None = None,
-        progress: Progress | None = None,
+        progress: ProgressCallback | None = None,
         detail: float | None = None,
-        precision: str = "auto",
+        dtype: str = "auto",
         device: str | torch.device = "auto",
-        band: int | None = None,
-        engine: str = "auto",
+        strip_height: int | None = None,
+        backend: str = "auto",
     ) -> Array: ...
 
     def upscale(
         self,
-        picture: Any,
+        image: Any,
         *,
         size: SizeLike | None = None,
-        progress: Progress | None = None,
+        progress: ProgressCallback | None = None,
         detail: float | None = None,
-        precision: str = "auto",
+        dtype: str = "auto",
         device: str | torch.device = "auto",
-        band: int | None = None,
-        engine: str = "auto",
+        strip_height: int | None = None,
+        backend: str = "auto",
     ) -> Any:
-        """Enlarge one picture; see `Upscaler.upscale` for the kinds, and `upscaler` for the options."""
-        upscaler = self.upscaler(detail=detail, precision=precision, device=device, band=band, engine=engine)
-        return upscaler.upscale(picture, size=size, progress=progress)
+        """Upscale one image; see `Upscaler.upscale` for the kinds, and `upscaler` for the options."""
+        upscaler = self.upscaler(detail=detail, dtype=dtype, device=device, strip_height=strip_height, backend=backend)
+        return upscaler.upscale(image, size=size, progress=progress)
 
     @staticmethod
-    def interpolate(a: "SRGAN", b: "SRGAN", amount: float) -> "SRGAN":
+    def interpolate(model_a: "SRGAN", model_b: "SRGAN", alpha: float) -> "SRGAN":
         """Mix two models of one architecture, of which one was fine-tuned from the other, weight by weight.
 
         Args:
-            a, b: the models; they stay as they are.
-            amount: from 0, which is `a`, to 1, which is `b`.
+            model_a, model_b: the models; they stay as they are.
+            alpha: from 0, which is `model_a`, to 1, which is `model_b`.
 
         Returns:
-            A model of its own, in evaluation mode, on the device of `a`.
+            A model of its own, in evaluation mode, on the device of `model_a`.
 
         Raises:
             ValueError: the architectures differ, or the amount is not from 0 to 1.
         """
-        if not 0 <= amount <= 1:
-            raise ValueError(f"Expected an amount (detail) from 0 to 1, got {amount}.")
-        if a.config != b.config:
-            differ = [name for name in a.config if a.config[name] != b.config[name]]
+        if not 0 <= alpha <= 1:
+            raise ValueError(f"Expected an amount (detail) from 0 to 1, got {alpha}.")
+        if model_a.config != model_b.config:
+            differ = [name for name in model_a.config if model_a.config[name] != model_b.config[name]]
             raise ValueError(
                 "expected two models of one architecture, got "
-                + " and ".join(", ".join(f"{name} {model.config[name]}" for name in differ) for model in (a, b))
+                + " and ".join(
+                    ", ".join(f"{name} {model.config[name]}" for name in differ) for model in (model_a, model_b)
+                )
             )
-        mixed, other = copy.deepcopy(a), b.state_dict()
+        mixed, other = copy.deepcopy(model_a), model_b.state_dict()
         for name, tensor in mixed.state_dict().items():
             if tensor.is_floating_point():
-                tensor.copy_(tensor.lerp(other[name].to(tensor.device), amount))
+                tensor.copy_(tensor.lerp(other[name].to(tensor.device), alpha))
         return mixed.eval()
 
     @classmethod
@@ -181,10 +185,10 @@ class SRGAN(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY_NAME, pipeline
             token, cache_dir, local_files_only, force_download: as in `huggingface_hub.snapshot_download`.
 
         Raises:
-            ModelError: nothing is found, config or weights are not exactly this model's, or the weights are not those
-                that the folder's card states; the message says what is missing or unexpected.
+            ModelLoadError: nothing is found, config or weights are not exactly this model's, or the weights are not
+                those that the folder's card states; the message says what is missing or unexpected.
         """
-        folder = hub.resolve(
+        folder = hub.resolve_model_path(
             pretrained_model_name_or_path,
             revision=revision,
             token=token,
@@ -192,7 +196,7 @@ class SRGAN(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY_NAME, pipeline
             local_files_only=local_files_only,
             force_download=force_download,
         )
-        config, generator = hub.read_model(folder)
+        config, generator = hub.load_generator(folder)
         with torch.device("meta"):  # its own generator is replaced at once
             model = cls(**config)
         model.generator = generator
@@ -205,11 +209,11 @@ class SRGAN(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY_NAME, pipeline
 
         Args:
             save_directory: the folder; made if it is missing.
-            model_card_kwargs: as for `srgan_hub.card.make_card`.
+            model_card_kwargs: as for `srgan_hub.model_card.create_model_card`.
         """
         super().save_pretrained(save_directory, model_card_kwargs=model_card_kwargs)
         card, weights = Path(save_directory, REPOCARD_NAME), Path(save_directory, hub.WEIGHTS)
-        card.write_text(state_weights(read_card(card.parent), weights), encoding="utf-8", newline="\n")
+        card.write_text(set_weights_sha256(load_card_text(card.parent), weights), encoding="utf-8", newline="\n")
 
     def push_to_hub(  # type: ignore[override]
         self,
@@ -225,11 +229,11 @@ class SRGAN(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY_NAME, pipeline
     ) -> str:
         """Publish this model as `srgan_hub.hub.push` does a folder: a card that is on the Hub stays.
 
-        `model_card_kwargs` are those of `srgan_hub.card.make_card`, for a new card.
+        `model_card_kwargs` are those of `srgan_hub.model_card.create_model_card`, for a new card.
         """
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder, model_card_kwargs={"name": repo_id, **(model_card_kwargs or {})})
-            return hub.push(
+            return hub.push_folder(
                 Path(folder),
                 repo_id,
                 private=private,
@@ -241,5 +245,5 @@ class SRGAN(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY_NAME, pipeline
             )
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
-        """Render the card from `model_card.md`; keyword arguments as in `srgan_hub.card.make_card`."""
-        return make_card(self.config, **kwargs)
+        """Render the card from `model_card.md`; keyword arguments as in `srgan_hub.model_card.create_model_card`."""
+        return create_model_card(self.config, **kwargs)

@@ -15,8 +15,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"
     # Demos look for a port from there on: two processes that look at once may find the same one.
     os.environ["GRADIO_SERVER_PORT"] = str(7960 + 100 * int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw")))
-# One engine on every machine, whatever is installed; what tests start has it too. `tests/engines` is about the others.
-os.environ["SRGAN_ENGINE"] = "torch"
+# One backend on every machine, whatever is installed; what tests start has it too. `tests/backends` is about the
+# others.
+os.environ["SRGAN_BACKEND"] = "torch"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
@@ -31,13 +32,13 @@ def _uploads(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _assets(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Keep what engines compile out of the user's own cache."""
+    """Keep what backends compile out of the user's own cache."""
     huggingface_hub.constants.HF_ASSETS_CACHE = str(tmp_path_factory.mktemp("assets"))
 
 
 @pytest.fixture(scope="session")
 def benchmark_data() -> Path:
-    """The folder of benchmark pictures (Set5, Set14, ...), which are not part of the project."""
+    """The folder of benchmark images (Set5, Set14, ...), which are not part of the project."""
     return Path(os.environ["SRGAN_BENCHMARK_DATA"])
 
 
@@ -50,7 +51,7 @@ def chromium() -> str:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what needs benchmark pictures where no folder is named; a line at the end says so."""
+    """Leave out what needs benchmark images where no folder is named; a line at the end says so."""
     if "SRGAN_BENCHMARK_DATA" not in os.environ:
         needy = [item for item in items if "benchmark_data" in getattr(item, "fixturenames", ())]
         config.hook.pytest_deselected(items=needy)
@@ -79,7 +80,7 @@ def bfloat16(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.fixture(scope="session")
-def lively() -> Callable[..., torch.nn.Sequential]:
+def tiny_generator() -> Callable[..., torch.nn.Sequential]:
     """Build a tiny generator in evaluation mode whose every number matters: no zero biases, no fresh batch norms."""
 
     def build(seed: int = 0, **options: object) -> torch.nn.Sequential:

@@ -1,4 +1,4 @@
-"""Pictures of the demo in each state, in three widths, light and dark, to be looked at.
+"""Images of the demo in each state, in three widths, light and dark, to be looked at.
 
 python tests/screenshots.py FOLDER [--states empty done ...] [--widths 390 ...] [--themes light ...]
 """
@@ -35,9 +35,9 @@ HOLD = threading.Event()  # runs wait half-way until it is set
 STREAM = Upscaler.stream
 
 
-def held(upscaler: Upscaler, picture: np.ndarray, size: tuple[int, int] | None = None) -> Iterator[np.ndarray]:
-    """Enlarge as ever, but wait half-way."""
-    for number, rows in enumerate(STREAM(upscaler, picture, size=size)):
+def held(upscaler: Upscaler, image: np.ndarray, size: tuple[int, int] | None = None) -> Iterator[np.ndarray]:
+    """Upscale as ever, but wait half-way."""
+    for number, rows in enumerate(STREAM(upscaler, image, size=size)):
         if number == 2:
             HOLD.wait(60)
         time.sleep(0.02)
@@ -49,14 +49,14 @@ def tab(page: Page, name: str) -> None:
     page.wait_for_timeout(300)
 
 
-def choose(page: Page, file: Path, where: str = "#picture") -> None:
+def choose(page: Page, file: Path, where: str = "#image") -> None:
     page.set_input_files(f"{where} input[type=file]", file)
     expect(page.locator(f"{where} img").first).to_be_visible(timeout=20_000)
 
 
 def choose_many(page: Page, files: list[Path]) -> None:
     with page.expect_file_chooser() as chooser:
-        page.locator("#pictures").click()
+        page.locator("#images").click()
     chooser.value.set_files(files)
 
 
@@ -116,13 +116,13 @@ def cancelled(page: Page) -> None:
 
 
 def failed(page: Page) -> None:
-    text = {"name": "text.png", "mimeType": "image/png", "buffer": b"no picture"}
-    page.set_input_files("#picture input[type=file]", [text])
-    expect(page.locator("#job p")).to_contain_text("is not a picture")
+    text = {"name": "text.png", "mimeType": "image/png", "buffer": b"no image"}
+    page.set_input_files("#image input[type=file]", [text])
+    expect(page.locator("#job p")).to_contain_text("is not an image")
 
 
 def behind_another(page: Page) -> None:
-    """Choose a picture, and have another visitor's at work."""
+    """Choose an image, and have another user's at work."""
     other = page.context.new_page()
     other.goto(page.url)
     running(other)
@@ -163,8 +163,8 @@ def many_done(page: Page) -> None:
         broken = Path(folder, "broken.jpg")
         broken.write_bytes((EXAMPLES / "coffee.jpg").read_bytes()[:4000])
         choose_many(page, [EXAMPLES / "cat.png", broken, EXAMPLES / "coffee.jpg"])
-        expect(page.locator("#many-job p")).to_contain_text("3 pictures")
-    expect(page.locator("#many-job p")).to_contain_text("3 pictures")
+        expect(page.locator("#many-job p")).to_contain_text("3 images")
+    expect(page.locator("#many-job p")).to_contain_text("3 images")
     begin(page, "#many-job")
     ended(page, "#many-job")
 
@@ -194,7 +194,7 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=CHROMIUM_FLAGS)
         page = browser.new_page()
         page.goto(urls[0])
-        done(page)  # from now on the page knows how long a picture takes
+        done(page)  # from now on the page knows how long an image takes
         page.close()
         for state in arguments.states:
             for width in arguments.widths:

@@ -27,23 +27,24 @@ import httpx
 from gradio.utils import get_upload_folder
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
+from malformed_files import png_header
 from mcp import ClientSession
 from mcp.client.streamable_http import streamable_http_client
-from odd_files import png_header
 from PIL import Image
 
 import app
 from srgan_hub import SRGAN
-from srgan_hub.demo import enlarge, service
-from srgan_hub.demo.one_picture import EXAMPLES
+from srgan_hub.demo import service
+from srgan_hub.demo import upscale as upscale_module
 from srgan_hub.demo.settings import Settings, to_curl, to_python
-from srgan_hub.evaluate.run import evaluate
+from srgan_hub.demo.tabs.upscale import EXAMPLES
+from srgan_hub.evaluate.evaluate import evaluate
 from srgan_hub.upscaler import Upscaler
 
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    """The demo, with limits that small pictures can reach."""
+    """The demo, with limits that small images can reach."""
     demo = app.create_demo(max_pixels=70_000, warm_up=False)
     _, address, _ = demo.launch(prevent_thread_lock=True, quiet=True, **app.launch_options())
     yield address
@@ -56,9 +57,9 @@ def client(url) -> Client:
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory) -> Path:
+def images(tmp_path_factory) -> Path:
     """A folder with good and bad files."""
-    folder = tmp_path_factory.mktemp("pictures")
+    folder = tmp_path_factory.mktemp("images")
     with Image.open(EXAMPLES / "cat.png") as cat:
         cat = cat.crop((60, 40, 100, 70))
     cat.save(folder / "small.png")
@@ -71,7 +72,7 @@ def pictures(tmp_path_factory) -> Path:
     exif[0x010F] = "Maker"
     exif.get_ifd(0x8825)[1] = "N"
     cat.convert("RGB").save(folder / "placed.jpg", exif=exif, quality=95)
-    (folder / "text.png").write_text("no picture")
+    (folder / "text.png").write_text("no image")
     (folder / "empty.png").write_bytes(b"")
     (folder / "huge.png").write_bytes(png_header(20_000, 20_000))
     (folder / "cut.jpg").write_bytes((EXAMPLES / "coffee.jpg").read_bytes()[:5000])
@@ -94,11 +95,11 @@ def pixels(path: str | Path) -> np.ndarray:
         ("clean", 0.5, "srgan-x4", None),
     ],
 )
-def test_upscale_gives_what_the_package_gives(client, pictures, name, kind, detail, model, mixed):
+def test_upscale_gives_what_the_package_gives(client, images, name, kind, detail, model, mixed):
     file, width, height, seconds = client.predict(
-        handle_file(pictures / name), detail=detail, kind=kind, api_name="/upscale"
+        handle_file(images / name), detail=detail, kind=kind, api_name="/upscale"
     )
-    expected = SRGAN.from_pretrained(model).upscale(pictures / name, detail=mixed)
+    expected = SRGAN.from_pretrained(model).upscale(images / name, detail=mixed)
     with Image.open(file) as result:
         assert result.format == "PNG" and result.mode == expected.mode
     assert np.abs(pixels(file) - np.asarray(expected)).max() <= 1
@@ -109,35 +110,33 @@ def test_upscale_gives_what_the_package_gives(client, pictures, name, kind, deta
 @pytest.mark.parametrize(
     ("size", "expected", "name"), [("2x", (80, 60), "x2"), ("3x", (120, 90), "x3"), ("100", (100, 75), "100x75")]
 )
-def test_a_size_is_the_whole_result_reduced_by_the_packages_bicubic(client, pictures, size, expected, name):
-    file, width, height, _ = client.predict(handle_file(pictures / "small.png"), size=size, api_name="/upscale")
+def test_a_size_is_the_whole_result_reduced_by_the_packages_bicubic(client, images, size, expected, name):
+    file, width, height, _ = client.predict(handle_file(images / "small.png"), size=size, api_name="/upscale")
     assert (width, height) == expected and Path(file).name == f"small_{name}.png"
     wish = size if size.endswith("x") else int(size)
-    whole = SRGAN.from_pretrained("srgan-x4-photo").upscale(pictures / "small.png", size=wish)
+    whole = SRGAN.from_pretrained("srgan-x4-photo").upscale(images / "small.png", size=wish)
     assert np.abs(pixels(file) - np.asarray(whole)).max() <= 1
 
 
 @pytest.mark.parametrize(("kind", "suffix"), [("JPEG", ".jpg"), ("WebP", ".webp")])
-def test_formats_and_their_quality(client, pictures, kind, suffix):
+def test_formats_and_their_quality(client, images, kind, suffix):
     sizes = []
     for quality in (20, 95):
-        file, *_ = client.predict(
-            handle_file(pictures / "small.png"), format=kind, quality=quality, api_name="/upscale"
-        )
+        file, *_ = client.predict(handle_file(images / "small.png"), format=kind, quality=quality, api_name="/upscale")
         with Image.open(file) as result:
             assert result.format.lower() == kind.lower() and Path(file).suffix == suffix
         sizes.append(Path(file).stat().st_size)
     assert sizes[0] * 2 < sizes[1]
-    lossless, *_ = client.predict(handle_file(pictures / "small.png"), api_name="/upscale")
+    lossless, *_ = client.predict(handle_file(images / "small.png"), api_name="/upscale")
     assert np.abs(pixels(file) - pixels(lossless)).mean() < 3
 
 
 @pytest.mark.parametrize(
     ("metadata", "maker", "place"), [("all", "Maker", "N"), ("none", None, None), (None, "Maker", None)]
 )
-def test_metadata_is_kept_as_asked_and_the_place_is_not_by_default(client, pictures, metadata, maker, place):
+def test_metadata_is_kept_as_asked_and_the_place_is_not_by_default(client, images, metadata, maker, place):
     asked = {"metadata": metadata} if metadata else {}
-    file, *_ = client.predict(handle_file(pictures / "placed.jpg"), format="JPEG", **asked, api_name="/upscale")
+    file, *_ = client.predict(handle_file(images / "placed.jpg"), format="JPEG", **asked, api_name="/upscale")
     with Image.open(file) as result:
         exif = result.getexif()
         assert (exif.get(0x010F), exif.get_ifd(0x8825).get(1)) == (maker, place)
@@ -146,11 +145,11 @@ def test_metadata_is_kept_as_asked_and_the_place_is_not_by_default(client, pictu
 @pytest.mark.parametrize(
     ("name", "asked", "message"),
     [
-        ("text.png", {}, "text.png is not a picture"),
+        ("text.png", {}, "text.png is not an image"),
         ("empty.png", {}, "empty.png is empty"),
         ("cut.jpg", {}, "cut.jpg is broken or cut short"),
         ("huge.png", {}, "huge.png has 20000 x 20000 pixels; the limit is 0.07 million"),
-        (None, {}, "Upload a picture first"),
+        (None, {}, "Upload an image first"),
         ("small.png", {"size": "5x"}, "Expected a size of 2x, 3x, 4x or a longest side in pixels, got '5x'"),
         ("small.png", {"size": "161"}, "161"),
         ("small.png", {"size": "0"}, "Expected a size"),
@@ -160,9 +159,9 @@ def test_metadata_is_kept_as_asked_and_the_place_is_not_by_default(client, pictu
         ("clear.png", {"format": "JPEG"}, "JPEG cannot hold transparency"),
     ],
 )
-def test_what_cannot_be_done_gets_a_sentence(client, pictures, name, asked, message):
+def test_what_cannot_be_done_gets_a_sentence(client, images, name, asked, message):
     with pytest.raises(AppError, match=message) as error:
-        client.predict(handle_file(pictures / name) if name else None, **asked, api_name="/upscale")
+        client.predict(handle_file(images / name) if name else None, **asked, api_name="/upscale")
     assert "/" not in str(error.value)  # no path of the server
 
 
@@ -171,7 +170,7 @@ def test_parameters_and_results_are_named_typed_and_described(client, url):
     assert sorted(endpoints) == ["/batch", "/compare", "/upscale"]
     upscale = endpoints["/upscale"]
     assert {each["parameter_name"]: each["python_type"]["type"] for each in upscale["parameters"]} == {
-        "picture": "filepath",
+        "image": "filepath",
         "size": "str",
         "detail": "float",
         "kind": "Literal['photo', 'clean']",
@@ -180,41 +179,41 @@ def test_parameters_and_results_are_named_typed_and_described(client, url):
         "metadata": "Literal['no place', 'all', 'none']",
     }
     assert [each["label"] for each in upscale["returns"]] == ["file", "width", "height", "seconds"]
-    assert [each["label"] for each in endpoints["/batch"]["returns"]] == ["file", "pictures"]
+    assert [each["label"] for each in endpoints["/batch"]["returns"]] == ["file", "images"]
     assert [each["label"] for each in endpoints["/compare"]["returns"]] == ["files", "scores", "protocol"]
 
 
-def test_batch_names_the_bad_and_zips_the_good(client, pictures):
+def test_batch_names_the_bad_and_zips_the_good(client, images):
     names = ["small.png", "text.png", "gray.png", "small.png"]
-    archive, told = client.predict([handle_file(pictures / name) for name in names], api_name="/batch")
+    archive, told = client.predict([handle_file(images / name) for name in names], api_name="/batch")
     assert [(each["name"], each["state"]) for each in told] == [
         ("small.png", "done"),
         ("text.png", "failed"),
         ("gray.png", "done"),
         ("small.png", "done"),
     ]
-    assert told[1]["text"].startswith("text.png is not a picture")
+    assert told[1]["text"].startswith("text.png is not an image")
     assert (told[0]["width"], told[0]["height"]) == (160, 120)
     with zipfile.ZipFile(archive) as content:
         assert content.testzip() is None
         assert content.namelist() == ["small_x4.png", "gray_x4.png", "small_x4 (1).png"]
         for name in content.namelist():
             with content.open(name) as file, Image.open(file) as result:
-                source = pictures / f"{name.split('_')[0]}.png"
+                source = images / f"{name.split('_')[0]}.png"
                 expected = SRGAN.from_pretrained("srgan-x4-photo").upscale(source)
                 assert np.abs(np.asarray(result).astype(int) - np.asarray(expected)).max() <= 1
 
 
 @pytest.mark.parametrize(
-    ("count", "message"), [(0, "Choose pictures first"), (4, "Expected at most 3 pictures at once, got 4")]
+    ("count", "message"), [(0, "Choose images first"), (4, "Expected at most 3 images at once, got 4")]
 )
-def test_a_batch_of_none_and_of_too_many(client, pictures, monkeypatch, count, message):
+def test_a_batch_of_none_and_of_too_many(client, images, monkeypatch, count, message):
     monkeypatch.setattr(service, "MANY", 3)
     with pytest.raises(AppError, match=message):
-        client.predict([handle_file(pictures / "one.png")] * count, api_name="/batch")
+        client.predict([handle_file(images / "one.png")] * count, api_name="/batch")
 
 
-def test_compare_scores_as_evaluate_does(bfloat16, client, pictures, tmp_path):
+def test_compare_scores_as_evaluate_does(bfloat16, client, images, tmp_path):
     (tmp_path / "hr").mkdir()
     (tmp_path / "lr").mkdir()
     with Image.open(EXAMPLES / "cat.png") as cat:
@@ -227,11 +226,11 @@ def test_compare_scores_as_evaluate_does(bfloat16, client, pictures, tmp_path):
     )
     report = evaluate(models, data=tmp_path / "hr", lr=tmp_path / "lr")
     for file, told, name in zip(files, scores, models, strict=True):
-        expected = SRGAN.from_pretrained(name).upscale(tmp_path / "lr/cat.png", precision="fp32")
+        expected = SRGAN.from_pretrained(name).upscale(tmp_path / "lr/cat.png", dtype="fp32")
         assert np.abs(pixels(file) - np.asarray(expected)).max() <= 1
         row = next(row for row in report.rows if row.name == name)
         for score in ("psnr_y", "ssim_y", "lr_consistency"):
-            assert told[score] == pytest.approx(row.pictures["cat"][score], rel=1e-3)
+            assert told[score] == pytest.approx(row.images["cat"][score], rel=1e-3)
     assert "on Y" in protocol and "4 pixels shaved" in protocol
     _, scores, _ = client.predict(handle_file(tmp_path / "lr/cat.png"), models, None, api_name="/compare")
     assert set(scores[0]) == {"model", "seconds", "lr_consistency"}
@@ -249,10 +248,10 @@ def test_compare_scores_as_evaluate_does(bfloat16, client, pictures, tmp_path):
         ),
     ],
 )
-def test_what_cannot_be_compared_gets_a_sentence(client, pictures, models, truth, message):
+def test_what_cannot_be_compared_gets_a_sentence(client, images, models, truth, message):
     with pytest.raises(AppError, match=message):
-        truth = handle_file(pictures / truth) if truth else None
-        client.predict(handle_file(pictures / "small.png"), models, truth, api_name="/compare")
+        truth = handle_file(images / truth) if truth else None
+        client.predict(handle_file(images / "small.png"), models, truth, api_name="/compare")
 
 
 def test_health_needs_no_queue(url):
@@ -285,12 +284,12 @@ def _payloads(outside: Path, upload: Path) -> dict[str, dict]:
 
 
 @pytest.fixture(scope="module")
-def upload(url, pictures) -> Path:
-    with (pictures / "small.png").open("rb") as file:
+def upload(url, images) -> Path:
+    with (images / "small.png").open("rb") as file:
         return Path(httpx.post(f"{url}gradio_api/upload", files={"files": file}).json()[0])
 
 
-# What /upscale takes beside the picture.
+# What /upscale takes beside the image.
 SETTINGS = ["4x", 1, "photo", "PNG", 90, "no place"]
 
 
@@ -321,23 +320,23 @@ def _functions_of_files(url: str, payload: dict) -> Iterator[tuple[int, list]]:
 
 
 @pytest.mark.parametrize("kind", _payloads(Path("/a"), Path("/b/c")))
-def test_only_uploads_are_read(url, pictures, upload, tmp_path, monkeypatch, kind):
-    (tmp_path / "private.png").write_bytes((pictures / "small.png").read_bytes())
+def test_only_uploads_are_read(url, images, upload, tmp_path, monkeypatch, kind):
+    (tmp_path / "private.png").write_bytes((images / "small.png").read_bytes())
     payload = _payloads(tmp_path, upload)[kind]
     read = []
-    monkeypatch.setattr(enlarge.files, "read", lambda path, **_: read.append(path))
+    monkeypatch.setattr(upscale_module.decode, "load_raster", lambda path, **_: read.append(path))
     monkeypatch.setattr("gradio.processing_utils.async_ssrf_protected_download", lambda *args, **_: read.append(args))
     OPENED.clear()
-    assert "Upload a picture first" in _by_name(url, "upscale", [payload, *SETTINGS])
+    assert "Upload an image first" in _by_name(url, "upscale", [payload, *SETTINGS])
     functions = list(_functions_of_files(url, payload))
-    # One picture: the run, a new picture, each of seven settings; the close-up; compare, many; three for programs.
+    # One image: the run, a new image, each of seven settings; the close-up; compare, many; three for programs.
     assert len(functions) >= 15
     refusals = []
     # All of them for one payload of those that other code may take for a file; each other payload by one of them.
     for number, data in functions if kind == "right meta" else functions[:1]:
         last = next(each for each in _by_number(url, number, data) if each["msg"] == "process_completed")
         refusals.append(json.dumps(last["output"]))
-    refused = "Choose a picture|Choose pictures|Upload a picture first|null"
+    refused = "Choose an image|Choose images|Upload an image first|null"
     assert all(re.search(refused, refusal) for refusal in refusals), refusals
     assert not read
     assert not [path for path in OPENED if path.startswith((str(tmp_path), "/dev/zero"))]
@@ -354,19 +353,19 @@ def test_an_address_of_an_upload_is_that_upload(url, upload):
     assert "event: complete" in _by_name(url, "upscale", [payload, *SETTINGS])
 
 
-def test_gradio_serves_no_file_from_outside(url, pictures, tmp_path):
-    (tmp_path / "private.png").write_bytes((pictures / "small.png").read_bytes())
+def test_gradio_serves_no_file_from_outside(url, images, tmp_path):
+    (tmp_path / "private.png").write_bytes((images / "small.png").read_bytes())
     for path in (tmp_path / "private.png", Path(app.__file__), "/etc/passwd", f"{get_upload_folder()}/../private.png"):
         assert httpx.get(f"{url}gradio_api/file={path}").status_code in (403, 404)
 
 
-def test_any_failure_is_a_sentence(client, pictures, monkeypatch):
-    def broken(self, picture, size=None):
+def test_any_failure_is_a_sentence(client, images, monkeypatch):
+    def broken(self, image, size=None):
         raise RuntimeError("/secret/place")
 
     monkeypatch.setattr(Upscaler, "stream", broken)
-    with pytest.raises(AppError, match=r"small\.png cannot be enlarged: the server failed \(RuntimeError\)") as error:
-        client.predict(handle_file(pictures / "small.png"), api_name="/upscale")
+    with pytest.raises(AppError, match=r"small\.png cannot be upscaled: the server failed \(RuntimeError\)") as error:
+        client.predict(handle_file(images / "small.png"), api_name="/upscale")
     assert "secret" not in str(error.value)
 
 
@@ -382,26 +381,26 @@ def test_nothing_is_written_beside_the_app():
         Settings("2x", 0.2, "clean", "WebP", 50, "none"),
     ],
 )
-def test_the_programs_that_the_page_shows_make_the_same_file(url, client, pictures, tmp_path, settings):
-    picture = pictures / "placed.jpg"
-    expected, *_ = client.predict(handle_file(picture), *vars(settings).values(), api_name="/upscale")
+def test_the_programs_that_the_page_shows_make_the_same_file(url, client, images, tmp_path, settings):
+    image = images / "placed.jpg"
+    expected, *_ = client.predict(handle_file(image), *vars(settings).values(), api_name="/upscale")
     environment = {**os.environ, "PYTHONPATH": str(Path(app.__file__).parent), "HF_HUB_OFFLINE": "1"}
     run = functools.partial(subprocess.run, env=environment, capture_output=True, text=True, check=True, timeout=300)
-    run([sys.executable, "-c", to_python(settings, str(picture))], cwd=tmp_path)
+    run([sys.executable, "-c", to_python(settings, str(image))], cwd=tmp_path)
     (made,) = tmp_path.glob("large.*")
     if settings.format == "PNG":
         assert np.abs(pixels(made) - pixels(expected)).max() <= 1
     else:
         assert made.read_bytes() == Path(expected).read_bytes()
-    answer = run(["bash", "-c", to_curl(settings, str(picture), url)], cwd=tmp_path).stdout
+    answer = run(["bash", "-c", to_curl(settings, str(image), url)], cwd=tmp_path).stdout
     (last,) = re.findall(r"event: complete\ndata: (.*)", answer)
     file, width, height, _ = json.loads(last)
-    with Image.open(expected) as image:
-        assert image.size == (width, height)
+    with Image.open(expected) as result:
+        assert result.size == (width, height)
     assert httpx.get(file["url"]).content == Path(expected).read_bytes()
 
 
-def test_agents_use_it_by_mcp(url, pictures):
+def test_agents_use_it_by_mcp(url, images):
     async def use() -> None:
         async with (
             streamable_http_client(f"{url}gradio_api/mcp/") as (read, write, *_),
@@ -411,23 +410,23 @@ def test_agents_use_it_by_mcp(url, pictures):
             tools = {tool.name: tool for tool in (await session.list_tools()).tools}
             assert sorted(tools) == ["batch", "compare", "upscale"]
             upscale = tools["upscale"]
-            assert upscale.description.startswith("Enlarge a picture up to four times.")
+            assert upscale.description.startswith("Upscale an image up to four times.")
             described = {name: each.get("description", "") for name, each in upscale.inputSchema["properties"].items()}
-            assert list(described) == ["picture", "size", "detail", "kind", "format", "quality", "metadata"]
+            assert list(described) == ["image", "size", "detail", "kind", "format", "quality", "metadata"]
             assert described["detail"].startswith("From 0, faithful and calm")
-            data = base64.b64encode((pictures / "small.png").read_bytes()).decode()
+            data = base64.b64encode((images / "small.png").read_bytes()).decode()
             answer = await session.call_tool(
-                "upscale", {"picture": f"data:image/png;base64,{data}", "size": "2x", "detail": 0}
+                "upscale", {"image": f"data:image/png;base64,{data}", "size": "2x", "detail": 0}
             )
             (answer,) = answer.content
             file, width, height, _ = ast.literal_eval(answer.text)
             assert (width, height) == (80, 60)
             with Image.open(io.BytesIO(httpx.get(file["url"]).content)) as result:
-                expected = SRGAN.from_pretrained("srresnet-x4-photo").upscale(pictures / "small.png", size="2x")
+                expected = SRGAN.from_pretrained("srresnet-x4-photo").upscale(images / "small.png", size="2x")
                 assert np.abs(np.asarray(result).astype(int) - np.asarray(expected)).max() <= 1
-            refused = await session.call_tool("upscale", {"picture": "http://127.0.0.1:9/private.png"})
-            assert refused.isError and "Upload a picture first" in refused.content[0].text
-            refused = await session.call_tool("upscale", {"picture": f"data:image/png;base64,{data}", "size": "9x"})
+            refused = await session.call_tool("upscale", {"image": "http://127.0.0.1:9/private.png"})
+            assert refused.isError and "Upload an image first" in refused.content[0].text
+            refused = await session.call_tool("upscale", {"image": f"data:image/png;base64,{data}", "size": "9x"})
             assert refused.isError and "Expected a size of 2x, 3x, 4x" in refused.content[0].text
 
     asyncio.run(use())
@@ -442,7 +441,7 @@ def test_options_come_from_the_command_line_or_the_environment(monkeypatch):
     (((models,), options), launched) = made
     assert (models, options) == ([], {"max_pixels": app.MAX_PIXELS, "concurrency": 1, "queue": 20})
     assert (launched["server_name"], launched["server_port"], launched["share"]) == (None, None, False)
-    assert app.MAX_PIXELS == Image.MAX_IMAGE_PIXELS  # for what a header doesn't tell: a picture inside another
+    assert app.MAX_PIXELS == Image.MAX_IMAGE_PIXELS  # for what a header doesn't tell: an image inside another
     flags = "--host 0.0.0.0 --port 8000 --share --models a/b,c/d --max-pixels 99 --concurrency 3 --queue 7 --theme soft"
     variables = {
         "HOST": "0.0.0.0", "PORT": "8000", "SHARE": "1", "MODELS": "a/b,c/d",
@@ -476,23 +475,23 @@ def test_the_app_is_started_as_a_script(monkeypatch):
     assert launched[0]["max_file_size"] == "50mb" and launched[0]["mcp_server"] is True
 
 
-def test_health_is_told_while_a_run_goes_on_and_one_who_leaves_ends_it(url, client, pictures, monkeypatch):
-    bands = []
+def test_health_is_told_while_a_run_goes_on_and_one_who_leaves_ends_it(url, client, images, monkeypatch):
+    strips = []
 
-    def slow(self, picture, size=None):
+    def slow(self, image, size=None):
         for _ in range(400):
             time.sleep(0.05)
-            bands.append(1)
+            strips.append(1)
             yield np.zeros((1, 160, 3), np.uint8)
 
     monkeypatch.setattr(Upscaler, "stream", slow)
-    job = client.submit(handle_file(pictures / "small.png"), api_name="/upscale")
-    while not bands:
+    job = client.submit(handle_file(images / "small.png"), api_name="/upscale")
+    while not strips:
         time.sleep(0.05)
-    assert httpx.get(f"{url}health", timeout=60).json() == {"status": "ok"} and len(bands) < 400
+    assert httpx.get(f"{url}health", timeout=60).json() == {"status": "ok"} and len(strips) < 400
     job.cancel()
     before = 0
-    while len(bands) > before:
-        before = len(bands)
+    while len(strips) > before:
+        before = len(strips)
         time.sleep(1)
     assert before < 400

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from srgan_hub.devices import _ExactFloat32, choose_threads, exact_float32
+from srgan_hub.devices import _ExactFloat32, exact_float32, resolve_num_threads
 
 
 def test_the_switch_is_that_of_cuda_convolutions():
@@ -55,6 +55,6 @@ def test_all_cores_are_used_unless_it_is_told_otherwise(given, environment, expe
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(6)), raising=False)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 5)
-    assert choose_threads(given, torch.device("cpu")) == expected
+    assert resolve_num_threads(given, torch.device("cpu")) == expected
     if not given:
-        assert choose_threads(given, torch.device("cuda")) == 5
+        assert resolve_num_threads(given, torch.device("cuda")) == 5

@@ -23,15 +23,15 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from hub_server import READER, WRITER, Hub, Repo
+from fake_hub import READER, WRITER, Hub, Repo
 from huggingface_hub import constants
-from odd_files import png_header
+from malformed_files import png_header
 from PIL import Image
 from torch import Tensor
 
 from srgan_hub import SRGAN
-from srgan_hub.card import read_value
-from srgan_hub.hub import EXAMPLE, Info, ModelError, PublishError, info, push
+from srgan_hub.hub import EXAMPLE, ModelInfo, ModelLoadError, PushError, model_info, push_folder
+from srgan_hub.model_card import get_metadata
 
 FILES = {".gitattributes", "README.md", "after.jpg", "before.png", "config.json", "model.safetensors"}
 
@@ -79,7 +79,7 @@ def publish(folder: Path, repo_id: str, **options: Any) -> tuple[str, list[str]]
     logger = logging.getLogger("srgan_hub")
     logger.addHandler(handler)
     try:
-        url = push(folder, repo_id, **{"token": WRITER, **options})
+        url = push_folder(folder, repo_id, **{"token": WRITER, **options})
     finally:
         logger.removeHandler(handler)
     return url.rsplit("/", 1)[1], said
@@ -98,7 +98,10 @@ def train(data: Path, output: Path, repo_id: str) -> int:
 
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
-    tiny = "--channels 4 --num-blocks 1 --hr-crop 32 --batch-size 2 --steps 4 --push-every 2 --tracker none --threads 1"
+    tiny = (
+        "--channels 4 --num-blocks 1 --hr-crop 32 --batch-size 2  --push-every 2 --report-to none "
+        "--threads 1 --max-train-steps 4"
+    )
     folders = ["--train-data", str(data), "--output-dir", str(output), "--push-to-hub", repo_id]
     with mock.patch.dict(os.environ, {"HF_TOKEN": WRITER}):
         return train_accelerate.main([*folders, *tiny.split()])
@@ -174,9 +177,9 @@ def test_round_trip(hub: Hub, publisher: Process, loader: Process, offline: Proc
 
     hub.requests.clear()
     assert torch.equal(offline(upscale, "org/tiny"), sr)
-    with pytest.raises(ModelError, match="cannot be reached nor is it in the download cache"):
+    with pytest.raises(ModelLoadError, match="cannot be reached nor is it in the download cache"):
         offline(upscale, "org/never-seen")
-    with pytest.raises(PublishError, match="HF_HUB_OFFLINE is set"):
+    with pytest.raises(PushError, match="HF_HUB_OFFLINE is set"):
         offline(publish, folder, "org/tiny")
     assert hub.requests == []
 
@@ -213,9 +216,9 @@ def test_a_pinned_revision_stays(hub: Hub, publisher: Process, loader: Process, 
     for revision, expected in ((first, 0), ("v1", 0), ("next", 1), (third, 2), ("main", 2), (None, 2)):
         loaded = loader(upscale, "org/pinned", revision=revision)
         assert [torch.equal(loaded, sr) for sr in srs] == [number == expected for number in range(3)], revision
-    with pytest.raises(ModelError, match=r"at revision 'v9': .*the Hub has no such revision"):
+    with pytest.raises(ModelLoadError, match=r"at revision 'v9': .*the Hub has no such revision"):
         loader(upscale, "org/pinned", revision="v9")
-    with pytest.raises(PublishError, match="has a tag 'v1' already"):
+    with pytest.raises(PushError, match="has a tag 'v1' already"):
         publisher(publish, folders[1], "org/pinned", tag="v1")
     assert hub.repos["org/pinned"].branches["main"] == third
 
@@ -234,17 +237,17 @@ def test_private_and_gated(hub: Hub, publisher: Process, loader: Process, tmp_pa
     folder = make_model(tmp_path / "secret", seed=6)
     publisher(publish, folder, "org/secret", private=True)
     assert hub.repos["org/secret"].private
-    with pytest.raises(ModelError, match=r"the Hub has none; check the name, or log in by `hf auth login`"):
+    with pytest.raises(ModelLoadError, match=r"the Hub has none; check the name, or log in by `hf auth login`"):
         loader(upscale, "org/secret")
     assert torch.equal(loader(upscale, "org/secret", token=READER), loader(upscale, folder))
 
     hub.repos["org/gated"] = Repo(gated=True)
     hub.repos["org/gated"].commit(_read(folder))
-    with pytest.raises(ModelError, match="on the Hub it is gated; ask for access"):
+    with pytest.raises(ModelLoadError, match="on the Hub it is gated; ask for access"):
         loader(upscale, "org/gated", token=READER)
 
     publisher(publish, folder, "org/open")
-    with pytest.raises(PublishError, match="is public already"):
+    with pytest.raises(PushError, match="is public already"):
         publisher(publish, folder, "org/open", private=True)
 
 
@@ -265,7 +268,7 @@ def test_incomplete_models_are_refused(
         whole = {**_read(make_model(tmp_path / "model")), "pytorch_model.bin": b"\x80\x04."}
         hub.repos[name] = Repo()
         hub.repos[name].commit({file: whole[file] for file in files})
-    with pytest.raises(ModelError, match=sentence):
+    with pytest.raises(ModelLoadError, match=sentence):
         loader(upscale, name)
     assert not any("pytorch_model.bin" in request for request in hub.requests)
 
@@ -276,13 +279,13 @@ def test_tampered_weights_are_refused(hub: Hub, publisher: Process, loader: Proc
     good = hub.repos["org/tampered"].files()["model.safetensors"]
     bad = good[:-1] + bytes([good[-1] ^ 1])
     hub.repos["org/tampered"].commit({"model.safetensors": bad})
-    with pytest.raises(ModelError, match="is not what its card states"):
+    with pytest.raises(ModelLoadError, match="is not what its card states"):
         loader(upscale, "org/tampered")
-    with pytest.raises(ModelError, match="is not what its card states"):
-        loader(info, "org/tampered")
+    with pytest.raises(ModelLoadError, match="is not what its card states"):
+        loader(model_info, "org/tampered")
 
     (folder / "model.safetensors").write_bytes(bad)
-    with pytest.raises(PublishError, match="is not what its card states"):
+    with pytest.raises(PushError, match="is not what its card states"):
         publisher(publish, folder, "org/tampered")
 
 
@@ -294,11 +297,11 @@ def test_a_download_that_goes_wrong(hub: Hub, loader: Process, tmp_path: Path) -
     hub.repos["org/shaky"].commit(_read(folder))
 
     hub.fail("GET", "model.safetensors", "wrong")
-    with pytest.raises(ModelError, match="it has been removed from the download cache, so load the model again"):
+    with pytest.raises(ModelLoadError, match="it has been removed from the download cache, so load the model again"):
         loader(upscale, "org/shaky")
     for fault, times in (("reset", 1), ("cut", 99)):
         hub.fail("GET", "model.safetensors", fault, times)
-        with pytest.raises(ModelError, match=r"'org/shaky': .* it cannot be downloaded: "):
+        with pytest.raises(ModelLoadError, match=r"'org/shaky': .* it cannot be downloaded: "):
             loader(upscale, "org/shaky")
         hub.faults.clear()
     hub.requests.clear()
@@ -312,26 +315,26 @@ def test_a_download_that_goes_wrong(hub: Hub, loader: Process, tmp_path: Path) -
     assert downloads == ["model.safetensors", *(f"model.safetensors bytes={start}-" for start in resumed)]
 
     hub.fail("HEAD", "config.json", 503, times=99)
-    with pytest.raises(ModelError, match=r"cannot be reached|cannot be downloaded"):
+    with pytest.raises(ModelLoadError, match=r"cannot be reached|cannot be downloaded"):
         loader(upscale, "org/shaky", force_download=True)
     hub.fail("GET", "/api/models/", 503, times=99)
     assert torch.equal(loader(upscale, "org/shaky"), sr)  # from the cache
     hub.repos["org/down"] = hub.repos["org/shaky"]
-    with pytest.raises(ModelError, match="the Hub cannot be reached nor is it in the download cache"):
+    with pytest.raises(ModelLoadError, match="the Hub cannot be reached nor is it in the download cache"):
         loader(upscale, "org/down")
 
 
 def test_an_upload_that_breaks_off_can_be_repeated(hub: Hub, publisher: Process, tmp_path: Path) -> None:
     folder = make_model(tmp_path / "model", seed=9)
     hub.fail("PUT", "/lfs/", "reset", times=6)
-    with pytest.raises(PublishError, match=r"the Hub cannot be reached or is down .*; push again later") as caught:
+    with pytest.raises(PushError, match=r"the Hub cannot be reached or is down .*; push again later") as caught:
         publisher(publish, folder, "org/broken")
     assert "\n" not in str(caught.value)
     repo = hub.repos["org/broken"]
     assert set(repo.files()) == {".gitattributes"}
 
     hub.fail("POST", "/commit/main", 503)
-    with pytest.raises(PublishError, match="push again later"):
+    with pytest.raises(PushError, match="push again later"):
         publisher(publish, folder, "org/broken")
     assert set(repo.files()) == {".gitattributes"}
 
@@ -358,7 +361,7 @@ def test_a_hub_that_refuses(
 ) -> None:
     if fault:
         hub.fail(*fault)
-    with pytest.raises(PublishError, match=sentence) as caught:
+    with pytest.raises(PushError, match=sentence) as caught:
         publisher(publish, make_model(tmp_path / "model"), "org/refused", **options)
     assert "\n" not in str(caught.value)
     assert "org/refused" not in hub.repos or set(hub.repos["org/refused"].files()) == {".gitattributes"}
@@ -368,7 +371,7 @@ def test_a_push_between_looking_and_committing_is_noticed(hub: Hub, publisher: P
     repo = hub.repos["org/busy"] = Repo()
     repo.commit({".gitattributes": b""})
     hub.fail("POST", "/preupload/", lambda: repo.commit({"README.md": b"Mine."}))
-    with pytest.raises(PublishError, match="somebody else changed it at the same time; push again"):
+    with pytest.raises(PushError, match="somebody else changed it at the same time; push again"):
         publisher(publish, make_model(tmp_path / "model"), "org/busy")
     assert repo.files()["README.md"] == b"Mine." and "model.safetensors" not in repo.files()
     _, said = publisher(publish, tmp_path / "model", "org/busy")
@@ -376,13 +379,13 @@ def test_a_push_between_looking_and_committing_is_noticed(hub: Hub, publisher: P
 
 
 def test_only_whole_models_are_published(hub: Hub, tmp_path: Path) -> None:
-    with pytest.raises(PublishError, match=r"is no whole model: .*expected config\.json and model\.safetensors"):
-        push(tmp_path / "nowhere", "org/name")
-    with pytest.raises(PublishError, match="Expected a Hub id such as org/name"):
-        push(make_model(tmp_path / "model"), "name")
+    with pytest.raises(PushError, match=r"is no whole model: .*expected config\.json and model\.safetensors"):
+        push_folder(tmp_path / "nowhere", "org/name")
+    with pytest.raises(PushError, match="Expected a Hub id such as org/name"):
+        push_folder(make_model(tmp_path / "model"), "name")
     (tmp_path / "model" / "config.json").unlink()
-    with pytest.raises(PublishError, match=r"is no whole model: .*config\.json is missing"):
-        push(tmp_path / "model", "org/name")
+    with pytest.raises(PushError, match=r"is no whole model: .*config\.json is missing"):
+        push_folder(tmp_path / "model", "org/name")
     assert hub.requests == []
 
 
@@ -396,7 +399,7 @@ def test_a_card_on_the_hub_stays(hub: Hub, publisher: Process, loader: Process, 
     repo.commit({"README.md": by_hand})
 
     hub.fail("HEAD", "README.md", 503, times=99)  # not to see the card is no reason to replace it
-    with pytest.raises(PublishError, match="cannot be reached or is down"):
+    with pytest.raises(PushError, match="cannot be reached or is down"):
         publisher(publish, first, "org/edited")
     hub.faults.clear()
     assert repo.files()["README.md"] == by_hand
@@ -404,7 +407,7 @@ def test_a_card_on_the_hub_stays(hub: Hub, publisher: Process, loader: Process, 
     _, said = publisher(publish, first, "org/edited")
     assert len(said) == 1 and "org/edited stays as it is" in said[0] and "--overwrite-card" in said[0]
     old_hash, new_hash = (
-        read_value((folder / "README.md").read_text(), "weights_sha256") for folder in (second, first)
+        get_metadata((folder / "README.md").read_text(), "weights_sha256") for folder in (second, first)
     )
     assert repo.files()["README.md"].decode() == by_hand.decode().replace(str(old_hash), str(new_hash))
     assert torch.equal(loader(upscale, "org/edited"), loader(upscale, first))
@@ -456,7 +459,7 @@ def test_a_download_is_the_three_files_of_a_model(hub: Hub, loader: Process, tmp
 def test_info_of_a_model_on_the_hub(hub: Hub, publisher: Process, loader: Process, tmp_path: Path) -> None:
     folder = make_model(tmp_path / "model", seed=12, origin="Made by nobody.", scores="| PSNR |\n| --- |\n| 20 |")
     publisher(publish, folder, "org/known")
-    facts: Info = loader(info, "org/known")
+    facts: ModelInfo = loader(model_info, "org/known")
     assert facts.name == "org/known"
     found = (facts.section("Origin"), facts.value("license"), facts.section("Scores"))
     assert found == ("Made by nobody.", "apache-2.0", "| PSNR |\n| --- |\n| 20 |")
@@ -491,13 +494,13 @@ def test_an_endpoint_answers_from_the_published_folder(hub: Hub, publisher: Proc
         assert np.array_equal(np.asarray(handler({"inputs": inputs})), expected)
     assert handler({"inputs": small, "parameters": {"size": "2x"}}).size == (40, 24)
     for data, sentence in (
-        ({"inputs": "no picture"}, "Expected inputs as a picture's bytes in base64, got other text"),
-        ({"inputs": "größe"}, "Expected inputs as a picture's bytes in base64, got other text"),
-        ({"inputs": b"no picture"}, "^The picture is not a picture"),
-        ({"inputs": b""}, "^The picture is empty"),
-        ({"inputs": png_header(20_000, 20_000)}, "^The picture .*20000"),
-        ({"inputs": png_header(9_000, 9_000)}, "^The picture has 9000 x 9000 pixels; the limit is 4 million"),
-        ({}, "Expected inputs as a picture, its bytes or base64 text, got NoneType"),
+        ({"inputs": "no image"}, "Expected inputs as an image's bytes in base64, got other text"),
+        ({"inputs": "größe"}, "Expected inputs as an image's bytes in base64, got other text"),
+        ({"inputs": b"no image"}, "^The image is not an image"),
+        ({"inputs": b""}, "^The image is empty"),
+        ({"inputs": png_header(20_000, 20_000)}, "^The image .*20000"),
+        ({"inputs": png_header(9_000, 9_000)}, "^The image has 9000 x 9000 pixels; the limit is 4 million"),
+        ({}, "Expected inputs as an image, its bytes or base64 text, got NoneType"),
         ("x", "Expected {.*inputs"),
         ({"inputs": small, "parameters": 5}, "Expected {.*inputs"),
         ({"inputs": small, "parameters": {"prompt": "a cat"}}, "Expected no parameter but size, got prompt"),

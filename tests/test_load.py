@@ -1,4 +1,4 @@
-"""Many visitors at once, for two minutes: everyone gets what is theirs, and nothing is left."""
+"""Many users at once, for two minutes: everyone gets what is theirs, and nothing is left."""
 
 import io
 import itertools
@@ -78,8 +78,8 @@ def test_everyone_gets_what_is_theirs_and_nothing_is_left(server, tmp_path):
         size = draw.choice([(30, 20), (60, 40), (48, 64)])
         buffer = io.BytesIO()
         Image.fromarray(np.random.default_rng(number).integers(0, 256, (*size, 3), dtype=np.uint8)).save(buffer, "PNG")
-        with Image.open(buffer) as image:
-            expected = np.asarray(model.upscale(image)).astype(int)
+        with Image.open(buffer) as opened:
+            expected = np.asarray(model.upscale(opened)).astype(int)
         sessions = (f"{number}-{page}" for page in itertools.count())
         session = next(sessions)
         with httpx.Client(base_url=f"{url}gradio_api/", timeout=180) as client:
@@ -87,8 +87,8 @@ def test_everyone_gets_what_is_theirs_and_nothing_is_left(server, tmp_path):
                 what = "leave" if number % 3 == 0 else draw.choice(["stay"] * 5 + ["rubbish"])
                 content = draw.randbytes(500) if what == "rubbish" else buffer.getvalue()
                 (path,) = client.post("upload", files={"files": (f"{what}.png", content)}).json()
-                picture = {"path": path, "meta": {"_type": "gradio.FileData"}}
-                data = [picture, "4x", 1, "photo", "PNG", 90, "no place"]
+                image = {"path": path, "meta": {"_type": "gradio.FileData"}}
+                data = [image, "4x", 1, "photo", "PNG", 90, "no place"]
                 join = {"data": data, "fn_index": function, "session_hash": session}
                 client.post("queue/join", json=join).raise_for_status()
                 last = time.monotonic() + draw.uniform(0, 2) if what == "leave" else end + 300
@@ -105,14 +105,14 @@ def test_everyone_gets_what_is_theirs_and_nothing_is_left(server, tmp_path):
                     note("left")
                     session = next(sessions)  # as one who closes the page and comes back
                 elif error := output.get("error"):
-                    known = {"Busy": "busy", "rubbish.png is not a picture": "refused"}
+                    known = {"Busy": "busy", "rubbish.png is not an image": "refused"}
                     note(next((name for text, name in known.items() if text in error), f"error: {error}"))
                     time.sleep(draw.uniform(1, 5))
                 else:
                     file, width, height, _ = output["data"]
-                    with Image.open(io.BytesIO(client.get(file["url"]).content)) as image:
-                        same = image.size == (width, height) == expected.shape[1::-1] and (
-                            np.abs(np.asarray(image).astype(int) - expected).max() <= 1
+                    with Image.open(io.BytesIO(client.get(file["url"]).content)) as opened:
+                        same = opened.size == (width, height) == expected.shape[1::-1] and (
+                            np.abs(np.asarray(opened).astype(int) - expected).max() <= 1
                         )
                     note("right" if same else "wrong")
 
@@ -133,4 +133,4 @@ def test_everyone_gets_what_is_theirs_and_nothing_is_left(server, tmp_path):
             break
         time.sleep(2)
     assert len(left) <= examples, left[:10]
-    assert not [path for path in tmp_path.glob("tmp*") if path.is_dir() and any(path.rglob("picture*"))]
+    assert not [path for path in tmp_path.glob("tmp*") if path.is_dir() and any(path.rglob("image*"))]

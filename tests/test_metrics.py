@@ -7,33 +7,33 @@ from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from srgan_hub import metrics
-from srgan_hub.pictures.resize import bicubic, downscale
+from srgan_hub.resize import downscale, resize
 
 
-def picture(*shape, seed=0):
+def image(*shape, seed=0):
     return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def noisy_pair():
-    hr = bicubic(picture(2, 3, 8, 10), (40, 50)).clamp(0, 1)
-    return (hr + 0.05 * (picture(2, 3, 40, 50, seed=1) - 0.5)).clamp(0, 1), hr
+    hr = resize(image(2, 3, 8, 10), (40, 50)).clamp(0, 1)
+    return (hr + 0.05 * (image(2, 3, 40, 50, seed=1) - 0.5)).clamp(0, 1), hr
 
 
-def as_channels_last(tensor, index, shave):
-    return tensor[index, :, shave:-shave, shave:-shave].permute(1, 2, 0).double().numpy()
+def as_channels_last(tensor, index, crop_border):
+    return tensor[index, :, crop_border:-crop_border, crop_border:-crop_border].permute(1, 2, 0).double().numpy()
 
 
 def test_y_of_black_white_and_green():
     rgb = torch.tensor([[0.0, 0, 0], [1, 1, 1], [0, 1, 0]]).view(3, 3, 1, 1)
-    torch.testing.assert_close(metrics.to_y(rgb).flatten() * 255, torch.tensor([16.0, 235.0, 144.553]))
+    torch.testing.assert_close(metrics.rgb_to_y(rgb).flatten() * 255, torch.tensor([16.0, 235.0, 144.553]))
 
 
 def test_psnr_of_a_constant_difference():
     hr = torch.full((1, 3, 8, 8), 0.5, dtype=torch.float64)
-    assert metrics.psnr(hr + 0.1, hr, shave=2, channel="rgb").item() == pytest.approx(20.0)
+    assert metrics.psnr(hr + 0.1, hr, crop_border=2, channel="rgb").item() == pytest.approx(20.0)
     # On luma the same difference is 219/255 as large.
-    assert metrics.psnr(hr + 0.1, hr, shave=2).item() == pytest.approx(20 - 20 * math.log10(219 / 255))
-    assert metrics.psnr(hr, hr, shave=0).item() == math.inf
+    assert metrics.psnr(hr + 0.1, hr, crop_border=2).item() == pytest.approx(20 - 20 * math.log10(219 / 255))
+    assert metrics.psnr(hr, hr, crop_border=0).item() == math.inf
 
 
 def test_psnr_leaves_the_border_out():
@@ -41,16 +41,16 @@ def test_psnr_leaves_the_border_out():
     sr = hr + 0.1
     sr[..., :2, :] = 0
     sr[..., -2:] = 1
-    assert metrics.psnr(sr, hr, shave=2, channel="rgb").item() == pytest.approx(20.0, abs=1e-5)
-    assert metrics.psnr(sr, hr, shave=1, channel="rgb").item() < 15
+    assert metrics.psnr(sr, hr, crop_border=2, channel="rgb").item() == pytest.approx(20.0, abs=1e-5)
+    assert metrics.psnr(sr, hr, crop_border=1, channel="rgb").item() < 15
 
 
 @pytest.mark.parametrize("channel", ["y", "rgb"])
 def test_equals_scikit_image(channel):
     sr, hr = noisy_pair()
-    scores = metrics.psnr(sr, hr, shave=4, channel=channel), metrics.ssim(sr, hr, shave=4, channel=channel)
+    scores = metrics.psnr(sr, hr, crop_border=4, channel=channel), metrics.ssim(sr, hr, crop_border=4, channel=channel)
     if channel == "y":
-        sr, hr = metrics.to_y(sr.double()), metrics.to_y(hr.double())
+        sr, hr = metrics.rgb_to_y(sr.double()), metrics.rgb_to_y(hr.double())
     for i in range(2):
         a, b = as_channels_last(sr, i, 4), as_channels_last(hr, i, 4)
         assert scores[0][i].item() == pytest.approx(peak_signal_noise_ratio(b, a, data_range=1), abs=1e-4)
@@ -61,8 +61,8 @@ def test_equals_scikit_image(channel):
 
 
 def test_lr_consistency_counts_levels():
-    hr = picture(2, 3, 16, 24).mul(255).round() / 255
-    lr = downscale(hr, 4, rounded=True)
+    hr = image(2, 3, 16, 24).mul(255).round() / 255
+    lr = downscale(hr, 4, round_to_uint8=True)
     assert metrics.lr_consistency(hr, lr).tolist() == pytest.approx([0, 0], abs=1e-4)
     flat = torch.full((1, 3, 8, 8), 100 / 255)
     assert metrics.lr_consistency(flat, torch.full((1, 3, 4, 4), 103 / 255)).item() == pytest.approx(3, abs=1e-5)
@@ -77,31 +77,31 @@ def waves(size, *frequencies, amplitude=0.1):
     return row.expand(1, 3, size, size)
 
 
-def test_top_octave_begins_at_a_quarter_cycle():
+def test_high_frequencies_begin_at_a_quarter_cycle():
     # A wave of amplitude a has a mean square of a^2 / 2; luma's range is 219/255 of RGB's.
     energy = 0.1**2 / 2 * (219 / 255) ** 2
-    assert metrics.top_octave_energy(waves(128, 0.375)).item() == pytest.approx(energy, rel=1e-6)
-    assert metrics.top_octave_energy(waves(128, 0.125)).item() < 1e-12
-    assert metrics.top_octave_energy(waves(128, 0.125, 0.375)).item() == pytest.approx(energy, rel=1e-6)
+    assert metrics.high_freq_energy(waves(128, 0.375)).item() == pytest.approx(energy, rel=1e-6)
+    assert metrics.high_freq_energy(waves(128, 0.125)).item() < 1e-12
+    assert metrics.high_freq_energy(waves(128, 0.125, 0.375)).item() == pytest.approx(energy, rel=1e-6)
     weaker = waves(128, 0.375, amplitude=0.05)
-    assert metrics.top_octave_ratio(weaker, waves(128, 0.375)).item() == pytest.approx(0.25, rel=1e-6)
+    assert metrics.high_freq_ratio(weaker, waves(128, 0.375)).item() == pytest.approx(0.25, rel=1e-6)
     tall = waves(128, 0.375).transpose(2, 3)[..., :96]
-    assert metrics.top_octave_energy(tall).item() == pytest.approx(energy, rel=1e-6)
+    assert metrics.high_freq_energy(tall).item() == pytest.approx(energy, rel=1e-6)
 
 
-def test_lattice_peak_of_noise_and_of_a_pattern():
-    noise = picture(1, 3, 256, 256).double()
-    assert abs(metrics.lattice_peak_db(noise).item()) < 0.5
+def test_checkerboard_peak_of_noise_and_of_a_pattern():
+    noise = image(1, 3, 256, 256).double()
+    assert abs(metrics.checkerboard_db(noise).item()) < 0.5
     dots = torch.zeros(1, 3, 256, 256, dtype=torch.float64)
     dots[..., ::4, ::4] = 0.1
-    # Dots of height a every p pixels: each frequency of the lattice has amplitude a / p^2. A Hann window of n x n gives
-    # it the power (a / p^2)^2 (n / 2)^4, and white noise of variance v the power v (3 / 8 n^2).
+    # Dots of height a every p pixels: each frequency of the checkerboard has amplitude a / p^2. A Hann window of n x n
+    # gives it the power (a / p^2)^2 (n / 2)^4, and white noise of variance v the power v (3 / 8 n^2).
     variance = 0.01**2 / 12 * (65.481**2 + 128.553**2 + 24.966**2) / 255**2 + (0.1 / 255) ** 2
     expected = 10 * math.log10(1 + (0.1 * 219 / 255 / 16) ** 2 * 32**4 / (variance * 24**2))
-    assert metrics.lattice_peak_db(noise * 0.01 + dots).item() == pytest.approx(expected, abs=0.5)
-    # A pattern of twice the period is not seen, a flat picture has no peak.
-    assert abs(metrics.lattice_peak_db(noise * 0.01 + waves(256, 0.125)).item()) < 0.5
-    assert metrics.lattice_peak_db(torch.full((2, 3, 64, 64), 0.5)).tolist() == pytest.approx([0, 0], abs=1e-9)
+    assert metrics.checkerboard_db(noise * 0.01 + dots).item() == pytest.approx(expected, abs=0.5)
+    # A pattern of twice the period is not seen, a flat image has no peak.
+    assert abs(metrics.checkerboard_db(noise * 0.01 + waves(256, 0.125)).item()) < 0.5
+    assert metrics.checkerboard_db(torch.full((2, 3, 64, 64), 0.5)).tolist() == pytest.approx([0, 0], abs=1e-9)
 
 
 @pytest.mark.parametrize(("name", "expected"), [("Set5", (28.43, 0.811)), ("Set14", (26.09, 0.705))])
@@ -113,22 +113,22 @@ def test_bicubic_scores_as_published(benchmark_data, name, expected):
             for p in (path, benchmark_data / name / path.name)
         )
         hr = hr[..., : lr.shape[2] * 4, : lr.shape[3] * 4]
-        sr = bicubic(lr, tuple(hr.shape[2:]), rounded=True)
-        scores.append((metrics.psnr(sr, hr, shave=4).item(), metrics.ssim(sr, hr, shave=4).item()))
+        sr = resize(lr, tuple(hr.shape[2:]), round_to_uint8=True)
+        scores.append((metrics.psnr(sr, hr, crop_border=4).item(), metrics.ssim(sr, hr, crop_border=4).item()))
     assert np.mean(scores, axis=0) == pytest.approx(expected, abs=0.006)
 
 
 def test_bad_input_is_named():
     a = torch.rand(1, 3, 12, 12)
     with pytest.raises(ValueError, match="one shape"):
-        metrics.psnr(a, a[..., :8], shave=0)
+        metrics.psnr(a, a[..., :8], crop_border=0)
     with pytest.raises(ValueError, match='"y" or "rgb", got "gray"'):
-        metrics.psnr(a, a, shave=0, channel="gray")
+        metrics.psnr(a, a, crop_border=0, channel="gray")
     with pytest.raises(ValueError, match="less than half of a side, got 6 for"):
-        metrics.psnr(a, a, shave=6)
+        metrics.psnr(a, a, crop_border=6)
     with pytest.raises(ValueError, match="SSIM needs 11"):
-        metrics.ssim(a, a, shave=2)
+        metrics.ssim(a, a, crop_border=2)
     with pytest.raises(ValueError, match="3 channels"):
-        metrics.to_y(a[:, :1])
+        metrics.rgb_to_y(a[:, :1])
     with pytest.raises(ValueError, match="at least 64"):
-        metrics.lattice_peak_db(a)
+        metrics.checkerboard_db(a)

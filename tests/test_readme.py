@@ -19,7 +19,7 @@ from astropy.wcs import WCS
 from PIL import Image
 
 from srgan_hub import SRGAN
-from srgan_hub.hub import bundled_names
+from srgan_hub.hub import list_bundled_models
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -81,7 +81,8 @@ def test_space_front_matter_names_the_app():
     assert metadata["python_version"] in ("3.10", "3.12")  # those of ZeroGPU
     # They come with the package, so that nothing is to be preloaded from the Hub.
     assert (
-        sorted(name.split("/")[1] for name in metadata["models"]) == bundled_names() and "preload_from_hub" not in front
+        sorted(name.split("/")[1] for name in metadata["models"]) == list_bundled_models()
+        and "preload_from_hub" not in front
     )
     assert (ROOT / metadata["thumbnail"].partition("/resolve/main/")[2]).is_file()
     wanted = re.search(r"gradio>=([\d.]+),<(\d+)", (ROOT / "requirements.txt").read_text())
@@ -103,7 +104,7 @@ def test_the_workflow_runs_the_gate_on_the_lowest_and_the_highest_python():
 
 def test_the_first_screen_says_what_sets_the_package_apart_and_how_to_install_it():
     opening = README.split("# srgan-hub\n")[1].split("\n## ")[0]
-    for words in ("ordinary processor", "no seams", "pip install .", "comparison.jpg"):
+    for words in ("ordinary CPU", "no seams", "pip install .", "comparison.jpg"):
         assert words in opening
 
 
@@ -153,7 +154,7 @@ def test_recipes_of_science(tmp_path):
     def expect(array: np.ndarray) -> np.ndarray:
         low, high = float(array.min()), float(array.max())
         tensor = torch.from_numpy((array.astype(np.float64) - low) / (high - low)).float().expand(3, -1, -1)
-        return model.upscale(tensor, precision="fp32").mean(0).double().numpy() * (high - low) + low
+        return model.upscale(tensor, dtype="fp32").mean(0).double().numpy() * (high - low) + low
 
     result = pydicom.dcmread(tmp_path / "scan_x4.dcm")
     assert np.abs(result.pixel_array - expect(scan)).max() < 1.5

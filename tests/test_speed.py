@@ -17,6 +17,6 @@ def test_ours_beside_the_plain_network():
     command = [sys.executable, str(BENCHMARKS / "inference.py"), "--json", "--runs", "3", "--only"]
     command += ["pytorch", "srgan_hub", "--size", *map(str, kept["size"])]
     report = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    for precision in {*kept["ratios"]} & {*report["ratios"]}:
-        expected, got = (each["ratios"][precision]["pytorch fp32"] for each in (kept, report))
-        assert got >= 0.8 * expected, f"{precision}: {got} times the plain network's speed, it was {expected}"
+    for dtype in {*kept["ratios"]} & {*report["ratios"]}:
+        expected, got = (each["ratios"][dtype]["pytorch fp32"] for each in (kept, report))
+        assert got >= 0.8 * expected, f"{dtype}: {got} times the plain network's speed, it was {expected}"

@@ -19,12 +19,12 @@ def test_wheel_upscales_elsewhere(tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     assert wheel.stat().st_size < 28e6  # four models of 6 MB
     subprocess.run([*pip, "install", "--no-deps", "--target", tmp_path / "site", wheel], check=True)
-    picture = np.random.default_rng(0).integers(0, 256, (9, 8, 3), dtype=np.uint8)
-    Image.fromarray(picture).save(tmp_path / "a.png")
+    image = np.random.default_rng(0).integers(0, 256, (9, 8, 3), dtype=np.uint8)
+    Image.fromarray(image).save(tmp_path / "a.png")
     code = (
         "import srgan_hub; from srgan_hub import SRGAN; print(srgan_hub.__file__);"
         "SRGAN(channels=2, num_blocks=1).save_pretrained('new');"
-        "from srgan_hub.__main__ import main; raise SystemExit(main(['upscale', 'a.png', '--precision', 'fp32']))"
+        "from srgan_hub.cli import main; raise SystemExit(main(['upscale', 'a.png', '--dtype', 'fp32']))"
     )
     run = subprocess.run(
         [sys.executable, "-c", code],
@@ -37,7 +37,7 @@ def test_wheel_upscales_elsewhere(tmp_path):
     assert run.stdout.startswith(str(tmp_path / "site"))
     assert "# " in (tmp_path / "new" / "README.md").read_text()  # the card's template is in the wheel too
     with Image.open(tmp_path / "a_x4.png") as result:
-        expected = SRGAN.from_pretrained("srgan-x4-photo").upscale(picture, precision="fp32")
+        expected = SRGAN.from_pretrained("srgan-x4-photo").upscale(image, dtype="fp32")
         assert np.array_equal(np.asarray(result), expected)
-    licences = list((tmp_path / "site").glob("srgan_hub-*.dist-info/licenses/*"))
-    assert {path.name for path in licences} == {"LICENSE", "NOTICE"}
+    licenses = list((tmp_path / "site").glob("srgan_hub-*.dist-info/licenses/*"))
+    assert {path.name for path in licenses} == {"LICENSE", "NOTICE"}

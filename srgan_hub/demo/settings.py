@@ -1,9 +1,9 @@
-"""What a visitor asks for, and the same in code: Python on one's own machine, and curl."""
+"""What a user asks for, and the same in code: Python on one's own machine, and curl."""
 
 import json
 from dataclasses import dataclass
 
-from .kinds import KINDS
+from .presets import PRESETS
 
 FORMATS = {"PNG": ".png", "JPEG": ".jpg", "WebP": ".webp"}
 METADATA = {
@@ -16,7 +16,7 @@ SIZES = ("2x", "3x", "4x")
 
 @dataclass(frozen=True)
 class Settings:
-    """How a picture is enlarged.
+    """How an image is upscaled.
 
     Args:
         size: "2x", "3x", "4x", or the result's longest side in pixels.
@@ -44,45 +44,45 @@ class Settings:
             value = getattr(self, name)
             if not (isinstance(value, int | float) and low <= value <= high):
                 raise ValueError(f"Expected a {name} from {low} to {high}, got {value!r}.")
-        for name, choices in (("kind", KINDS), ("format", FORMATS), ("metadata", METADATA)):
+        for name, choices in (("kind", PRESETS), ("format", FORMATS), ("metadata", METADATA)):
             if getattr(self, name) not in choices:
                 raise ValueError(f"Expected a {name} out of {', '.join(choices)}, got {getattr(self, name)!r}.")
 
     @property
-    def wish(self) -> str | int:
+    def target_size(self) -> str | int:
         """The size as `SRGAN.upscale` takes it."""
         return self.size if self.size in SIZES else int(self.size)
 
 
 def to_python(settings: Settings, name: str) -> str:
-    """Return a program that makes the same file of the picture `name`."""
-    model, mixed = KINDS[settings.kind].weights(settings.detail)
+    """Return a program that makes the same file of the image `name`."""
+    model, mixed = PRESETS[settings.kind].weights(settings.detail)
     detail = "" if mixed is None else f"detail={mixed}, "
     lines = [
         "from pathlib import Path",
         "",
         "from srgan_hub import SRGAN",
-        "from srgan_hub.pictures import carried, files",
+        "from srgan_hub.images import decode, metadata",
         "",
         f'model = SRGAN.from_pretrained("{model}")',
-        f"result = model.upscale({json.dumps(name)}, {detail}size={json.dumps(settings.wish)})",
+        f"result = model.upscale({json.dumps(name)}, {detail}size={json.dumps(settings.target_size)})",
     ]
     if settings.metadata != "all":
-        lines.append(f"carried.strip(result, {'gps=True' if settings.metadata == 'no place' else ''})")
+        lines.append(f"metadata.strip(result, {'gps=True' if settings.metadata == 'no place' else ''})")
     quality = "" if settings.format == "PNG" else f", quality={settings.quality}"
-    lines.append(f'files.write(result, Path("large{FORMATS[settings.format]}"){quality})')
+    lines.append(f'decode.save_image(result, Path("large{FORMATS[settings.format]}"){quality})')
     return "\n".join(lines)
 
 
 def to_curl(settings: Settings, name: str, url: str) -> str:
-    """Return shell commands that let the Space at `url` make it: send the picture, ask, and wait for the result."""
-    picture = {"path": "PICTURE", "meta": {"_type": "gradio.FileData"}}
+    """Return shell commands that let the Space at `url` make it: send the image, ask, and wait for the result."""
+    image = {"path": "IMAGE", "meta": {"_type": "gradio.FileData"}}
     values = [settings.size, settings.detail, settings.kind, settings.format, settings.quality, settings.metadata]
-    data = json.dumps({"data": [picture, *values]}).replace("PICTURE", "'$PICTURE'")
+    data = json.dumps({"data": [image, *values]}).replace("IMAGE", "'$IMAGE'")
     return "\n".join(
         [
             f"API={url.rstrip('/')}/gradio_api",
-            f"PICTURE=$(curl -s $API/upload -F files=@{json.dumps(name)} | cut -d '\"' -f 2)",
+            f"IMAGE=$(curl -s $API/upload -F files=@{json.dumps(name)} | cut -d '\"' -f 2)",
             f"EVENT=$(curl -s $API/call/upscale -H 'Content-Type: application/json' -d '{data}' | cut -d '\"' -f 4)",
             "curl -sN $API/call/upscale/$EVENT",
         ]

@@ -7,11 +7,11 @@ from typing import Any
 import gradio as gr
 from gradio.utils import get_upload_folder
 
-from .service import Visitor
+from .service import Client
 
 
 class Demo(gr.Blocks):
-    """Blocks that take no picture but what was uploaded to them."""
+    """Blocks that take no image but what was uploaded to them."""
 
     async def preprocess_data(self, block_fn: Any, inputs: list[Any], *args: Any, **kwargs: Any) -> list[Any]:
         """Replace what is no upload by None before Gradio follows it."""
@@ -37,15 +37,15 @@ def megabytes(file: Path) -> str:
     return f"{max(0.1, file.stat().st_size / 1e6):.1f} MB"
 
 
-def to_visitor(request: gr.Request) -> Visitor:
-    """Tell visitors apart.
+def get_client(request: gr.Request) -> Client:
+    """Tell users apart.
 
     By their address, which the nearest proxy states; on this machine, where all have the same, by their session.
     """
     session = request.session_hash or ""
     forwarded = str(request.headers.get("x-forwarded-for", "")).split(",")[-1].strip()
     address = forwarded or (request.client.host if request.client else "")
-    return Visitor(session, session if address in ("127.0.0.1", "::1", "") else address)
+    return Client(session, session if address in ("127.0.0.1", "::1", "") else address)
 
 
 def only_uploaded(value: Any) -> Any:

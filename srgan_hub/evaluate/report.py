@@ -11,9 +11,9 @@ import numpy as np
 from huggingface_hub import EvalResult
 from huggingface_hub.constants import REPOCARD_NAME
 
-from ..card import read_card, write_scores
-from ..hub import ModelError
-from .judges import TITLES
+from ..hub import ModelLoadError
+from ..model_card import load_card_text, update_scores
+from .scorers import METRICS
 
 BICUBIC, HR = "bicubic", "HR"
 RESAMPLES, SEED = 10_000, 0
@@ -25,9 +25,9 @@ class Protocol:
     """All that scores depend on besides the model. Scores of different protocols cannot be compared."""
 
     data: str
-    pictures: int
+    images: int
     scale: int
-    shave: int
+    crop_border: int
     lr: str  # how it was made, or where it was found
     jpeg: str  # how the LR was compressed, or ""
     data_sha256: str  # of every LR and HR pixel
@@ -45,9 +45,9 @@ class Protocol:
 
     def __str__(self) -> str:
         return (
-            f"{self.data}: {self.pictures} pictures. LR: {self.degradation}. Outputs rounded to {self.rounding}. PSNR "
-            f"and SSIM on Y ({self.luma}) and on RGB, {self.shave} pixels shaved off each side; other scores on whole "
-            "pictures."
+            f"{self.data}: {self.images} images. LR: {self.degradation}. Outputs rounded to {self.rounding}. PSNR "
+            f"and SSIM on Y ({self.luma}) and on RGB, {self.crop_border} pixels cropped off each side; other scores on "
+            "whole images."
         )
 
 
@@ -55,17 +55,17 @@ Scores = dict[str, float | None]
 
 
 @dataclass(frozen=True)
-class Row:
-    """One model's scores: by picture, then by name."""
+class ModelResult:
+    """One model's scores: by image, then by name."""
 
     name: str
-    pictures: dict[str, Scores]
-    seconds: float | None = None  # for all pictures
+    images: dict[str, Scores]
+    seconds: float | None = None  # for all images
     weights_sha256: str | None = None
 
     def values(self, metric: str) -> list[float]:
-        """List the score of every picture that has it."""
-        return [value for scores in self.pictures.values() if (value := scores.get(metric)) is not None]
+        """List the score of every image that has it."""
+        return [value for scores in self.images.values() if (value := scores.get(metric)) is not None]
 
     def mean(self, metric: str) -> float | None:
         values = self.values(metric)
@@ -73,7 +73,7 @@ class Row:
 
 
 class Difference(NamedTuple):
-    """Mean of a score's paired differences to the first model, with a 95 % bootstrap interval over pictures."""
+    """Mean of a score's paired differences to the first model, with a 95 % bootstrap interval over images."""
 
     mean: float
     low: float
@@ -85,11 +85,11 @@ class Report:
     """Scores of bicubic, of models and of the ground truth itself, in this order, all of one protocol."""
 
     protocol: Protocol
-    rows: tuple[Row, ...]
+    rows: tuple[ModelResult, ...]
     notes: tuple[str, ...] = ()
     environment: dict[str, str | int] = field(default_factory=dict)
 
-    def __getitem__(self, name: str) -> Row:
+    def __getitem__(self, name: str) -> ModelResult:
         return {row.name: row for row in self.rows}[name]
 
     @property
@@ -98,16 +98,16 @@ class Report:
 
     @property
     def metrics(self) -> list[str]:
-        return [metric for metric in TITLES if any(row.values(metric) for row in self.rows)]
+        return [metric for metric in METRICS if any(row.values(metric) for row in self.rows)]
 
-    def led_by(self, model: str) -> "Report":
+    def with_baseline(self, model: str) -> "Report":
         """Put another model first, so that the others are compared to it. ValueError if there is none of that name."""
         if model not in self.models:
             raise ValueError(f"The report on {self.protocol.data} has no model {model!r}; it has {self.models}.")
         return replace(self, rows=tuple(sorted(self.rows, key=lambda row: (row.name != BICUBIC, row.name != model))))
 
     def differences(self) -> dict[str, dict[str, Difference]]:
-        """Return by row and score the paired differences to the first model; none if there is a single picture."""
+        """Return by row and score the paired differences to the first model; none if there is a single image."""
         found: dict[str, dict[str, Difference]] = {}
         for row in self.rows:
             if self.models and row.name not in (self.models[0], HR):
@@ -116,7 +116,7 @@ class Report:
         return found
 
     def to_json(self) -> str:
-        """Write everything, per picture too."""
+        """Write everything, per image too."""
         differences = {name: {m: d._asdict() for m, d in row.items()} for name, row in self.differences().items()}
         content = {
             "protocol": asdict(self.protocol),
@@ -134,15 +134,15 @@ class Report:
         Args:
             cost: also the time and the notes, which depend on the machine and not on the model alone.
         """
-        titles = [str(TITLES[metric]) for metric in self.metrics]
-        means = [[row.name, *(_number(row.mean(m), TITLES[m].digits) for m in self.metrics)] for row in self.rows]
+        titles = [str(METRICS[metric]) for metric in self.metrics]
+        means = [[row.name, *(_number(row.mean(m), METRICS[m].digits) for m in self.metrics)] for row in self.rows]
         if cost:
             means = [[*cells, _number(row.seconds, 2)] for cells, row in zip(means, self.rows, strict=True)]
         lines = [str(self.protocol), "", *_table([*titles, *(["time, s"] if cost else [])], means)]
         if differences := {name: row for name, row in self.differences().items() if row}:
-            leader = f"Difference to {self.models[0]}, with the 95 % interval of a paired bootstrap over pictures:"
+            leader = f"Difference to {self.models[0]}, with the 95 % interval of a paired bootstrap over images:"
             cells = [
-                [name, *(_interval(row.get(m), TITLES[m].digits) for m in self.metrics)]
+                [name, *(_interval(row.get(m), METRICS[m].digits) for m in self.metrics)]
                 for name, row in differences.items()
             ]
             lines += ["", leader, "", *_table(titles, cells)]
@@ -159,9 +159,9 @@ class Report:
                 dataset_name=self.protocol.data,
                 dataset_config=self.protocol.degradation,
                 metric_type=metric.removesuffix("_y") if metric in ("psnr_y", "ssim_y") else metric,
-                metric_name=TITLES[metric].text
-                + (f", shave {self.protocol.shave}" if metric.startswith(("psnr", "ssim")) else ""),
-                metric_value=round(mean, TITLES[metric].digits + 1),
+                metric_name=METRICS[metric].text
+                + (f", shave {self.protocol.crop_border}" if metric.startswith(("psnr", "ssim")) else ""),
+                metric_value=round(mean, METRICS[metric].digits + 1),
             )
             for metric in self.metrics
             if (mean := row.mean(metric)) is not None
@@ -178,22 +178,22 @@ def write_to_card(folder: Path, reports: Sequence[Report]) -> None:
         reports: from `evaluate`, at least one, all with a row of this model, which has the folder's name.
 
     Raises:
-        ModelError: the folder has no card.
+        ModelLoadError: the folder has no card.
         ValueError: a report has no such model, or there is no report.
     """
-    card = read_card(folder)
+    card = load_card_text(folder)
     if not card:
-        raise ModelError(f"{folder} has no {REPOCARD_NAME}; save the model with this package, which writes one.")
+        raise ModelLoadError(f"{folder} has no {REPOCARD_NAME}; save the model with this package, which writes one.")
     if not reports:
         raise ValueError("Expected at least one report, got none.")
-    reports = [report.led_by(folder.resolve().name) for report in reports]
+    reports = [report.with_baseline(folder.resolve().name) for report in reports]
     sections = [f"### {report.protocol.title}\n\n{report.to_markdown(cost=False)}" for report in reports]
-    text = write_scores(card, "\n".join(sections), [result for report in reports for result in report.eval_results()])
+    text = update_scores(card, "\n".join(sections), [result for report in reports for result in report.eval_results()])
     (folder / REPOCARD_NAME).write_text(text, encoding="utf-8", newline="\n")
 
 
-def _pairs(row: Row, first: Row, metric: str) -> list[float]:
-    pairs = [(row.pictures[name].get(metric), first.pictures[name].get(metric)) for name in row.pictures]
+def _pairs(row: ModelResult, first: ModelResult, metric: str) -> list[float]:
+    pairs = [(row.images[name].get(metric), first.images[name].get(metric)) for name in row.images]
     return [a - b for a, b in pairs if a is not None and b is not None]
 
 

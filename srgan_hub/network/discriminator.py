@@ -29,18 +29,18 @@ class Discriminator(nn.Module):
             nn.Flatten(), nn.Linear(512 * (hr_size // 16) ** 2, 1024), nn.LeakyReLU(0.2), nn.Linear(1024, 1)
         )
 
-    def forward(self, picture: Tensor) -> Tensor:
-        """Judge pictures (N, 3, hr_size, hr_size) in [0, 1]: logits (N, 1), positive for "real".
+    def forward(self, image: Tensor) -> Tensor:
+        """Judge images (N, 3, hr_size, hr_size) in [0, 1]: logits (N, 1), positive for "real".
 
         Raises:
-            ValueError: the pictures have another size.
+            ValueError: the images have another size.
         """
-        if tuple(picture.shape[1:]) != (3, self.hr_size, self.hr_size):
+        if tuple(image.shape[1:]) != (3, self.hr_size, self.hr_size):
             raise ValueError(
-                f"this discriminator judges (N, 3, {self.hr_size}, {self.hr_size}), got {tuple(picture.shape)}; "
+                f"this discriminator judges (N, 3, {self.hr_size}, {self.hr_size}), got {tuple(image.shape)}; "
                 "build it with the crop size as hr_size."
             )
-        return self.classifier(self.features(picture))
+        return self.classifier(self.features(image))
 
 
 def build_discriminator(name: str, *, hr_size: int) -> nn.Module:

@@ -19,7 +19,7 @@ def build_generator(
     num_blocks: int = 16,
     upsampler: str = "pixelshuffle",
     trunk_end: str = "batchnorm",
-    output: str = "sigmoid",
+    output_activation: str = "sigmoid",
 ) -> nn.Sequential:
     """Build the generator, SRResNet's and SRGAN's alike.
 
@@ -33,8 +33,8 @@ def build_generator(
         upsampler: "pixelshuffle" is the paper's sub-pixel convolution, "nearest" repeats pixels after a convolution.
         trunk_end: what follows the trunk's last convolution: "batchnorm" as in the paper, or "prelu", which some older
             weights have.
-        output: how the result gets into [0, 1]: "sigmoid" is the paper's tanh, "clamp" cuts off, which has no gradient
-            outside.
+        output_activation: how the result gets into [0, 1]: "sigmoid" is the paper's tanh, "clamp" cuts off, which has
+            no gradient outside.
 
     Raises:
         ValueError: an option is out of its range.
@@ -44,7 +44,7 @@ def build_generator(
     for name, choice, choices in (
         ("upsampler", upsampler, UPSAMPLERS),
         ("trunk_end", trunk_end, TRUNK_ENDS),
-        ("output", output, OUTPUTS),
+        ("output_activation", output_activation, OUTPUTS),
     ):
         if choice not in choices:
             raise ValueError(f"Expected {name} out of {choices}, got {choice!r}.")
@@ -77,7 +77,7 @@ def build_generator(
             layers[f"up{i}_act"] = nn.LeakyReLU(0.2)
             width = 4 * channels
     layers["tail_conv"] = nn.Conv2d(width, 3, 9, padding=4)
-    layers["tail_act"] = nn.Sigmoid() if output == "sigmoid" else nn.Hardtanh(0.0, 1.0)
+    layers["tail_act"] = nn.Sigmoid() if output_activation == "sigmoid" else nn.Hardtanh(0.0, 1.0)
     return nn.Sequential(layers)
 
 

@@ -12,7 +12,7 @@ class Residual(nn.Sequential):
         return x + super().forward(x)
 
 
-class FirstChannels(nn.Module):
+class ChannelSlice(nn.Module):
     """The first `count` channels of the input."""
 
     def __init__(self, count: int) -> None:
@@ -23,7 +23,7 @@ class FirstChannels(nn.Module):
         return x[:, : self.count]
 
 
-def keeps_size(layer: nn.Module) -> bool:
+def is_same_conv(layer: nn.Module) -> bool:
     """Return whether the layer is a convolution with zero padding whose output is as large as its input."""
     return (
         type(layer) is nn.Conv2d
@@ -35,7 +35,7 @@ def keeps_size(layer: nn.Module) -> bool:
     )
 
 
-def repeat_factor(layer: nn.Module) -> int:
+def nearest_scale(layer: nn.Module) -> int:
     """Return how often the layer repeats each row and column: 0 unless it is a nearest `Upsample` by an integer."""
     if type(layer) is not nn.Upsample or layer.mode != "nearest" or not isinstance(layer.scale_factor, (int, float)):
         return 0
@@ -43,7 +43,7 @@ def repeat_factor(layer: nn.Module) -> int:
     return factor if factor == layer.scale_factor else 0
 
 
-def hash_weights(network: nn.Module) -> str:
+def weights_sha256(network: nn.Module) -> str:
     """Return a hash of all numbers in a network."""
     digest = hashlib.sha256()
     for tensor in network.state_dict().values():

@@ -1,11 +1,11 @@
 """3x3 convolutions in less than half of the multiplications, for float32 on a CPU.
 
-Winograd's minimal filtering (Lavin and Gray 2015, https://arxiv.org/abs/1509.09308), along the rows of a picture alone:
+Winograd's minimal filtering (Lavin and Gray 2015, https://arxiv.org/abs/1509.09308), along the rows of an image alone:
 six neighbouring outputs of a kernel's row are a product of polynomials of degrees 5 and 2, which eight multiplications
 give where the plain sum takes eighteen. Down the columns the kernel's three rows are added up as they are, so that an
-output row depends on three input rows and not on where a band of rows begins: it streams like any convolution.
+output row depends on three input rows and not on where a strip of rows begins: it streams like any convolution.
 
-The transforms are products with matrices of 6 x 8 numbers, whatever the picture. Rounding errors are those of the plain
+The transforms are products with matrices of 6 x 8 numbers, whatever the image. Rounding errors are those of the plain
 sum. It repays from 48 channels on; in half precision the errors would be too large.
 """
 
@@ -18,7 +18,7 @@ import torch
 from numpy.polynomial.polynomial import polyfromroots
 from torch import Tensor, nn
 
-from .layers import keeps_size
+from .layers import is_same_conv
 
 # Where the polynomials are evaluated, beside infinity: small numbers and their inverses keep the matrices' range small.
 POINTS = (0.0, 1.0, -1.0, 2.0, -2.0, 0.5, -0.5)
@@ -29,7 +29,7 @@ TILE = PRODUCTS - TAPS + 1
 MIN_CHANNELS = 48
 
 
-def use_winograd(network: nn.Sequential, *, min_channels: int = MIN_CHANNELS) -> nn.Sequential:
+def convert_to_winograd(network: nn.Sequential, *, min_channels: int = MIN_CHANNELS) -> nn.Sequential:
     """Return the same network with its 3x3 convolutions replaced; what is not replaced is shared with the original.
 
     Args:
@@ -39,7 +39,7 @@ def use_winograd(network: nn.Sequential, *, min_channels: int = MIN_CHANNELS) ->
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for name, layer in network.named_children():
         if isinstance(layer, nn.Sequential):
-            layer = use_winograd(layer, min_channels=min_channels)
+            layer = convert_to_winograd(layer, min_channels=min_channels)
         elif isinstance(layer, nn.Conv2d) and _fits(layer, min_channels):
             layer = WinogradConv2d(layer)
         layers[name] = layer
@@ -48,7 +48,7 @@ def use_winograd(network: nn.Sequential, *, min_channels: int = MIN_CHANNELS) ->
 
 def _fits(conv: nn.Conv2d, min_channels: int) -> bool:
     many = min(conv.in_channels, conv.out_channels) >= min_channels
-    return many and keeps_size(conv) and conv.kernel_size == (TAPS, TAPS) and conv.groups == 1
+    return many and is_same_conv(conv) and conv.kernel_size == (TAPS, TAPS) and conv.groups == 1
 
 
 class WinogradConv2d(nn.Module):
@@ -75,16 +75,16 @@ class WinogradConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         zeros = x.new_zeros(*x.shape[:2], 1, x.shape[3])
-        return self.convolve([zeros, x, zeros])
+        return self.conv_rows([zeros, x, zeros])
 
-    def convolve(self, parts: Sequence[Tensor]) -> Tensor:
+    def conv_rows(self, parts: Sequence[Tensor]) -> Tensor:
         """Convolve rows (N, C, rows, W) that stand one below another, without padding above and below.
 
         There must be three rows at least; two fewer come out.
         """
         n, c, _, width = parts[0].shape
         rows, tiles = sum(part.shape[2] for part in parts), -(-width // TILE)
-        columns = _gather(parts, rows, tiles)
+        columns = _to_tiles(parts, rows, tiles)
         inputs = torch.mm(self.to_inputs, columns.flatten(1)).view(PRODUCTS, n, rows, tiles, c)
         # A tile's six outputs depend on eight inputs: the first and the last belong to its neighbours.
         inputs[0, :, :, 1:].add_(columns[-1, :, :, :-1])
@@ -102,7 +102,7 @@ class WinogradConv2d(nn.Module):
         return result.flatten(2, 3)[:, :, :width].permute(0, 3, 1, 2)
 
 
-def _gather(parts: Sequence[Tensor], rows: int, tiles: int) -> Tensor:
+def _to_tiles(parts: Sequence[Tensor], rows: int, tiles: int) -> Tensor:
     """Join rows, sorted by the columns' place in their tile: (TILE, N, rows, tiles, C), zeros beyond the width."""
     n, c, _, width = parts[0].shape
     columns = parts[0].new_empty(TILE, n, rows, tiles, c)

@@ -10,7 +10,7 @@ from ..hub import is_hub_id
 from . import losses
 
 # What builds a model beside its sizes, and what config.json holds: the paper's choices.
-CHOICES = {"upsampler": "pixelshuffle", "trunk_end": "batchnorm", "output": "sigmoid"}
+CHOICES = {"upsampler": "pixelshuffle", "trunk_end": "batchnorm", "output_activation": "sigmoid"}
 SIZES = {"scale": 4, "channels": 64, "num_blocks": 16}
 
 
@@ -19,18 +19,18 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, description: str) -> None:
         super().__init__(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-        self.free_names: set[str] = set()
+        self.runtime_names: set[str] = set()
 
-    def fixed(self, flag: str, **options: Any) -> None:
+    def add_reproducible(self, flag: str, **options: Any) -> None:
         """Add an argument that a resumed run must repeat."""
         self.add_argument(flag, **options)
 
-    def free(self, flag: str, **options: Any) -> None:
+    def add_runtime(self, flag: str, **options: Any) -> None:
         """Add an argument that a resumed run may change."""
-        self.free_names.add(self.add_argument(flag, **options).dest)
+        self.runtime_names.add(self.add_argument(flag, **options).dest)
 
 
-def positive(text: str) -> int:
+def positive_int(text: str) -> int:
     """Read a positive integer."""
     value = int(text)
     if value < 1:
@@ -38,17 +38,17 @@ def positive(text: str) -> int:
     return value
 
 
-def weight(text: str) -> float:
+def non_negative(text: str) -> float:
     """Read a number of at least 0."""
     return _number(text, math.inf, "of at least 0")
 
 
-def decay(text: str) -> float:
+def ema_decay(text: str) -> float:
     """Read a number from 0 to below 1."""
     return _number(text, 1, "from 0 to below 1")
 
 
-def share(text: str) -> float:
+def unit_interval(text: str) -> float:
     """Read a number from 0 to 1."""
     return _number(text, math.nextafter(1, 2), "from 0 to 1")
 
@@ -60,7 +60,7 @@ def _number(text: str, end: float, expected: str) -> float:
     return value
 
 
-def complete(args: argparse.Namespace, config: dict[str, Any] | None) -> dict[str, Any]:
+def resolve_args(args: argparse.Namespace, config: dict[str, Any] | None) -> dict[str, Any]:
     """Fill in the defaults that depend on other arguments, and return the model's configuration.
 
     Args:
@@ -75,9 +75,9 @@ def complete(args: argparse.Namespace, config: dict[str, Any] | None) -> dict[st
         given = getattr(args, name)
         if config and given is not None and given != config[name]:
             option = f"--{name.replace('_', '-')} {given}"
-            raise ValueError(f"{option}, but {args.init_from} has {config[name]}; leave it out.")
+            raise ValueError(f"{option}, but {args.pretrained_model_name_or_path} has {config[name]}; leave it out.")
         setattr(args, name, config[name] if config else given or default)
-    args.steps = args.steps or (200_000 if gan else 1_000_000)
+    args.max_train_steps = args.max_train_steps or (200_000 if gan else 1_000_000)
     args.content_loss = args.content_loss or ("vgg54" if gan else "mse")
     if args.discriminator_learning_rate is None:
         args.discriminator_learning_rate = args.learning_rate
@@ -95,5 +95,7 @@ def complete(args: argparse.Namespace, config: dict[str, Any] | None) -> dict[st
     if args.mixed_precision == "fp16" and not torch.cuda.is_available():
         raise ValueError("Expected a GPU for --mixed-precision fp16, got none; use bf16 or no.")
     if args.sigma and args.degradation == "bicubic":
-        raise ValueError("Expected --degradation gaussian or camera beside --sigma, got bicubic, which does not blur.")
+        raise ValueError(
+            "Expected --degradation gaussian or real-world beside --sigma, got bicubic, which does not blur."
+        )
     return config or {name: getattr(args, name) for name in SIZES} | CHOICES

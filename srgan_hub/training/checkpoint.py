@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..replacing import replacing, sweep
+from ..fileio import atomic_write, remove_stale_parts
 
 FORMAT = "srgan-hub checkpoint 2"
 # Kept free beyond the checkpoint itself, for the header and the file system.
@@ -41,7 +41,7 @@ def save(folder: Path, step: int, parts: dict[str, Tensors], state: dict[str, An
         CheckpointError: the disk is full or cannot be written; older checkpoints are untouched.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    sweep(folder)
+    remove_stale_parts(folder)
     path = folder / f"step-{step}.safetensors"
     tensors = {f"{part}/{name}": tensor for part, named in parts.items() for name, tensor in named.items()}
     needed = MARGIN + sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
@@ -50,8 +50,8 @@ def save(folder: Path, step: int, parts: dict[str, Tensors], state: dict[str, An
         raise CheckpointError(_failed(folder, step, f"{needed / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free"))
     metadata = {"format": FORMAT, "state": json.dumps({"step": step, **state})}
     try:
-        with replacing(path, durable=True) as aside:
-            save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, aside, metadata)
+        with atomic_write(path, fsync=True) as tmp_path:
+            save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, tmp_path, metadata)
     except (OSError, SafetensorError) as error:
         full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
         raise CheckpointError(_failed(folder, step, "the disk is full" if full else str(error))) from error

@@ -15,7 +15,7 @@ from torch import nn
 def make_accelerator(args: argparse.Namespace, tracker: str | None) -> Accelerator:
     """Set up Accelerate for this process, as the launcher and the arguments say."""
     return Accelerator(
-        gradient_accumulation_steps=args.accumulate,
+        gradient_accumulation_steps=args.gradient_accumulation_steps,
         mixed_precision=args.mixed_precision,
         log_with=tracker,
         project_dir=args.output_dir,
@@ -27,7 +27,7 @@ def make_accelerator(args: argparse.Namespace, tracker: str | None) -> Accelerat
     )
 
 
-def on_first_process(accelerator: Accelerator, work: Callable[[], None]) -> None:
+def run_on_main_process(accelerator: Accelerator, work: Callable[[], None]) -> None:
     """Do something on rank 0 while the others wait, however long.
 
     A barrier would time out under a download or an upload of hours. Here the ranks keep in touch meanwhile.

@@ -11,8 +11,8 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..replacing import replacing, sweep
-from .dataset import Progress, prepare
+from ..fileio import atomic_write, remove_stale_parts
+from .dataset import Progress, build_shards
 
 URL = "https://data.vision.ee.ethz.ch/cvl/DIV2K/"
 CHUNK = 2**20
@@ -23,12 +23,12 @@ TIMEOUT = 60  # seconds without a byte
 
 @dataclass(frozen=True)
 class Archive:
-    """A zip of PNGs `name/0001.png` and so on: its size in bytes, its SHA-256 and how many pictures it holds."""
+    """A zip of PNGs `name/0001.png` and so on: its size in bytes, its SHA-256 and how many images it holds."""
 
     name: str
     size: int
     sha256: str
-    pictures: int
+    images: int
 
 
 # Sizes and hashes as TensorFlow Datasets records them.
@@ -44,16 +44,16 @@ def prepare_div2k(
     archives: tuple[Archive, ...] = (TRAIN, VALID),
     progress: Progress | None = None,
 ) -> Path:
-    """Download DIV2K beside `output` and prepare its training pictures in it; see `download` and `prepare`.
+    """Download DIV2K beside `output` and prepare its training images in it; see `download` and `prepare`.
 
-    The pictures stay in `OUTPUT-pictures/DIV2K_train_HR` and `OUTPUT-pictures/DIV2K_valid_HR` (for validation).
+    The images stay in `OUTPUT-images/DIV2K_train_HR` and `OUTPUT-images/DIV2K_valid_HR` (for validation).
     Returns `output`.
     """
     output = Path(output)
-    pictures = download(output.with_name(f"{output.name}-pictures"), url=url, archives=archives, progress=progress)
+    images = download(output.with_name(f"{output.name}-images"), url=url, archives=archives, progress=progress)
     train = archives[0]
-    return prepare(
-        pictures / train.name, output, minimum_size=minimum_size, minimum_pictures=train.pictures, progress=progress
+    return build_shards(
+        images / train.name, output, minimum_size=minimum_size, min_images=train.images, progress=progress
     )
 
 
@@ -68,7 +68,7 @@ def download(
 
     A transfer that breaks off goes on where it stopped, in this call or the next. Before unpacking, an archive's size
     and SHA-256 must be the recorded ones. While unpacking, each file's checksum is checked, and its name, which can't
-    leave the folder; then the count of pictures. An archive is deleted once unpacked.
+    leave the folder; then the count of images. An archive is deleted once unpacked.
 
     Args:
         output: Folder that gets `DIV2K_train_HR/0001.png` and so on, and `DIV2K_valid_HR/0801.png` and so on.
@@ -80,12 +80,12 @@ def download(
         The output folder.
 
     Raises:
-        ValueError: If the server's archive has another size or hash, or is no good zip of the pictures.
+        ValueError: If the server's archive has another size or hash, or is no good zip of the images.
         OSError: If the server can't be reached or breaks off for good (what came is kept), or the disk is too small.
     """
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
-    sweep(output)
+    remove_stale_parts(output)
     for archive in archives:
         folder = output / archive.name
         if folder.is_dir():  # renamed to this name when it was whole
@@ -146,7 +146,7 @@ def _fetch_some(url: str, part: Path, archive: Archive, progress: Progress | Non
 
 
 def _check_disk(part: Path, archive: Archive) -> None:
-    # The rest of the archive, and the pictures, which PNG has compressed already.
+    # The rest of the archive, and the images, which PNG has compressed already.
     needed, free = 2 * archive.size - _size(part), shutil.disk_usage(part.parent).free
     if free < needed:
         raise OSError(
@@ -164,23 +164,23 @@ def _check_hash(part: Path, archive: Archive) -> None:
         part.unlink()
         raise ValueError(
             f"Expected {archive.name}.zip with SHA-256 {archive.sha256}, got {digest.hexdigest()}. "
-            "It was deleted; run the same again to fetch it anew."
+            "It was deleted; run the same again to fetch it again."
         )
 
 
 def _unpack(file: Path, folder: Path, archive: Archive) -> None:
     try:
-        with replacing(folder, folder=True) as aside, zipfile.ZipFile(file) as opened:
+        with atomic_write(folder, directory=True) as tmp_path, zipfile.ZipFile(file) as opened:
             members = [member for member in opened.infolist() if not member.is_dir()]
             for member in members:
                 # No other name is let through, so that nothing is written elsewhere.
                 match = re.fullmatch(rf"{re.escape(archive.name)}/(\d+\.png)", member.filename)
                 if not match:
                     raise ValueError(f"Expected {archive.name}/NUMBER.png in {file}, got {member.filename!r}.")
-                with opened.open(member) as source, (aside / match[1]).open("wb") as target:
+                with opened.open(member) as source, (tmp_path / match[1]).open("wb") as target:
                     shutil.copyfileobj(source, target, CHUNK)
-            if len(members) != archive.pictures:
-                raise ValueError(f"Expected {archive.pictures} pictures in {file}, got {len(members)}.")
+            if len(members) != archive.images:
+                raise ValueError(f"Expected {archive.images} images in {file}, got {len(members)}.")
     except zipfile.BadZipFile as error:
         raise ValueError(f"{file} is damaged ({error}). Delete it and run the same again.") from error
 

@@ -1,4 +1,4 @@
-"""What the generator and the discriminator are trained for. Pictures are NCHW RGB in [0, 1]; every loss is a scalar."""
+"""What the generator and the discriminator are trained for. Images are NCHW RGB in [0, 1]; every loss is a scalar."""
 
 import math
 
@@ -6,18 +6,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..features import LiteLoss, VGGLoss
-from ..pictures.resize import downscale
+from ..perceptual import EfficientNetLiteLoss, VGGLoss
+from ..resize import downscale
 
 # The terms that --content-loss adds up. "vggIJ" is the paper's VGG/I.J.
 CONTENT_TERMS = ("mse", "l1", "vgg22", "vgg54", "lite")
 
 # The artifact weighting looks at windows of this size (Liang et al. 2022, section 3.2).
 ARTIFACT_WINDOW = 7
-# The lattice loss: high-pass, then means over windows of the unshuffled picture.
+# The checkerboard loss: high-pass, then means over windows of the unshuffled image.
 HIGH_PASS = 5
-LATTICE_WINDOW = 6
-# Energy of one 8-bit level. Crops with less high-pass energy than about this have no visible lattice.
+CHECKERBOARD_WINDOW = 6
+# Energy of one 8-bit level. Crops with less high-pass energy than about this have no visible checkerboard.
 LEVEL = (1 / 255) ** 2
 
 
@@ -60,7 +60,7 @@ class ContentLoss(torch.nn.Module):
             if name.startswith("vgg"):
                 self.features[name] = VGGLoss(f"{name[3]}_{name[4]}", weights=vgg_weights)
             elif name == "lite":
-                self.features[name] = LiteLoss()
+                self.features[name] = EfficientNetLiteLoss()
 
     def forward(self, sr: Tensor, hr: Tensor) -> dict[str, Tensor]:
         """Return the terms by name, not weighted: those of whole pixels and those of features."""
@@ -85,7 +85,7 @@ def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     return real + fake
 
 
-def consistency_loss(sr: Tensor, hr: Tensor, scale: int) -> Tensor:
+def lr_consistency_loss(sr: Tensor, hr: Tensor, scale: int) -> Tensor:
     """L1 between output and truth, both downscaled with our bicubic.
 
     Not the input: a degraded one holds noise and JPEG blocks, which the network must not reproduce.
@@ -97,7 +97,7 @@ def artifact_loss(sr: Tensor, hr: Tensor, ema_sr: Tensor) -> Tensor:
     """L1 where the output has artifacts ("Details or artifacts", Liang et al. 2022, https://arxiv.org/abs/2203.09195).
 
     A pixel's weight is the variance of the residual around it, times the fifth root of the residual's variance over
-    the picture; it is 0 where the average generator does worse, since training is on its way there. No gradient goes
+    the image; it is 0 where the average generator does worse, since training is on its way there. No gradient goes
     through the weight.
 
     Args:
@@ -115,23 +115,24 @@ def artifact_loss(sr: Tensor, hr: Tensor, ema_sr: Tensor) -> Tensor:
     return (weight * (sr - hr).abs()).mean()
 
 
-def lattice_loss(sr: Tensor, hr: Tensor, scale: int) -> Tensor:
+def checkerboard_loss(sr: Tensor, hr: Tensor, scale: int) -> Tensor:
     """Return how much more of the output's detail than of the truth's repeats with a period of `scale` pixels.
 
-    A generator can draw such a lattice cheaply, by its pixel shuffles, and a consistency loss cannot see it. The detail
-    is the picture minus its 5x5 mean. Unshuffled by the scale and averaged over windows, only what repeats remains; its
-    energy is divided by the detail's. The loss is the mean over the batch of what the output has above the truth.
+    A generator can draw such a checkerboard cheaply, by its pixel shuffles, and a consistency loss cannot see it. The
+    detail is the image minus its 5x5 mean. Unshuffled by the scale and averaged over windows, only what repeats
+    remains; its energy is divided by the detail's. The loss is the mean over the batch of what the output has above the
+    truth.
     """
-    return F.relu(_lattice_share(sr, scale) - _lattice_share(hr, scale)).mean()
+    return F.relu(_checkerboard_share(sr, scale) - _checkerboard_share(hr, scale)).mean()
 
 
-def _lattice_share(picture: Tensor, scale: int) -> Tensor:
-    picture = picture.float()
+def _checkerboard_share(image: Tensor, scale: int) -> Tensor:
+    image = image.float()
     border = HIGH_PASS // 2
-    detail = picture[:, :, border:-border, border:-border] - F.avg_pool2d(picture, HIGH_PASS, 1)
+    detail = image[:, :, border:-border, border:-border] - F.avg_pool2d(image, HIGH_PASS, 1)
     height, width = (side // scale * scale for side in detail.shape[2:])
     detail = detail[:, :, :height, :width]
     phases = F.pixel_unshuffle(detail, scale)
-    repeated = F.avg_pool2d(phases, min(LATTICE_WINDOW, *phases.shape[2:]), 2)
+    repeated = F.avg_pool2d(phases, min(CHECKERBOARD_WINDOW, *phases.shape[2:]), 2)
     energy = detail.square().mean(dim=(1, 2, 3))
     return repeated.square().mean(dim=(1, 2, 3)) / (energy + LEVEL)

@@ -17,10 +17,10 @@ from PIL import Image
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from srgan_hub import SRGAN, bundled
+from srgan_hub import SRGAN, bundled_model_path
 
 MODEL = "srgan-x4"
-# Larger pictures are not run twice: what happens only once is nothing beside them.
+# Larger images are not run twice: what happens only once is nothing beside them.
 LARGE = 2**19
 # Heights and widths, channels in and out, and the side of the kernel of convolutions as in this network.
 CONVOLUTIONS = [(64, 64, 64, 3), (128, 64, 64, 3), (256, 64, 64, 3), (64, 64, 256, 3), (128, 64, 256, 3)]
@@ -28,19 +28,19 @@ CONVOLUTIONS = [(64, 64, 64, 3), (128, 64, 64, 3), (256, 64, 64, 3), (64, 64, 25
 Run = Callable[[], np.ndarray]
 
 
-def make_picture(height: int, width: int) -> np.ndarray:
-    """Enlarge or shrink a photograph to (height, width, 3), uint8."""
-    with Image.open(bundled(MODEL).parent.parent / "examples" / "astronaut.png") as image:
+def make_image(height: int, width: int) -> np.ndarray:
+    """Upscale or shrink a photograph to (height, width, 3), uint8."""
+    with Image.open(bundled_model_path(MODEL).parent.parent / "examples" / "astronaut.png") as image:
         return np.asarray(image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC))
 
 
-def to_lr(picture: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(picture / np.float32(255)).permute(2, 0, 1)[None].contiguous()
+def to_lr(image: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(image / np.float32(255)).permute(2, 0, 1)[None].contiguous()
 
 
-def pytorch(picture: np.ndarray, precision: str, onnx_file: str) -> Run:
+def pytorch(image: np.ndarray, dtype: str, onnx_file: str) -> Run:
     """The plain network, as other projects run it."""
-    model, lr = SRGAN.from_pretrained(MODEL), to_lr(picture)
+    model, lr = SRGAN.from_pretrained(MODEL), to_lr(image)
 
     def run() -> np.ndarray:
         with torch.inference_mode():
@@ -49,55 +49,55 @@ def pytorch(picture: np.ndarray, precision: str, onnx_file: str) -> Run:
     return run
 
 
-def onnxruntime(picture: np.ndarray, precision: str, onnx_file: str) -> Run:
+def onnxruntime(image: np.ndarray, dtype: str, onnx_file: str) -> Run:
     """Our export."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = ort.InferenceSession(onnx_file, options, providers=["CPUExecutionProvider"])
-    inputs = {"lr": to_lr(picture).numpy()}
+    inputs = {"lr": to_lr(image).numpy()}
     return lambda: session.run(["sr"], inputs)[0]
 
 
-def openvino(picture: np.ndarray, precision: str, onnx_file: str) -> Run:
+def openvino(image: np.ndarray, dtype: str, onnx_file: str) -> Run:
     """Our export, compiled for this one size, which suits it best."""
     import openvino as ov
 
-    return _compiled(ov.Core().read_model(onnx_file), picture, precision)
+    return _compiled(ov.Core().read_model(onnx_file), image, dtype)
 
 
-def openvino_plain(picture: np.ndarray, precision: str, onnx_file: str) -> Run:
+def openvino_plain(image: np.ndarray, dtype: str, onnx_file: str) -> Run:
     """The plain network by OpenVINO's own converter."""
     import openvino as ov
 
     example = torch.rand(1, 3, 32, 32)
-    return _compiled(ov.convert_model(SRGAN.from_pretrained(MODEL), example_input=example), picture, precision)
+    return _compiled(ov.convert_model(SRGAN.from_pretrained(MODEL), example_input=example), image, dtype)
 
 
-def _compiled(model: object, picture: np.ndarray, precision: str) -> Run:
+def _compiled(model: object, image: np.ndarray, dtype: str) -> Run:
     import openvino as ov
 
-    lr = to_lr(picture).numpy()
+    lr = to_lr(image).numpy()
     model.reshape(list(lr.shape))  # type: ignore[attr-defined]
     options = {
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-        "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
+        "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[dtype],
         "PERFORMANCE_HINT": "LATENCY",
     }
     request = ov.compile_model(model, "CPU", options).create_infer_request()
     return lambda: request.infer([lr], share_inputs=True, share_outputs=True)[0]
 
 
-def srgan_hub(picture: np.ndarray, precision: str, onnx_file: str, engine: str = "torch") -> Run:
+def srgan_hub(image: np.ndarray, dtype: str, onnx_file: str, backend: str = "torch") -> Run:
     """Ours, from levels to levels; fusing and compiling come before, as for the others."""
-    upscaler = SRGAN.from_pretrained(MODEL).upscaler(precision=precision, device="cpu", engine=engine)
-    return lambda: upscaler.upscale(picture).transpose(2, 0, 1)[None] / np.float32(255)
+    upscaler = SRGAN.from_pretrained(MODEL).upscaler(dtype=dtype, device="cpu", backend=backend)
+    return lambda: upscaler.upscale(image).transpose(2, 0, 1)[None] / np.float32(255)
 
 
-def srgan_hub_openvino(picture: np.ndarray, precision: str, onnx_file: str) -> Run:
-    """Ours with the engine openvino."""
-    return srgan_hub(picture, precision, onnx_file, "openvino")
+def srgan_hub_openvino(image: np.ndarray, dtype: str, onnx_file: str) -> Run:
+    """Ours with the backend openvino."""
+    return srgan_hub(image, dtype, onnx_file, "openvino")
 
 
 class Compact(nn.Sequential):
@@ -146,14 +146,14 @@ class Span(nn.Module):
         return nn.functional.pixel_shuffle(self.tail(self.join(joined)), 4)
 
 
-def compact(picture: np.ndarray, precision: str, onnx_file: str) -> Run:
+def compact(image: np.ndarray, dtype: str, onnx_file: str) -> Run:
     """A rival's network as plain PyTorch, for speed alone."""
-    return _plain(Compact(), picture, precision)
+    return _plain(Compact(), image, dtype)
 
 
-def span(picture: np.ndarray, precision: str, onnx_file: str) -> Run:
+def span(image: np.ndarray, dtype: str, onnx_file: str) -> Run:
     """Another's."""
-    return _plain(Span(), picture, precision)
+    return _plain(Span(), image, dtype)
 
 
 class UpscalerJS:
@@ -163,31 +163,31 @@ class UpscalerJS:
         command = ["node", str(Path(__file__).parent / "upscalerjs.mjs"), os.environ["UPSCALERJS"], kind]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
-    def __call__(self, picture: np.ndarray) -> np.ndarray:
-        """Enlarge (H, W, 3) uint8 to (4 * H, 4 * W, 3) float32 in [0, 1]."""
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """Upscale (H, W, 3) uint8 to (4 * H, 4 * W, 3) float32 in [0, 1]."""
         assert self.process.stdin and self.process.stdout
-        height, width, _ = picture.shape
-        self.process.stdin.write(struct.pack("<II", height, width) + picture.tobytes())
+        height, width, _ = image.shape
+        self.process.stdin.write(struct.pack("<II", height, width) + image.tobytes())
         self.process.stdin.flush()
         values = self.process.stdout.read(height * width * 16 * 3 * 4)
         return np.frombuffer(values, np.float32).reshape(4 * height, 4 * width, 3)
 
 
-def upscalerjs_slim(picture: np.ndarray, precision: str, onnx_file: str) -> Run:
+def upscalerjs_slim(image: np.ndarray, dtype: str, onnx_file: str) -> Run:
     """The small one, which its demos take."""
     model = UpscalerJS("slim")
-    return lambda: model(picture).transpose(2, 0, 1)[None]
+    return lambda: model(image).transpose(2, 0, 1)[None]
 
 
-def upscalerjs_thick(picture: np.ndarray, precision: str, onnx_file: str) -> Run:
+def upscalerjs_thick(image: np.ndarray, dtype: str, onnx_file: str) -> Run:
     """The best one."""
     model = UpscalerJS("thick")
-    return lambda: model(picture).transpose(2, 0, 1)[None]
+    return lambda: model(image).transpose(2, 0, 1)[None]
 
 
-def _plain(network: nn.Module, picture: np.ndarray, precision: str) -> Run:
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
-    network, lr = network.eval().to(dtype, memory_format=torch.channels_last), to_lr(picture).to(dtype)
+def _plain(network: nn.Module, image: np.ndarray, dtype: str) -> Run:
+    torch_dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[dtype]
+    network, lr = network.eval().to(torch_dtype, memory_format=torch.channels_last), to_lr(image).to(torch_dtype)
     lr = lr.contiguous(memory_format=torch.channels_last)
 
     def run() -> np.ndarray:
@@ -205,8 +205,8 @@ if "UPSCALERJS" in os.environ:
     CONTENDERS |= {call.__name__: call for call in (upscalerjs_slim, upscalerjs_thick)}
 
 
-def time_contender(name: str, precision: str, height: int, width: int, onnx_file: str) -> dict[str, float]:
-    run = CONTENDERS[name](make_picture(height, width), precision, onnx_file)
+def time_contender(name: str, dtype: str, height: int, width: int, onnx_file: str) -> dict[str, float]:
+    run = CONTENDERS[name](make_image(height, width), dtype, onnx_file)
     if height * width <= LARGE:
         run()
     start = time.perf_counter()
@@ -217,13 +217,15 @@ def time_contender(name: str, precision: str, height: int, width: int, onnx_file
     return {"seconds": seconds, "peak_mb": peak_mb(), "thumbnail": thumbnail.round(4).tolist()}
 
 
-def best_rate(precision: str) -> dict[str, float]:
+def best_rate(dtype: str) -> dict[str, float]:
     """Give the best rate of any of the convolutions in GFLOP/s, the share of this machine that can be had."""
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    torch_dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[dtype]
     best = 0.0
     for side, inputs, outputs, kernel in CONVOLUTIONS:
-        conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2).to(dtype, memory_format=torch.channels_last)
-        x = torch.rand(1, inputs, side, side, dtype=dtype).contiguous(memory_format=torch.channels_last)
+        conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2).to(
+            torch_dtype, memory_format=torch.channels_last
+        )
+        x = torch.rand(1, inputs, side, side, dtype=torch_dtype).contiguous(memory_format=torch.channels_last)
         with torch.inference_mode():
             conv(x)
             for _ in range(10):
@@ -234,30 +236,30 @@ def best_rate(precision: str) -> dict[str, float]:
     return {"gflops": best}
 
 
-def network_share(precision: str, height: int, width: int) -> dict[str, float]:
-    """Give the most memory of tensors that are alive at once while a picture is streamed, the result not kept, in MB.
+def network_share(dtype: str, height: int, width: int) -> dict[str, float]:
+    """Give the most memory of tensors that are alive at once while an image is streamed, the result not kept, in MB.
 
     What the process has beyond that is what its allocator leaves unused between them.
     """
-    upscaler = SRGAN.from_pretrained(MODEL).upscaler(precision=precision, device="cpu", engine="torch")
-    picture = make_picture(height, width)
+    upscaler = SRGAN.from_pretrained(MODEL).upscaler(dtype=dtype, device="cpu", backend="torch")
+    image = make_image(height, width)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        for _ in upscaler.stream(picture):
+        for _ in upscaler.stream(image):
             pass
     events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
     sizes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
     return {"share_mb": max(itertools.accumulate(sizes)) / 1e6}
 
 
-def network_share_openvino(precision: str, height: int, width: int) -> dict[str, float]:
-    """Give by how much the process grows while a picture is streamed, the result not kept, in MB.
+def network_share_openvino(dtype: str, height: int, width: int) -> dict[str, float]:
+    """Give by how much the process grows while an image is streamed, the result not kept, in MB.
 
     That is more than the tensors: OpenVINO's own copies of the weights and what it takes to compile are in it.
     """
-    upscaler = SRGAN.from_pretrained(MODEL).upscaler(precision=precision, device="cpu", engine="openvino")
-    picture = make_picture(height, width)
+    upscaler = SRGAN.from_pretrained(MODEL).upscaler(dtype=dtype, device="cpu", backend="openvino")
+    image = make_image(height, width)
     before = peak_mb()
-    for _ in upscaler.stream(picture):
+    for _ in upscaler.stream(image):
         pass
     return {"share_mb": peak_mb() - before}
 
@@ -268,14 +270,14 @@ def peak_mb() -> float:
 
 
 def main() -> None:
-    name, precision, height, width, threads, onnx_file = sys.argv[1:]
+    name, dtype, height, width, threads, onnx_file = sys.argv[1:]
     torch.set_num_threads(int(threads))
     if name == "best_rate":
-        result = best_rate(precision)
+        result = best_rate(dtype)
     elif name.startswith("network_share"):
-        result = {"network_share": network_share}.get(name, network_share_openvino)(precision, int(height), int(width))
+        result = {"network_share": network_share}.get(name, network_share_openvino)(dtype, int(height), int(width))
     else:
-        result = time_contender(name, precision, int(height), int(width), onnx_file)
+        result = time_contender(name, dtype, int(height), int(width), onnx_file)
     print(json.dumps(result))
 
 

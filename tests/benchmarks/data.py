@@ -2,7 +2,7 @@
 
     python tests/benchmarks/data.py [--data FOLDER]
 
-One process. Without a folder, pictures of noise and gradients are made, as large as DIV2K's.
+One process. Without a folder, images of noise and gradients are made, as large as DIV2K's.
 """
 
 import argparse
@@ -15,14 +15,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from srgan_hub.degrade import make_degradation
-from srgan_hub.training.dataset import Crops, prepare
+from srgan_hub.degradations import make_degradation
+from srgan_hub.training.dataset import RandomCropDataset, build_shards
 
 SIZE = 96
 BATCH = 16
 
 
-def make_pictures(folder: Path, count: int) -> Path:
+def make_images(folder: Path, count: int) -> Path:
     random = np.random.default_rng(0)
     rows, columns = np.mgrid[:1356, :2040]
     for i in range(count):
@@ -34,7 +34,7 @@ def make_pictures(folder: Path, count: int) -> Path:
 
 def copy_as_png(data: Path, shards: Path, folder: Path, count: int) -> list[Path]:
     paths = []
-    for number, (_, name, _, _) in enumerate(Crops(shards, size=SIZE, seed=0).pictures[:count]):
+    for number, (_, name, _, _) in enumerate(RandomCropDataset(shards, size=SIZE, seed=0).images[:count]):
         paths.append(folder / f"{number:04d}.png")
         Image.open(data / name).convert("RGB").save(paths[-1])
     return paths
@@ -55,26 +55,26 @@ def per_second(call: Callable[[int], object], seconds: float) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="folder of pictures; made up if not given")
+    parser.add_argument("--data", type=Path, help="folder of images; made up if not given")
     parser.add_argument("--seconds", type=float, default=2.0, help="length of a round")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         (folder / "pngs").mkdir()
-        data = arguments.data or make_pictures(folder / "pngs", 8)
+        data = arguments.data or make_images(folder / "pngs", 8)
         start = time.perf_counter()
-        shards = prepare(data, folder / "shards", minimum_size=SIZE)
-        crops = Crops(shards, size=SIZE, seed=0)
-        print(f"prepared {len(crops.pictures)} pictures in {time.perf_counter() - start:.1f} s\n")
+        shards = build_shards(data, folder / "shards", minimum_size=SIZE)
+        crops = RandomCropDataset(shards, size=SIZE, seed=0)
+        print(f"prepared {len(crops.images)} images in {time.perf_counter() - start:.1f} s\n")
         pngs = sorted(data.glob("*.png")) if arguments.data is None else copy_as_png(data, shards, folder / "pngs", 16)
         random = np.random.default_rng(0)
 
         def decode_and_crop(i: int) -> np.ndarray:
-            picture = np.asarray(Image.open(pngs[i % len(pngs)]).convert("RGB"))
-            y, x = (random.integers(side - SIZE + 1) for side in picture.shape[:2])
-            return picture[y : y + SIZE, x : x + SIZE].copy()
+            image = np.asarray(Image.open(pngs[i % len(pngs)]).convert("RGB"))
+            y, x = (random.integers(side - SIZE + 1) for side in image.shape[:2])
+            return image[y : y + SIZE, x : x + SIZE].copy()
 
-        shrunk = Crops(shards, size=SIZE, seed=0, shrunk=1.0)
+        shrunk = RandomCropDataset(shards, size=SIZE, seed=0, downscale_prob=1.0)
         rates = {
             "from shards": per_second(crops.__getitem__, arguments.seconds),
             "from shards, shrunk from a larger window": per_second(shrunk.__getitem__, arguments.seconds),
@@ -85,7 +85,7 @@ def main() -> None:
             print(f"  {name:42} {rate:9,.0f}   {rate / rates['decoding a PNG for each']:8,.1f} times")
         batch = torch.stack([crops[i] for i in range(BATCH)])
         print(f"\nms to degrade a batch of {BATCH}, scale 4:")
-        for name in ("bicubic", "gaussian", "camera"):
+        for name in ("bicubic", "gaussian", "real-world"):
             degrade = make_degradation(name, scale=4)
 
             def call(i: int, degrade=degrade) -> torch.Tensor:

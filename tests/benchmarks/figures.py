@@ -1,4 +1,4 @@
-"""Make the README's two figures from pictures in the public domain: python tests/benchmarks/figures.py"""
+"""Make the README's two figures from images in the public domain: python tests/benchmarks/figures.py"""
 
 from pathlib import Path
 
@@ -14,22 +14,22 @@ CELL, GAP, LINE = 232, 8, 26
 
 
 def grid(rows: list[list[tuple[str, Image.Image]]]) -> Image.Image:
-    """Lay pictures out in rows, each with a line of text below."""
+    """Lay images out in rows, each with a line of text below."""
     width = max(len(row) for row in rows) * (CELL + GAP) - GAP
     sheet = Image.new("RGB", (width, len(rows) * (CELL + LINE + GAP)), "white")
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(size=15)
     for y, row in enumerate(rows):
-        for x, (text, picture) in enumerate(row):
+        for x, (text, image) in enumerate(row):
             left, top = x * (CELL + GAP), y * (CELL + LINE + GAP)
-            kernel = Image.Resampling.NEAREST if picture.width < 64 else Image.Resampling.LANCZOS
-            sheet.paste(picture.resize((CELL, CELL), kernel), (left, top))
+            kernel = Image.Resampling.NEAREST if image.width < 64 else Image.Resampling.LANCZOS
+            sheet.paste(image.resize((CELL, CELL), kernel), (left, top))
             draw.text((left + 2, top + CELL + 3), text, "black", font)
     return sheet
 
 
 def comparison() -> Image.Image:
-    cat, face, coffee = (Image.fromarray(picture()) for picture in (data.chelsea, data.astronaut, data.coffee))
+    cat, face, coffee = (Image.fromarray(image()) for image in (data.chelsea, data.astronaut, data.coffee))
     cat, face, coffee = cat.crop((40, 60, 272, 292)), face.crop((175, 60, 275, 160)), coffee.crop((200, 20, 316, 136))
     rows = [
         ("an ordinary JPEG", Image.open(FOLDER.parent / "coffee.jpg").crop((100, 10, 158, 68)), coffee),
@@ -68,13 +68,13 @@ def seams() -> Image.Image:
     lr = torch.from_numpy(np.asarray(Image.open(FOLDER.parent / "astronaut.png")) / np.float32(255)).permute(2, 0, 1)[
         None
     ]
-    fused = model.upscaler(precision="fp32", band=lr.shape[2])
+    fused = model.upscaler(dtype="fp32", strip_height=lr.shape[2])
     row = []
     for text, sr, whole in [
         ("96-px tiles, no halo", tiled(model, lr, 0), model(lr)),
         ("halo 10", tiled(model, lr, 10), model(lr)),
         ("halo 16", tiled(model, lr, 16), model(lr)),
-        ("full-width bands", model.upscaler(precision="fp32", band=16).upscale(lr), fused.upscale(lr)),
+        ("full-width strips", model.upscaler(dtype="fp32", strip_height=16).upscale(lr), fused.upscale(lr)),
     ]:
         error = (sr - whole).abs().amax((0, 1)) * 255
         shown = (error * 32).clamp(0, 255).byte().numpy()

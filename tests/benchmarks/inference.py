@@ -1,10 +1,10 @@
-"""How fast and how lean is upscaling on a processor, beside the programs that others use?
+"""How fast and how lean is upscaling on a CPU, beside the programs that others use?
 
     python tests/benchmarks/inference.py [--size H W] [--only NAME ...] [--runs N] [--json]   times beside the others
-    python tests/benchmarks/inference.py --streaming [--engine E]      bands and batches beside the whole picture
-    python tests/benchmarks/inference.py --memory [--engine E]         peak memory of the command line
-    python tests/benchmarks/inference.py --startup                     imports, and a small picture on the command line
-    python tests/benchmarks/inference.py --line [--engine E]           time against size: a straight line?
+    python tests/benchmarks/inference.py --streaming [--backend E]      strips and batches beside the whole image
+    python tests/benchmarks/inference.py --memory [--backend E]         peak memory of the command line
+    python tests/benchmarks/inference.py --startup                     imports, and a small image on the command line
+    python tests/benchmarks/inference.py --line [--backend E]           time against size: a straight line?
     python tests/benchmarks/inference.py --quality --data FOLDER       scores of UpscalerJS's models beside ours
     python tests/benchmarks/inference.py --processes                   a folder by one process and by two
 
@@ -29,24 +29,24 @@ from typing import Any
 
 import numpy as np
 import torch
-from contenders import CONTENDERS, MODEL, UpscalerJS, make_picture
+from contenders import CONTENDERS, MODEL, UpscalerJS, make_image
 from PIL import Image
 from torch import nn
 
-from srgan_hub import SRGAN, bundled
-from srgan_hub.devices import fast_dtype
-from srgan_hub.engines.openvino import OpenVINOEngine
-from srgan_hub.engines.torch import CPU_PIXELS
-from srgan_hub.evaluate.data import Pairs
-from srgan_hub.evaluate.judges import make_judges
-from srgan_hub.evaluate.run import score_pair
+from srgan_hub import SRGAN, bundled_model_path
+from srgan_hub.backends.openvino_backend import OpenVINOBackend
+from srgan_hub.backends.torch_backend import CPU_PIXELS
+from srgan_hub.devices import preferred_dtype
+from srgan_hub.evaluate.datasets import PairedDataset
+from srgan_hub.evaluate.evaluate import score_pair
+from srgan_hub.evaluate.scorers import make_scorers
+from srgan_hub.export import export_onnx
 from srgan_hub.hub import WEIGHTS
-from srgan_hub.onnx import export
 
 FOLDER = Path(__file__).parent
 RATIOS = FOLDER / "ratios.json"
 OURS = "srgan_hub"
-# Those that compute in bfloat16 too, where the processor does.
+# Those that compute in bfloat16 too, where the CPU does.
 IN_HALF = ("openvino_plain", "openvino", OURS, "srgan_hub_openvino", "compact", "span")
 # Other networks, which compute something else.
 RIVALS = ("compact", "span", "upscalerjs_slim", "upscalerjs_thick")
@@ -55,8 +55,8 @@ TITLES = {
     "onnxruntime": "ONNX Runtime, our export",
     "openvino_plain": "OpenVINO, the plain network",
     "openvino": "OpenVINO, our export",
-    OURS: "srgan-hub, engine torch",
-    "srgan_hub_openvino": "srgan-hub, engine openvino",
+    OURS: "srgan-hub, backend torch",
+    "srgan_hub_openvino": "srgan-hub, backend openvino",
     "compact": "PyTorch, Real-ESRGAN's Compact (32 convolutions), random weights",
     "upscalerjs_slim": "UpscalerJS in node, esrgan-slim",
     "upscalerjs_thick": "UpscalerJS in node, esrgan-thick",
@@ -68,22 +68,22 @@ Report = dict[str, Any]
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", nargs=2, type=int, metavar=("H", "W"), help="of the LR picture")
+    parser.add_argument("--size", nargs=2, type=int, metavar=("H", "W"), help="of the LR image")
     parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=[*CONTENDERS], help="contenders")
     parser.add_argument("--runs", type=int, default=5, help="runs of each (default: 5)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="default: PyTorch's choice")
-    parser.add_argument("--engine", choices=("torch", "openvino"), default="torch", help="not for times beside others")
+    parser.add_argument("--backend", choices=("torch", "openvino"), default="torch", help="not for times beside others")
     parser.add_argument("--data", type=Path, help="ground truth, for --quality")
     parser.add_argument("--json", action="store_true", help="print JSON in place of Markdown")
     parser.add_argument("--write-ratios", action="store_true", help=f"keep the ratios in {RATIOS.name}")
     mode = parser.add_mutually_exclusive_group()
     for name, text in (
-        ("streaming", "bands and batches beside the whole picture (default size: 512 512)"),
+        ("streaming", "strips and batches beside the whole image (default size: 512 512)"),
         ("memory", "peak memory (default size: 3000 4000)"),
         ("startup", "time until there is a result"),
         ("line", "time against size, from 64x64 (default largest: 1024 1024)"),
         ("quality", "scores of UpscalerJS's models beside ours on --data"),
-        ("processes", "sixteen pictures by one process and by two, each on one thread (default size: 128 128)"),
+        ("processes", "sixteen images by one process and by two, each on one thread (default size: 128 128)"),
     ):
         mode.add_argument(f"--{name}", dest="mode", action="store_const", const=name, help=text)
     arguments = parser.parse_args(argv)
@@ -107,19 +107,19 @@ def main(argv: list[str] | None = None) -> None:
 
 def compare(height: int, width: int, arguments: argparse.Namespace) -> Report:
     """Time every contender, and the best rate of convolutions."""
-    half = fast_dtype(torch.device("cpu")) == torch.bfloat16
+    half = preferred_dtype(torch.device("cpu")) == torch.bfloat16
     names = [(name, "fp32") for name in arguments.only]
     names += [(name, "bf16") for name in arguments.only if half and name in IN_HALF]
-    rates = [("best_rate", precision) for precision in ("fp32", "bf16")[: 1 + half]]
+    rates = [("best_rate", dtype) for dtype in ("fp32", "bf16")[: 1 + half]]
     found = defaultdict(list)
     with tempfile.TemporaryDirectory() as folder:
         model = SRGAN.from_pretrained(MODEL)
         onnx_file = folder + "/model.onnx"
         if {"onnxruntime", "openvino"} & {*arguments.only}:
-            export(model, Path(onnx_file))
+            export_onnx(model, Path(onnx_file))
         for _ in range(arguments.runs):
-            for name, precision in [*rates, *names]:
-                found[name, precision].append(run(name, precision, height, width, arguments.threads, onnx_file))
+            for name, dtype in [*rates, *names]:
+                found[name, dtype].append(run(name, dtype, height, width, arguments.threads, onnx_file))
     reference = np.array(found[names[0]][0]["thumbnail"])
     for key in names:
         if key[0] in RIVALS:
@@ -128,68 +128,68 @@ def compare(height: int, width: int, arguments: argparse.Namespace) -> Report:
         if difference > (0.003 if key[1] == "fp32" else 0.1):
             raise SystemExit(f"{key} computes something else: a difference of {difference:.3f}")
     seconds = {key: statistics.median(each["seconds"] for each in found[key]) for key in names}
-    best = {precision: max(each["gflops"] for each in found["best_rate", precision]) for _, precision in rates}
+    best = {dtype: max(each["gflops"] for each in found["best_rate", dtype]) for _, dtype in rates}
     gflop = count_flop(model.generator, height * width) / 1e9
     rows = [
         {
             "contender": TITLES[name],
-            "precision": precision,
+            "dtype": dtype,
             "seconds": round(time, 3),
             **{f"{p} ours is faster": round(time / seconds[OURS, p], 2) for p in best if (OURS, p) in seconds},
             "GFLOP/s": "" if name in RIVALS else round(gflop / time, 1),
-            "of the best rate": "" if name in RIVALS else f"{gflop / time / best[precision]:.0%}",
-            "peak MB": round(max(each["peak_mb"] for each in found[name, precision])),
+            "of the best rate": "" if name in RIVALS else f"{gflop / time / best[dtype]:.0%}",
+            "peak MB": round(max(each["peak_mb"] for each in found[name, dtype])),
         }
-        for (name, precision), time in seconds.items()
+        for (name, dtype), time in seconds.items()
     ]
     ratios = {
-        precision: {f"{name} {p}": round(time / seconds[OURS, precision], 3) for (name, p), time in seconds.items()}
-        for precision in best
-        if (OURS, precision) in seconds
+        dtype: {f"{name} {p}": round(time / seconds[OURS, dtype], 3) for (name, p), time in seconds.items()}
+        for dtype in best
+        if (OURS, dtype) in seconds
     }
     notes = [f"{gflop:.0f} GFLOP by the plain network; best rate of a convolution here: {best} GFLOP/s"]
-    notes += [] if half else ["bfloat16 is not measured: this processor has neither avx512_bf16 nor amx_bf16"]
+    notes += [] if half else ["bfloat16 is not measured: this CPU has neither avx512_bf16 nor amx_bf16"]
     return {"size": [height, width], "rows": rows, "ratios": ratios, "notes": notes}
 
 
 def streaming(height: int, width: int, arguments: argparse.Namespace) -> Report:
-    """Time the whole picture, bands of several heights, and as many pixels in pictures of 64x64."""
+    """Time the whole image, strips of several heights, and as many pixels in images of 64x64."""
     model = SRGAN.from_pretrained(MODEL)
-    picture = make_picture(height, width)
+    image = make_image(height, width)
     heights = [height, *(max(1, 2**power // width) for power in range(12, 17))]
-    prepare = functools.partial(model.upscaler, device="cpu", engine=arguments.engine)
-    upscalers = {f"bands of {rows} rows": prepare(band=rows) for rows in heights}
+    prepare = functools.partial(model.upscaler, device="cpu", backend=arguments.backend)
+    upscalers = {f"strips of {rows} rows": prepare(strip_height=rows) for rows in heights}
     default = prepare()
-    small = [picture[y : y + 64, x : x + 64] for y in range(0, height - 63, 64) for x in range(0, width - 63, 64)]
-    size = default.batch_size(64, 64)
+    small = [image[y : y + 64, x : x + 64] for y in range(0, height - 63, 64) for x in range(0, width - 63, 64)]
+    size = default.max_batch_size(64, 64)
 
     def whole(upscaler: Any) -> Callable[[], object]:
-        return lambda: upscaler.upscale(picture)
+        return lambda: upscaler.upscale(image)
 
     calls: dict[str, Callable[[], object]] = {name: whole(upscaler) for name, upscaler in upscalers.items()}
-    calls["bands of the default height"] = whole(default)
-    calls[f"{len(small)} pictures of 64x64, {size} at once"] = lambda: [
+    calls["strips of the default height"] = whole(default)
+    calls[f"{len(small)} images of 64x64, {size} at once"] = lambda: [
         default.upscale_batch(small[i : i + size]) for i in range(0, len(small), size)
     ]
-    calls[f"{len(small)} pictures of 64x64, one by one"] = lambda: [default.upscale(each) for each in small]
-    default.upscale(picture)
+    calls[f"{len(small)} images of 64x64, one by one"] = lambda: [default.upscale(each) for each in small]
+    default.upscale(image)
     times = take_turns(calls, arguments.runs)
     first = next(iter(times.values()))
     rows = [
-        {"what": name, "seconds": round(time, 3), "of the whole picture": round(time / first, 3)}
+        {"what": name, "seconds": round(time, 3), "of the whole image": round(time / first, 3)}
         for name, time in times.items()
     ]
-    pixels = {"torch": CPU_PIXELS, "openvino": OpenVINOEngine.pixels}[arguments.engine]
-    notes = [f"engine {arguments.engine}; the default band has {pixels} pixels"]
+    pixels = {"torch": CPU_PIXELS, "openvino": OpenVINOBackend.strip_pixels}[arguments.backend]
+    notes = [f"backend {arguments.backend}; the default strip has {pixels} pixels"]
     return {"size": [height, width], "rows": rows, "notes": notes}
 
 
 def memory(height: int, width: int, arguments: argparse.Namespace) -> Report:
     """Measure the peak of the command line, and what the network takes of it at two heights."""
     with tempfile.TemporaryDirectory() as folder:
-        source = f"{folder}/picture.png"
-        Image.fromarray(make_picture(height, width)).save(source, compress_level=1)
-        command = [sys.executable, "-m", "srgan_hub", "upscale", source, "--engine", arguments.engine]
+        source = f"{folder}/image.png"
+        Image.fromarray(make_image(height, width)).save(source, compress_level=1)
+        command = [sys.executable, "-m", "srgan_hub", "upscale", source, "--backend", arguments.backend]
         command += ["--threads", str(arguments.threads)]
         start = time.perf_counter()
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
@@ -200,7 +200,7 @@ def memory(height: int, width: int, arguments: argparse.Namespace) -> Report:
     # Linux counts in kB.
     rows = [{"what": "command line, to PNG", "peak MB": round(usage.ru_maxrss * 1024 / 1e6), "s": round(seconds, 1)}]
     for rows_of_lr in (64, 128):
-        name = "network_share" if arguments.engine == "torch" else "network_share_openvino"
+        name = "network_share" if arguments.backend == "torch" else "network_share_openvino"
         share = run(name, "fp32", rows_of_lr, width, arguments.threads, "")["share_mb"]
         rows.append(
             {"what": f"of these the network's tensors, at {rows_of_lr} x {width}", "peak MB": round(share), "s": ""}
@@ -209,16 +209,16 @@ def memory(height: int, width: int, arguments: argparse.Namespace) -> Report:
 
 
 def startup(height: int, width: int, arguments: argparse.Namespace) -> Report:
-    """Time imports, and the command line with a small picture."""
-    weights = bundled(MODEL) / WEIGHTS
+    """Time imports, and the command line with a small image."""
+    weights = bundled_model_path(MODEL) / WEIGHTS
     codes = {
         "import torch": "import torch",
         "import srgan_hub": "import srgan_hub",
         "import torch, load the weights": f"import torch, safetensors.torch as s; s.load_file({str(weights)!r})",
     }
     with tempfile.TemporaryDirectory() as folder:
-        source = f"{folder}/picture.png"
-        Image.fromarray(make_picture(height, width)).save(source)
+        source = f"{folder}/image.png"
+        Image.fromarray(make_image(height, width)).save(source)
         commands = {name: ["-c", code] for name, code in codes.items()}
         commands[f"upscale {height}x{width}"] = ["-m", "srgan_hub", "upscale", source, "--overwrite"]
         calls = {
@@ -238,42 +238,44 @@ def startup(height: int, width: int, arguments: argparse.Namespace) -> Report:
 
 
 def line(height: int, width: int, arguments: argparse.Namespace) -> Report:
-    """Time pictures of one shape in several sizes, and fit a straight line."""
-    upscaler = SRGAN.from_pretrained(MODEL).upscaler(device="cpu", precision="fp32", engine=arguments.engine)
+    """Time images of one shape in several sizes, and fit a straight line."""
+    upscaler = SRGAN.from_pretrained(MODEL).upscaler(device="cpu", dtype="fp32", backend=arguments.backend)
     sides = [(height // part, width // part) for part in (16, 8, 4, 3, 2, 1) if height // part >= 64]
-    calls = {side: functools.partial(upscaler.upscale, make_picture(*side)) for side in sides}
+    calls = {side: functools.partial(upscaler.upscale, make_image(*side)) for side in sides}
     for call in [*calls.values()][:3]:
         call()
     times = take_turns(calls, arguments.runs)  # type: ignore[arg-type]
     pixels = np.array([h * w / 1e6 for h, w in sides])
     seconds = np.array([*times.values()])
-    weights = 1 / seconds  # a second counts as much in a small picture's time as its part of it
+    weights = 1 / seconds  # a second counts as much in a small image's time as its part of it
     slope, start = np.polyfit(pixels, seconds, 1, w=weights)
     rows = [
         {"LR": f"{w}x{h}", "seconds": round(time, 3), "a megapixel of LR": round(time / pixel, 2),
          "of the line": round(time / (slope * pixel + start), 3)}
         for (h, w), time, pixel in zip(sides, seconds.tolist(), pixels.tolist(), strict=True)
     ]  # fmt: skip
-    notes = [f"the line: {start:.3f} s and {slope:.2f} s for a megapixel of LR; engine {arguments.engine}"]
+    notes = [f"the line: {start:.3f} s and {slope:.2f} s for a megapixel of LR; backend {arguments.backend}"]
     return {"size": [height, width], "rows": rows, "notes": notes}
 
 
 def quality(height: int, width: int, arguments: argparse.Namespace) -> Report:
     """Score UpscalerJS's models as `evaluate` scores ours."""
-    judges, _ = make_judges(["psnr_y", "ssim_y", "lr_consistency", "top_octave"], shave=4, scale=4, device="cpu")
+    scorers, _ = make_scorers(
+        ["psnr_y", "ssim_y", "lr_consistency", "high_freq_ratio"], crop_border=4, scale=4, device="cpu"
+    )
     ours = ("srgan-x4-photo", "srresnet-x4-photo", MODEL, "srresnet-x4")
-    upscalers = {name: SRGAN.from_pretrained(name).upscaler(device="cpu", precision="fp32") for name in ours}
+    upscalers = {name: SRGAN.from_pretrained(name).upscaler(device="cpu", dtype="fp32") for name in ours}
     theirs = {f"UpscalerJS, esrgan-{kind}": UpscalerJS(kind) for kind in ("slim", "thick")}
     scores = defaultdict(list)
-    for pair in Pairs(arguments.data, scale=4):
+    for pair in PairedDataset(arguments.data, scale=4):
         outputs = {name: upscaler.upscale(pair.lr) for name, upscaler in upscalers.items()}
         outputs |= {name: np.rint(model(pair.lr) * 255).astype(np.uint8) for name, model in theirs.items()}
-        for name, by_name in score_pair(pair, outputs, judges, scale=4).items():
+        for name, by_name in score_pair(pair, outputs, scorers, scale=4).items():
             scores[name].append(by_name)
     rows = [
-        {"model": name, **{score: round(np.mean([each[score] for each in all_]), 3) for score in judges}}  # type: ignore[arg-type]
+        {"model": name, **{score: round(np.mean([each[score] for each in all_]), 3) for score in scorers}}  # type: ignore[arg-type]
         for name, all_ in scores.items()
-        if len(all_[0]) == len(judges)
+        if len(all_[0]) == len(scorers)
     ]
     return {"size": [0, 0], "rows": rows, "notes": [f"{arguments.data.name}, LR by MATLAB's bicubic"]}
 
@@ -285,8 +287,8 @@ def processes(height: int, width: int, arguments: argparse.Namespace) -> Report:
         sources = Path(folder, "in")
         sources.mkdir()
         for number in range(16):
-            Image.fromarray(make_picture(height, width)).save(sources / f"{number}.png")
-        command = ["-m", "srgan_hub", "upscale", str(sources), "--threads", "1", "--engine", "torch", "--overwrite"]
+            Image.fromarray(make_image(height, width)).save(sources / f"{number}.png")
+        command = ["-m", "srgan_hub", "upscale", str(sources), "--threads", "1", "--backend", "torch", "--overwrite"]
         launch = ["-m", "torch.distributed.run", "--nproc_per_node", "2"]
         calls = {
             "one process": lambda: subprocess.run(
@@ -299,16 +301,16 @@ def processes(height: int, width: int, arguments: argparse.Namespace) -> Report:
         times = take_turns(calls, arguments.runs)
     first = next(iter(times.values()))
     rows = [{"what": name, "s": round(time, 2), "of one": round(time / first, 3)} for name, time in times.items()]
-    return {"size": [height, width], "rows": rows, "notes": ["16 pictures, from start to end of the command"]}
+    return {"size": [height, width], "rows": rows, "notes": ["16 images, from start to end of the command"]}
 
 
-def run(name: str, precision: str, height: int, width: int, threads: int, onnx_file: str) -> dict[str, Any]:
+def run(name: str, dtype: str, height: int, width: int, threads: int, onnx_file: str) -> dict[str, Any]:
     """Run a contender in a process of its own."""
-    command = [sys.executable, str(FOLDER / "contenders.py"), name, precision, str(height), str(width), str(threads)]
+    command = [sys.executable, str(FOLDER / "contenders.py"), name, dtype, str(height), str(width), str(threads)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     done = subprocess.run([*command, onnx_file], capture_output=True, text=True, env=environment)
     if done.returncode:
-        raise SystemExit(f"{name} {precision} failed:\n{done.stderr}")
+        raise SystemExit(f"{name} {dtype} failed:\n{done.stderr}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -335,7 +337,7 @@ def count_flop(network: nn.Module, pixels: int) -> int:
 
 
 def machine(threads: int) -> str:
-    """Name the processor and the versions."""
+    """Name the CPU and the versions."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())

@@ -3,7 +3,7 @@
     python tests/benchmarks/training.py [ROUNDS]
 
 Each in a process of its own, in turn, ROUNDS times; the medians and their ratios are printed. VGG19 gets random
-weights, which cost as much as trained ones. bfloat16 is used where the processor has it in hardware. Results depend on
+weights, which cost as much as trained ones. bfloat16 is used where the CPU has it in hardware. Results depend on
 the machine: only the ratios of one run say something.
 """
 
@@ -27,16 +27,16 @@ from torchvision.models import vgg19
 
 import train_accelerate
 from srgan_hub import SRGAN
-from srgan_hub.devices import fast_dtype
+from srgan_hub.devices import preferred_dtype
 from srgan_hub.network.discriminator import Discriminator
-from srgan_hub.training.arguments import complete
-from srgan_hub.training.batches import make_batches
+from srgan_hub.training.arguments import resolve_args
+from srgan_hub.training.dataloader import make_batches
 
-PRECISION = "bf16" if fast_dtype(torch.device("cpu")) == torch.bfloat16 else "no"
+DTYPE = "bf16" if preferred_dtype(torch.device("cpu")) == torch.bfloat16 else "no"
 STEPS = 3
 RECIPE = [
-    *("--stage", "gan", "--init-from", "srgan-x4-photo", "--batch-size", "8", "--freeze-bn"),
-    *("--content-loss", "lite=0.1 l1=0.2", "--lr-consistency", "1", "--lattice-weight", "2"),
+    *("--stage", "gan", "--pretrained-model-name-or-path", "srgan-x4-photo", "--batch-size", "8", "--freeze-bn"),
+    *("--content-loss", "lite=0.1 l1=0.2", "--lr-consistency", "1", "--checkerboard-weight", "2"),
     *("--adversarial-weight", "0.05", "--discriminator", "patch", "--beta2", "0.99"),
 ]
 # What is timed, and what each is compared with.
@@ -97,10 +97,10 @@ def plain_gan(batch: int = 16) -> Callable[[], None]:
 
 def ours(folder: Path, *argv: str) -> tuple[Callable[[], None], list[float]]:
     """A step of train_accelerate.py, with its data, average and metrics; and the list of its waits for data."""
-    data = ["--train-data", str(folder / "pictures"), "--output-dir", str(folder / "out"), "--tracker", "none"]
-    args = train_accelerate.PARSER.parse_args([*data, "--mixed-precision", PRECISION, *argv])
-    model = SRGAN.from_pretrained(args.init_from) if args.init_from else None
-    run, state = train_accelerate.build(args, complete(args, model.config if model else None), model)
+    data = ["--train-data", str(folder / "images"), "--output-dir", str(folder / "out"), "--report-to", "none"]
+    args = train_accelerate.PARSER.parse_args([*data, "--mixed-precision", DTYPE, *argv])
+    model = SRGAN.from_pretrained(args.pretrained_model_name_or_path) if args.pretrained_model_name_or_path else None
+    run, state = train_accelerate.build(args, resolve_args(args, model.config if model else None), model)
     batches, waits = make_batches(run, 0), []
     return lambda: waits.append(train_accelerate.train_step(run, state, batches).waited), waits
 
@@ -110,10 +110,10 @@ def time_steps(name: str) -> dict[str, float]:
     waits: list[float] = [0.0]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        (folder / "pictures").mkdir()
+        (folder / "images").mkdir()
         for i in range(8):
             levels = np.random.default_rng(i).integers(0, 256, (300, 400, 3), dtype=np.uint8)
-            Image.fromarray(levels).save(folder / "pictures" / f"{i}.png")
+            Image.fromarray(levels).save(folder / "images" / f"{i}.png")
         vgg = {f"features.{key}": value for key, value in random_vgg().state_dict().items()}
         save_file(vgg, folder / "vgg.safetensors")
         if name.startswith("plain"):
@@ -140,7 +140,7 @@ def main(rounds: int = 3) -> None:
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
             found[name].append(json.loads(done.stdout.splitlines()[-1]))
     seconds = {name: statistics.median(each["seconds"] for each in times) for name, times in found.items()}
-    print(f"{torch.get_num_threads()} threads, --mixed-precision {PRECISION}, median of {rounds}")
+    print(f"{torch.get_num_threads()} threads, --mixed-precision {DTYPE}, median of {rounds}")
     for name, baseline in STEPS_OF.items():
         ratio = f"{seconds[baseline] / seconds[name]:6.2f} times as fast" if baseline else ""
         print(f"{name:32} {seconds[name]:7.3f} s {ratio}")

@@ -1,4 +1,4 @@
-// UpscalerJS's models in node: reads pictures as rows of bytes, writes their results as floats in [0, 1].
+// UpscalerJS's models in node: reads images as rows of bytes, writes their results as floats in [0, 1].
 //
 //     npm install @tensorflow/tfjs @tensorflow/tfjs-backend-wasm @upscalerjs/esrgan-slim @upscalerjs/esrgan-thick
 //     UPSCALERJS=FOLDER python tests/benchmarks/inference.py --only upscalerjs_slim srgan_hub

@@ -1,4 +1,4 @@
-"""What the demo does for its visitors, without its page."""
+"""What the demo does for its users, without its page."""
 
 import zipfile
 from collections.abc import Iterator
@@ -9,21 +9,21 @@ import pytest
 from PIL import Image
 
 from srgan_hub import SRGAN
-from srgan_hub.demo.enlarge import Done, Progress
-from srgan_hub.demo.service import Ahead, Cancelled, Service, Visitor
+from srgan_hub.demo.service import Cancelled, Client, Queued, Service
 from srgan_hub.demo.settings import Settings
-from srgan_hub.hub import bundled_names
+from srgan_hub.demo.upscale import Completed, Progress
+from srgan_hub.hub import list_bundled_models
 from srgan_hub.upscaler import Upscaler
 
-ANN, BEN = Visitor("ann", "1.1.1.1"), Visitor("ben", "2.2.2.2")
+ANN, BEN = Client("ann", "1.1.1.1"), Client("ben", "2.2.2.2")
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch) -> None:
-    """Repeat pixels in place of the network, in ten bands."""
+    """Repeat pixels in place of the network, in ten strips."""
 
-    def stream(self, picture: np.ndarray, size: object = None) -> Iterator[np.ndarray]:
-        yield from np.array_split(picture.repeat(4, 0).repeat(4, 1), 10)
+    def stream(self, image: np.ndarray, size: object = None) -> Iterator[np.ndarray]:
+        yield from np.array_split(image.repeat(4, 0).repeat(4, 1), 10)
 
     monkeypatch.setattr(Upscaler, "stream", stream)
 
@@ -42,24 +42,24 @@ def folder(tmp_path) -> Path:
     return tmp_path / "results"
 
 
-def test_visitors_are_served_one_after_the_other(paths, folder):
+def test_users_are_served_one_after_the_other(paths, folder):
     service = Service()
     first = service.upscale(paths[0], Settings(), folder, ANN)
     second = service.upscale(paths[1], Settings(), folder, BEN)
     assert isinstance(next(first), Progress)
-    assert next(second) == Ahead(1)
-    assert isinstance([*first][-1], Done)
+    assert next(second) == Queued(1)
+    assert isinstance([*first][-1], Completed)
     *_, done = second
-    assert isinstance(done, Done) and done.image.getpixel((0, 0)) == (50, 9, 9)
+    assert isinstance(done, Completed) and done.image.getpixel((0, 0)) == (50, 9, 9)
 
 
 def test_whoever_stops_is_told_before_the_next_ones_turn(paths, folder):
     service = Service()
     run = service.upscale(paths[0], Settings(), folder, ANN)
     next(run)
-    service.line._jobs[0].stopped = "Cancelled."
+    service.queue._jobs[0].stopped = "Cancelled."
     assert [*run] == [Cancelled("Cancelled.")]
-    assert not service.line._jobs and not list(folder.iterdir())
+    assert not service.queue._jobs and not list(folder.iterdir())
 
 
 def test_a_run_that_is_left_frees_its_place(paths, folder):
@@ -69,7 +69,7 @@ def test_a_run_that_is_left_frees_its_place(paths, folder):
     with pytest.raises(ValueError, match="Busy"):
         next(service.upscale(paths[1], Settings(), folder, BEN))
     run.close()
-    assert isinstance([*service.upscale(paths[1], Settings(), folder, BEN)][-1], Done)
+    assert isinstance([*service.upscale(paths[1], Settings(), folder, BEN)][-1], Completed)
 
 
 def test_many_keep_what_is_done_when_they_are_cancelled(paths, folder):
@@ -78,14 +78,14 @@ def test_many_keep_what_is_done_when_they_are_cancelled(paths, folder):
     for entries in service.batch(paths, Settings(), folder, ANN):
         seen.append([entry.state for entry in entries])
         if seen[-1] == ["done", "running", "waiting"]:
-            service.line._jobs[0].stopped = "Cancelled."
+            service.queue._jobs[0].stopped = "Cancelled."
     assert seen[0] == ["waiting"] * 3 and seen[-1] == ["done", "cancelled", "cancelled"]
     with zipfile.ZipFile(folder / "results.zip") as archive:
         assert archive.namelist() == ["a_x4.png"]
     assert [path.name for path in folder.iterdir()] == ["results.zip"]
 
 
-def test_others_come_between_the_pictures_of_many(paths, folder, tmp_path):
+def test_others_come_between_the_images_of_many(paths, folder, tmp_path):
     service = Service()
     many = service.batch(paths, Settings(), folder, ANN)
     next(many)
@@ -93,7 +93,7 @@ def test_others_come_between_the_pictures_of_many(paths, folder, tmp_path):
     one = service.upscale(paths[0], Settings(), tmp_path / "other", BEN)
     while next(many)[0].state != "running":
         pass
-    assert next(one) == Ahead(1)
+    assert next(one) == Queued(1)
     states = [entry.state for entry in next(many)]
     assert states == ["done", "waiting", "waiting"]
     assert isinstance(next(one), Progress)
@@ -113,7 +113,7 @@ def test_a_model_out_of_the_allow_list_is_compared_and_no_other(paths, tmp_path)
     assert all(set(result.scores) == {"lr_consistency"} for result in results)
 
 
-@pytest.mark.parametrize("models", [[], ["srgan-x4"], ["srgan-x4"] * 3, bundled_names()])
+@pytest.mark.parametrize("models", [[], ["srgan-x4"], ["srgan-x4"] * 3, list_bundled_models()])
 def test_two_or_three_models_are_compared(paths, models):
     with pytest.raises(ValueError, match=f"Choose two or 3 models, got {len(set(models))}"):
         Service().compare(paths[0], models, None, ANN)

@@ -1,25 +1,25 @@
 import pytest
-from known_pictures import picture
 from PIL import Image
+from sample_images import image
 
 from srgan_hub import SRGAN
 
 
 @pytest.fixture
 def data(tmp_path):
-    """A folder with one colour and one gray picture, whose sides are no multiples of four."""
+    """A folder with one color and one gray image, whose sides are no multiples of four."""
     folder = tmp_path / "Tiny"
     folder.mkdir()
-    Image.fromarray(picture(70, 83)).save(folder / "colour.png")
-    Image.fromarray(picture(67, 66, seed=1)[:, :, 0]).save(folder / "gray.png")
+    Image.fromarray(image(70, 83)).save(folder / "color.png")
+    Image.fromarray(image(67, 66, seed=1)[:, :, 0]).save(folder / "gray.png")
     return folder
 
 
 @pytest.fixture
-def make_model(tmp_path, lively):
+def make_model(tmp_path, tiny_generator):
     def make(name, seed, **options):
         model = SRGAN(channels=4, num_blocks=1, **options)
-        model.generator.load_state_dict(lively(seed, num_blocks=1, **options).state_dict())
+        model.generator.load_state_dict(tiny_generator(seed, num_blocks=1, **options).state_dict())
         model.save_pretrained(tmp_path / name, model_card_kwargs={"name": name})
         return tmp_path / name
 

@@ -4,10 +4,10 @@ import dataclasses
 import json
 
 import pytest
-from known_pictures import FAST
+from sample_images import FAST
 
 from srgan_hub.evaluate import evaluate
-from srgan_hub.evaluate.report import Protocol, Report, Row
+from srgan_hub.evaluate.report import ModelResult, Protocol, Report
 
 
 @pytest.fixture(scope="module")
@@ -16,9 +16,9 @@ def protocol():
 
 
 def make_report(protocol, **scores):
-    """Rows by name, each with PSNR for the pictures a, b, ..."""
+    """Rows by name, each with PSNR for the images a, b, ..."""
     rows = {
-        name: Row(name, {picture: {"psnr_y": value} for picture, value in zip("abcdef", values, strict=False)})
+        name: ModelResult(name, {image: {"psnr_y": value} for image, value in zip("abcdef", values, strict=False)})
         for name, values in scores.items()
     }
     return Report(protocol, tuple(rows.values()))
@@ -34,25 +34,25 @@ def test_differences_are_paired_with_intervals(protocol):
     # Of three differences 1, 0, 3 the mean of three draws is 0 or 3 once in 27 times each: more often than 2.5 %.
     assert differences["y"]["psnr_y"] == (pytest.approx(4 / 3), 0, 3)
     assert report.differences() == differences
-    led = report.led_by("y")
+    led = report.with_baseline("y")
     assert led.models == ["y", "x", "z"]
     assert led.differences()["x"]["psnr_y"].mean == pytest.approx(-4 / 3)
     with pytest.raises(ValueError, match="has no model 'q'"):
-        report.led_by("q")
+        report.with_baseline("q")
 
 
 def test_json_and_markdown(data, make_model):
     report = evaluate([make_model("a", 0), make_model("b", 1)], data=data, metrics=FAST, jpeg=50)
     content = json.loads(report.to_json())
     assert content["protocol"] == dataclasses.asdict(report.protocol)
-    assert content["rows"][2]["pictures"] == report["b"].pictures
+    assert content["rows"][2]["images"] == report["b"].images
     assert content["rows"][1]["mean"]["psnr_y"] == report["a"].mean("psnr_y")
     assert content["differences"]["b"]["psnr_y"]["mean"] == pytest.approx(
         report["b"].mean("psnr_y") - report["a"].mean("psnr_y")
     )
     table = report.to_markdown()
-    assert "Tiny: 2 pictures. LR: x4, bicubic of MATLAB, saved as JPEG 50 (4:2:0)." in table
-    assert "4 pixels shaved off each side" in table
+    assert "Tiny: 2 images. LR: x4, bicubic of MATLAB, saved as JPEG 50 (4:2:0)." in table
+    assert "4 pixels cropped off each side" in table
     assert f"| a | {report['a'].mean('psnr_y'):.2f} | {report['a'].mean('ssim_y'):.4f} |" in table
     assert "| HR | - | - |" in table and "| time, s |\n" in table and f"| {report['a'].seconds:.2f} |\n" in table
     assert "time, s" not in report.to_markdown(cost=False)

@@ -2,10 +2,10 @@
 
 import pytest
 from huggingface_hub import ModelCard
-from known_pictures import FAST
+from sample_images import FAST
 
 from srgan_hub.evaluate import evaluate, write_to_card
-from srgan_hub.hub import ModelError
+from srgan_hub.hub import ModelLoadError
 
 
 def test_scores_in_a_card(data, make_model):
@@ -31,5 +31,5 @@ def test_scores_in_a_card(data, make_model):
     assert results[0].metric_name == "PSNR Y, dB, shave 4" and results[0].dataset_name == "Tiny"
     with pytest.raises(ValueError, match="has no model 'c'"):
         write_to_card(make_model("c", 2), reports)
-    with pytest.raises(ModelError, match=r"has no README\.md"):
+    with pytest.raises(ModelLoadError, match=r"has no README\.md"):
         write_to_card(data, reports)

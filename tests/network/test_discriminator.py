@@ -24,7 +24,7 @@ def test_paper_crop_size():
     assert network.classifier[1].in_features == 18_432
     logits = network.eval()(torch.zeros(2, 3, 96, 96))
     assert logits.shape == (2, 1)
-    torch.testing.assert_close(logits[0], logits[1], atol=1e-5, rtol=0)  # one picture, one verdict
+    torch.testing.assert_close(logits[0], logits[1], atol=1e-5, rtol=0)  # one image, one verdict
 
 
 def test_other_crop_size_is_refused():
@@ -37,16 +37,16 @@ def test_other_crop_size_is_refused():
 def test_patch_discriminator_is_bounded_and_local():
     torch.manual_seed(0)
     network = build_patch_discriminator().train()
-    picture = torch.rand(1, 3, 96, 96)
+    image = torch.rand(1, 3, 96, 96)
     for _ in range(20):  # the power iteration behind the spectral norm settles
-        network(picture)
+        network(image)
     network.eval()
-    logits = network(picture)
+    logits = network(image)
     assert logits.shape == (1, 1, 12, 12)
     for layer in network:
         if isinstance(layer, torch.nn.Conv2d):
             assert torch.linalg.matrix_norm(layer.weight.flatten(1), 2) < 1.1
-    changed = picture.clone()
+    changed = image.clone()
     changed[..., :8, :8] = 1 - changed[..., :8, :8]
     difference = (network(changed) - logits).abs()[0, 0]
     assert difference[0, 0] > 0

@@ -40,15 +40,15 @@ def test_printed_generator():
 @pytest.mark.parametrize("scale", [2, 3, 4])
 @pytest.mark.parametrize("upsampler", ["pixelshuffle", "nearest"])
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (5, 3)])
-def test_any_size(scale, upsampler, size, lively):
-    sr = lively(scale=scale, upsampler=upsampler)(torch.rand(2, 3, *size))
+def test_any_size(scale, upsampler, size, tiny_generator):
+    sr = tiny_generator(scale=scale, upsampler=upsampler)(torch.rand(2, 3, *size))
     assert sr.shape == (2, 3, size[0] * scale, size[1] * scale)
     assert sr.min() > 0 and sr.max() < 1
 
 
-def test_forward_against_the_paper_written_out(lively):
+def test_forward_against_the_paper_written_out(tiny_generator):
     """An independent forward: the paper's, with tanh and explicit residuals."""
-    network = lively(scale=4, num_blocks=1)
+    network = tiny_generator(scale=4, num_blocks=1)
     p = {**dict(network.named_parameters()), **dict(network.named_buffers())}
 
     def conv(x, name):
@@ -79,10 +79,10 @@ def test_forward_against_the_paper_written_out(lively):
     torch.testing.assert_close(network(lr), sr, atol=1e-6, rtol=0)
 
 
-def test_other_projects_endings(lively):
+def test_other_projects_endings(tiny_generator):
     """The trunk may end in PReLU instead of batch norm, and the output may be cut off instead of squeezed."""
-    paper = lively(num_blocks=1)
-    network = lively(num_blocks=1, trunk_end="prelu", output="clamp")
+    paper = tiny_generator(num_blocks=1)
+    network = tiny_generator(num_blocks=1, trunk_end="prelu", output_activation="clamp")
     state = network.state_dict()
     assert {k for k in paper.state_dict() if k.startswith("trunk.bn")} == paper.state_dict().keys() - state.keys()
     network.load_state_dict({k: v for k, v in paper.state_dict().items() if k in state}, strict=False)
@@ -104,7 +104,7 @@ def test_other_projects_endings(lively):
         ({"scale": 5}, "Expected a scale out of"),
         ({"upsampler": "bilinear"}, "Expected upsampler out of"),
         ({"trunk_end": "relu"}, "Expected trunk_end out of"),
-        ({"output": "tanh"}, "Expected output out of"),
+        ({"output_activation": "tanh"}, "Expected output_activation out of"),
         ({"channels": 0}, "Expected channels as a positive integer"),
         ({"num_blocks": True}, "Expected num_blocks as a positive integer"),
     ],

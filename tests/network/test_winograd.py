@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from srgan_hub import SRGAN
-from srgan_hub.network.fuse import fuse
-from srgan_hub.network.winograd import WinogradConv2d, toom_cook, use_winograd
+from srgan_hub.network.fusion import fuse
+from srgan_hub.network.winograd import WinogradConv2d, convert_to_winograd, toom_cook
 
 
 def test_the_matrices_give_the_sums_of_products():
@@ -34,10 +34,10 @@ def test_it_is_the_convolution(data):
 def test_rows_do_not_depend_on_the_rows_around_them():
     conv = WinogradConv2d(nn.Conv2d(64, 64, 3, padding=1))
     x = torch.rand(2, 64, 40, 131).to(memory_format=torch.channels_last)
-    whole = conv.convolve([x])
+    whole = conv.conv_rows([x])
     for top in (0, 1, 5, 11):
         assert torch.equal(
-            conv.convolve([x[:, :, top : top + 9], x[:, :, top + 9 : top + 20]]), whole[:, :, top : top + 18]
+            conv.conv_rows([x[:, :, top : top + 9], x[:, :, top + 9 : top + 20]]), whole[:, :, top : top + 18]
         )
 
 
@@ -48,13 +48,13 @@ def kinds(network):
 def test_what_is_replaced():
     fused = fuse(SRGAN(num_blocks=2).generator)
     before = fused.state_dict()
-    network = use_winograd(fused)
+    network = convert_to_winograd(fused)
     assert kinds(network) == [nn.Conv2d, *[WinogradConv2d] * 7, nn.Conv2d]  # head and tail have few channels
     assert network.tail_conv is fused.tail_conv
     assert kinds(fused) == [nn.Conv2d] * 9 and fused.state_dict().keys() == before.keys()
-    assert kinds(use_winograd(fuse(SRGAN(channels=32, num_blocks=2).generator))) == [nn.Conv2d] * 9
+    assert kinds(convert_to_winograd(fuse(SRGAN(channels=32, num_blocks=2).generator))) == [nn.Conv2d] * 9
     others = (nn.Conv2d(64, 64, 3), nn.Conv2d(64, 64, 3, padding=1, groups=2), nn.Conv2d(64, 64, 5, padding=2))
-    assert kinds(use_winograd(nn.Sequential(*others))) == [nn.Conv2d] * 3
+    assert kinds(convert_to_winograd(nn.Sequential(*others))) == [nn.Conv2d] * 3
 
 
 @pytest.mark.parametrize("name", ["srgan-x4", "srresnet-x4"])
@@ -62,4 +62,4 @@ def test_the_bundled_networks_stay_what_they_are(name):
     generator = SRGAN.from_pretrained(name).generator
     lr = torch.rand(1, 3, 48, 65, generator=torch.Generator().manual_seed(0)).to(memory_format=torch.channels_last)
     with torch.inference_mode():
-        torch.testing.assert_close(use_winograd(fuse(generator))(lr), generator(lr), atol=1e-5, rtol=0)
+        torch.testing.assert_close(convert_to_winograd(fuse(generator))(lr), generator(lr), atol=1e-5, rtol=0)

@@ -8,7 +8,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 
-from srgan_hub import replacing
+from srgan_hub import fileio
 from srgan_hub.training import checkpoint
 from srgan_hub.training.checkpoint import CheckpointError
 
@@ -121,6 +121,6 @@ def test_a_foreign_checkpoint_is_refused():
 
 def test_a_checkpoint_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
     flushed = []
-    monkeypatch.setattr(replacing, "_flush", lambda path: flushed.append((path, checkpoint.find(tmp_path))))
+    monkeypatch.setattr(fileio, "_fsync", lambda path: flushed.append((path, checkpoint.find(tmp_path))))
     path = checkpoint.save(tmp_path, 1, parts(1), {})
     assert [(each.parent, found) for each, found in flushed] == [(tmp_path, []), (tmp_path.parent, [path])]

@@ -29,8 +29,8 @@ def make_zip(files):
     return buffer.getvalue()
 
 
-def archive_of(name, content, pictures):
-    return Archive(name, len(content), hashlib.sha256(content).hexdigest(), pictures)
+def archive_of(name, content, images):
+    return Archive(name, len(content), hashlib.sha256(content).hexdigest(), images)
 
 
 class Server(ThreadingHTTPServer):
@@ -128,7 +128,7 @@ def test_a_server_that_is_down_is_named_and_what_came_is_kept(server, train, tmp
         download(tmp_path, url=server.url + "elsewhere", archives=(train,))
 
 
-def test_starts_anew_where_the_server_knows_no_ranges(server, train, tmp_path):
+def test_starts_again_where_the_server_knows_no_ranges(server, train, tmp_path):
     (tmp_path / "train.zip.part").write_bytes(b"x" * 1234)
     server.knows_ranges = False
     download(tmp_path, url=server.url, archives=(train,))
@@ -162,13 +162,13 @@ def damaged_zip():
     [
         (damaged_zip(), "damaged .*CRC"),
         (b"no zip at all", "damaged"),
-        (make_zip({"train/0001.png": png(1)}), "Expected 2 pictures .* got 1"),
+        (make_zip({"train/0001.png": png(1)}), "Expected 2 images .* got 1"),
         (make_zip({"train/0001.png": png(1), "../0002.png": png(2)}), r"got '\.\./0002\.png'"),
         (make_zip({"train/0001.png": png(1), "train/../../0002.png": png(2)}), r"got 'train/\.\./"),
         (make_zip({"train/0001.png": png(1), "/0002.png": png(2)}), "got '/0002.png'"),
     ],
 )
-def test_a_bad_archive_is_refused_and_leaves_no_pictures(server, tmp_path, content, message):
+def test_a_bad_archive_is_refused_and_leaves_no_images(server, tmp_path, content, message):
     server.files["train.zip"] = content
     output = tmp_path / "deep" / "output"
     with pytest.raises(ValueError, match=message):
@@ -185,18 +185,18 @@ def test_a_full_disk_is_said_before(server, train, tmp_path, monkeypatch):
     assert server.ranges == []
 
 
-def test_prepares_the_training_pictures(server, train, tmp_path):
+def test_prepares_the_training_images(server, train, tmp_path):
     content = make_zip({"valid/0801.png": png(3)})
     server.files["valid.zip"] = content
     archives = train, archive_of("valid", content, 1)
     shards = prepare_div2k(tmp_path / "div2k", minimum_size=32, url=server.url, archives=archives)
-    assert [p["name"] for p in read_index(shards)["pictures"]] == ["0001.png", "0002.png"]
-    assert names(tmp_path / "div2k-pictures/valid") == ["0801.png"]
+    assert [p["name"] for p in read_index(shards)["images"]] == ["0001.png", "0002.png"]
+    assert names(tmp_path / "div2k-images/valid") == ["0801.png"]
     with pytest.raises(ValueError, match="at least 2 usable"):
         prepare_div2k(tmp_path / "div2k", minimum_size=33, url=server.url, archives=archives)
 
 
 def test_records_both_archives():
-    assert (div2k.TRAIN.pictures, div2k.VALID.pictures) == (800, 100)
+    assert (div2k.TRAIN.images, div2k.VALID.images) == (800, 100)
     assert div2k.TRAIN.size == 3530603713 and div2k.VALID.size == 448993893
     assert len(div2k.TRAIN.sha256) == len(div2k.VALID.sha256) == 64

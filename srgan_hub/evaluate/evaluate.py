@@ -1,0 +1,173 @@
+"""Run models over a benchmark and score what comes out."""
+
+import hashlib
+import platform
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import PIL
+import torch
+
+from ..hub import WEIGHTS, resolve_model_path
+from ..model import SRGAN
+from ..model_card import file_sha256
+from ..resize import resize
+from ..version import code_version
+from .contact_sheet import ContactSheet
+from .datasets import SEED, ImagePair, PairedDataset, to_tensor, to_uint8
+from .report import BICUBIC, HR, ModelResult, Protocol, Report, Scores
+from .scorers import NO_REFERENCE, Score, make_scorers
+
+# Called with (images done, all images).
+Progress = Callable[[int, int], None]
+
+
+def evaluate(
+    models: Sequence[str | Path],
+    *,
+    data: Path,
+    lr: Path | None = None,
+    downsampling: str = "matlab",
+    jpeg: int | None = None,
+    degradation: str | None = None,
+    crop_border: int | None = None,
+    metrics: Sequence[str] | None = None,
+    contact_sheets: Path | None = None,
+    dtype: str = "fp32",
+    device: str | torch.device = "auto",
+    backend: str = "torch",
+    progress: Progress | None = None,
+) -> Report:
+    """Score models on a folder of ground truth, beside bicubic and the ground truth itself.
+
+    Args:
+        models: folders, bundled names or Hub ids; the first is the one that others are compared to.
+        data: the ground truth: a folder of images, cropped to a multiple of the scale. Gray is scored as three equal
+            channels.
+        lr: a folder of LR images, NAME or NAMEx4 for each; None makes them of the ground truth.
+        downsampling: how LR is made: "matlab" (imresize's bicubic) or "pillow" (Pillow's).
+        jpeg: save the LR as JPEG of this quality first.
+        degradation: make the LR as training does, by "camera" or "gaussian", with a fixed seed.
+        crop_border: border left out of PSNR and SSIM, in pixels; the scale by default.
+        metrics: names out of `scorers.TITLES`; all that can be had without a download by default.
+        contact_sheets: a folder for contact sheets.
+        precision, device, backend: as for `srgan_hub.upscaler.Upscaler`.
+        progress: called with (images done, all images).
+
+    Raises:
+        ModelLoadError: a model cannot be found or loaded.
+        ImageError: an image cannot be read.
+        ValueError: an option is out of its range, models differ in scale, LR and HR do not fit, or a score that was
+            named cannot be had; the message says what to do.
+    """
+    folders = _unique_names(models)
+    loaded = {label: SRGAN.from_pretrained(folder) for label, folder in folders.items()}
+    scales = {label: model.scale for label, model in loaded.items()}
+    if len(set(scales.values())) > 1:
+        raise ValueError(f"Expected models of one scale, got {scales}; score those of each scale by themselves.")
+    scale = next(iter(scales.values()), 4)
+    crop_border = scale if crop_border is None else crop_border
+    pairs = PairedDataset(data, lr=lr, scale=scale, downsampling=downsampling, jpeg=jpeg, degradation=degradation)
+    upscalers = {label: model.upscaler(dtype=dtype, device=device, backend=backend) for label, model in loaded.items()}
+    place = next((u.device for u in upscalers.values()), torch.device("cpu"))
+    scorers, notes = make_scorers(metrics, crop_border=crop_border, scale=scale, device=place)
+    for upscaler in upscalers.values():
+        upscaler.upscale(np.zeros((16, 16, 3), np.uint8))  # libraries set themselves up at the first call
+    pixels = hashlib.sha256()
+    seconds = dict.fromkeys(upscalers, 0.0)
+    sheet = ContactSheet(contact_sheets) if contact_sheets else None
+    scores: dict[str, dict[str, Scores]] = {name: {} for name in (BICUBIC, *upscalers, HR)}
+    for done, pair in enumerate(pairs, start=1):
+        for part in (pair.name.encode(), str(pair.hr.shape).encode(), pair.lr.tobytes(), pair.hr.tobytes()):
+            pixels.update(part)
+        outputs = {}
+        for label, upscaler in upscalers.items():
+            start = time.perf_counter()
+            outputs[label] = upscaler.upscale(pair.lr)
+            seconds[label] += time.perf_counter() - start
+        for label, by_name in score_pair(pair, outputs, scorers, scale=scale, sheet=sheet).items():
+            scores[label][pair.name] = by_name
+        if progress:
+            progress(done, len(pairs))
+    if sheet:
+        sheet.write()
+    hashes = {label: file_sha256(folder / WEIGHTS) for label, folder in folders.items()}
+    rows = tuple(ModelResult(label, each, seconds.get(label), hashes.get(label)) for label, each in scores.items())
+    protocol = Protocol(
+        data=data.resolve().name,
+        images=len(pairs),
+        scale=scale,
+        crop_border=crop_border,
+        lr=describe_lr(lr, downsampling, degradation),
+        jpeg=f"JPEG {jpeg} (4:2:0)" if jpeg else "",
+        data_sha256=pixels.hexdigest(),
+    )
+    environment: dict[str, str | int] = {
+        "code": code_version(),
+        "torch": torch.__version__,
+        "pillow": PIL.__version__,
+        "python": platform.python_version(),
+        "device": torch.cuda.get_device_name(place) if place.type == "cuda" else place.type,
+        "threads": torch.get_num_threads(),
+        "dtype": dtype,
+        "backend": backend,
+    }
+    return Report(protocol, rows, tuple(notes), environment)
+
+
+def score_pair(
+    pair: ImagePair,
+    outputs: Mapping[str, np.ndarray],
+    scorers: Mapping[str, Score],
+    *,
+    scale: int,
+    sheet: ContactSheet | None = None,
+) -> dict[str, Scores]:
+    """Score bicubic, models' outputs and the ground truth itself on one image, by label, and show them on a sheet.
+
+    Args:
+        pair: LR and HR.
+        outputs: what models made of the LR, by label.
+        scorers: from `make_scorers`.
+        scale: how many times larger HR is.
+        sheet: gets a row.
+
+    Raises:
+        ValueError: the image cannot be scored, such as one that is too small; the message names it.
+    """
+    outputs = {BICUBIC: to_uint8(resize(to_tensor(pair.lr), pair.hr.shape[:2], round_to_uint8=True)), **outputs}
+    scores = {label: _score_all(pair, sr, scorers) for label, sr in outputs.items()}
+    scores[HR] = _score_all(pair, pair.hr, {name: scorer for name, scorer in scorers.items() if name in NO_REFERENCE})
+    if sheet:
+        sheet.add(pair.name, pair.lr, {**outputs, HR: pair.hr}, scale=scale)
+    return scores
+
+
+def describe_lr(lr: Path | None, downsampling: str, degradation: str | None, *, seed: int = SEED) -> str:
+    """Describe in a protocol how the LR was made."""
+    if degradation:
+        half_clean = ", which leaves half of the images clean" if degradation == "real-world" else ""
+        return f"training's degradation {degradation}, seed {seed}{half_clean}"
+    return f"files in {lr.resolve().name}" if lr else f"bicubic of {downsampling.replace('matlab', 'MATLAB')}"
+
+
+def _score_all(pair: ImagePair, sr: np.ndarray, scorers: Mapping[str, Score]) -> Scores:
+    images = to_tensor(sr), to_tensor(pair.hr), to_tensor(pair.lr)
+    try:
+        return {name: score(*images) for name, score in scorers.items()}
+    except ValueError as error:
+        raise ValueError(f"{pair.name}: {error}") from error
+
+
+def _unique_names(models: Sequence[str | Path]) -> dict[str, Path]:
+    """Resolve models to folders, each called by its folder's last part as long as these differ."""
+    short = {name: Path(name).resolve().name if Path(name).is_dir() else str(name) for name in models}
+    often = Counter(short.values())
+    folders = {str(name) if often[label] > 1 else label: resolve_model_path(name) for name, label in short.items()}
+    for label in (BICUBIC, HR):
+        if label in folders:
+            raise ValueError(f"A model cannot be called {label}, which is a row of its own; rename its folder.")
+    return folders

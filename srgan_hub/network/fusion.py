@@ -1,0 +1,172 @@
+"""The same function in fewer operations, for inference.
+
+Three rewrites, exact up to rounding:
+
+* `Conv2d, BatchNorm2d` become one `Conv2d`.
+* An activation behind `PixelShuffle(r)` or a nearest `Upsample(r)` moves in front of it, with its slopes repeated:
+  backends compute it together with the convolution before.
+* The last convolution has three output channels at full size, which starves convolution kernels. After
+  `PixelShuffle(r)` or a nearest `Upsample(r)` it becomes a convolution to `3 r * r` channels at `1 / r` of the
+  size, followed by `PixelShuffle(r)`: each output phase gets its own kernel. Output channels that fill the
+  CPU's vectors are computed and dropped.
+"""
+
+import copy
+from collections import OrderedDict
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from .layers import ChannelSlice, is_same_conv, nearest_scale
+
+# Convolutions with at most this many output channels are rewritten to run before the upsampling.
+MAX_TAIL_CHANNELS = 4
+# Kernels of convolutions compute so many output channels at a time, and are slower where they must mask some.
+CHANNEL_MULTIPLE = 16
+
+
+def fuse(network: nn.Sequential) -> nn.Sequential:
+    """Return a faster network for inference that computes the same function.
+
+    Batch norm is taken in evaluation mode. The network itself is left as it is; nothing is shared with the result.
+    """
+    layers: Layers = [
+        (name, fuse(layer) if isinstance(layer, nn.Sequential) else layer) for name, layer in network.named_children()
+    ]
+    theirs = set(network.children())
+    fused = OrderedDict(
+        (name, copy.deepcopy(layer) if layer in theirs else layer)
+        for name, layer in _move_activations(_move_tail_before_upsampling(_fold_batch_norm(layers)))
+    )
+    return type(network)(fused).eval().requires_grad_(False)
+
+
+Layers = list[tuple[str, Any]]
+
+
+def _fold_batch_norm(layers: Layers) -> Layers:
+    folded: Layers = []
+    for name, layer in layers:
+        conv_name, conv = folded[-1] if folded else ("", None)
+        if isinstance(layer, nn.BatchNorm2d) and isinstance(conv, nn.Conv2d):
+            assert layer.running_mean is not None and layer.running_var is not None
+            both = copy.deepcopy(conv)
+            both.weight, both.bias = fuse_conv_bn_weights(
+                conv.weight, conv.bias, layer.running_mean, layer.running_var, layer.eps, layer.weight, layer.bias
+            )
+            folded[-1] = conv_name, both
+        else:
+            folded.append((name, layer))
+    return folded
+
+
+def _move_tail_before_upsampling(layers: Layers) -> Layers:
+    at = _find_tail([layer for _, layer in layers])
+    if at is None:
+        return layers
+    (up_name, up), (act_name, act), (conv_name, conv) = layers[at : at + 3]
+    factor = _factor(up)
+    weight, bias = _polyphase(conv, up)
+    outputs, inputs, height, width = weight.shape
+    unused = -outputs % CHANNEL_MULTIPLE
+    size, padding = (height, width), (height // 2, width // 2)
+    coarse = nn.Conv2d(inputs, outputs + unused, size, padding=padding, bias=bias is not None)
+    coarse.weight = nn.Parameter(F.pad(weight.detach(), (0, 0, 0, 0, 0, 0, 0, unused)))
+    if bias is not None:
+        coarse.bias = nn.Parameter(F.pad(bias.detach(), (0, unused)))
+    moved: Layers = [(act_name, _hoisted_activation(act, up)), (conv_name, coarse)]
+    if unused:
+        moved.append((f"{conv_name}_used", ChannelSlice(outputs)))
+    return [*layers[:at], *moved, (up_name, nn.PixelShuffle(factor)), *layers[at + 3 :]]
+
+
+def _move_activations(layers: Layers) -> Layers:
+    moved = [*layers]
+    for i in range(len(layers) - 1):
+        (up_name, up), (act_name, act) = moved[i : i + 2]
+        if _factor(up) and type(act) in (nn.PReLU, nn.LeakyReLU):
+            moved[i : i + 2] = [(act_name, _hoisted_activation(act, up)), (up_name, up)]
+    return moved
+
+
+class PolyphaseGenerator(nn.Sequential):
+    """For training: the same layers, of which the last convolution is computed as `fuse` computes it.
+
+    The parameters and their names stay, and their gradients are the same up to rounding.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        layers = [*self]
+        at = _find_tail(layers)
+        if at is None:
+            return super().forward(x)
+        for layer in layers[:at]:
+            x = layer(x)
+        up, act, conv = layers[at : at + 3]
+        x = F.prelu(x, _hoisted_slopes(act, up)) if isinstance(act, nn.PReLU) else act(x)
+        weight, bias = _polyphase(conv, up)
+        x = F.conv2d(x, weight, bias, padding=(weight.shape[2] // 2, weight.shape[3] // 2))
+        x = F.pixel_shuffle(x, _factor(up))
+        for layer in layers[at + 3 :]:
+            x = layer(x)
+        return x
+
+
+def _factor(up: nn.Module) -> int:
+    return up.upscale_factor if type(up) is nn.PixelShuffle else nearest_scale(up)
+
+
+def _find_tail(layers: list[nn.Module]) -> int | None:
+    """Find an upsampling with an activation and a convolution to few channels behind it."""
+    for i in range(len(layers) - 2):
+        up, act, conv = layers[i : i + 3]
+        few = (
+            isinstance(conv, nn.Conv2d)
+            and is_same_conv(conv)
+            and conv.groups == 1
+            and conv.out_channels <= MAX_TAIL_CHANNELS
+        )
+        if few and _factor(up) and type(act) in (nn.PReLU, nn.LeakyReLU):
+            return i
+    return None
+
+
+def _hoisted_activation(act: nn.Module, up: nn.Module) -> nn.Module:
+    """Return the activation that does before the upsampling what `act` does after it."""
+    if not isinstance(act, nn.PReLU):
+        return act
+    slopes = _hoisted_slopes(act, up)
+    wide = nn.PReLU(len(slopes))
+    wide.weight = nn.Parameter(slopes.detach())
+    return wide
+
+
+def _hoisted_slopes(act: nn.PReLU, up: nn.Module) -> Tensor:
+    """Return the slopes that do before the upsampling what those of `act` do after it."""
+    if type(up) is not nn.PixelShuffle or act.num_parameters == 1:
+        return act.weight
+    return act.weight.repeat_interleave(up.upscale_factor**2)
+
+
+def _polyphase(conv: nn.Conv2d, up: nn.Module) -> tuple[Tensor, Tensor | None]:
+    """Return weight and bias of the convolution before the upsampling whose pixel-shuffled output is that of `conv`.
+
+    The output at fine row `factor * Y + p` reads fine rows around it. So its kernel is that of `conv`, placed `p`
+    rows lower in a window of whole coarse rows; columns likewise. Unshuffled, the window's pixels become channels.
+    """
+    factor = _factor(up)
+    height, width = conv.kernel_size
+    rows, cols = ((k // 2 + factor - 1) // factor for k in (height, width))
+    kernels = []
+    for y in range(factor):
+        for x in range(factor):
+            top, left = rows * factor + y - height // 2, cols * factor + x - width // 2
+            bottom, right = (2 * rows + 1) * factor - top - height, (2 * cols + 1) * factor - left - width
+            kernels.append(F.pixel_unshuffle(F.pad(conv.weight, (left, right, top, bottom)), factor))
+    weight = torch.stack(kernels, dim=1).flatten(0, 1)
+    if type(up) is not nn.PixelShuffle:  # nearest: the pixels of a block are equal, so their weights add up
+        weight = weight.unflatten(1, (conv.in_channels, factor**2)).sum(2)
+    return weight, None if conv.bias is None else conv.bias.repeat_interleave(factor**2)

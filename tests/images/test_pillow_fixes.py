@@ -1,0 +1,304 @@
+"""Never wrong pixels: what is read equals what an independent decoder or the maker of the file says, or is refused."""
+
+import base64
+import io
+import itertools
+import struct
+from pathlib import Path
+
+import numpy as np
+import png
+import pytest
+import tifffile
+from PIL import Image
+
+from srgan_hub.images import decode
+from srgan_hub.images.decode import ImageError
+
+# Four by four pixels of 16-bit RGB, lossless; and of 10-bit RGB. Pillow cannot write such files.
+J2K_16 = """
+/0//UQAvAAAAAAAEAAAABAAAAAAAAAAAAAAABAAAAAQAAAAAAAAAAAADDwEBDwEBDwEB/1IADAAAAAEBAAQEAAH/XAAEQID/ZAAlAAFDcmVhdGVkIGJ5IE9w
+ZW5KUEVHIHZlcnNpb24gMi41LjT/kAAKAAAAAAB7AAH/k8/8MIABNiGwUVLA6SViRhMkfjnXs/JUHcp3QfU+hwPEVtCOE9/4kSASWt4d22nhCd99PN83JuAq
+axOpybJU3AVNYnU5NkqbgKmsTqff+JDoEYPK7Yomm9CGI+IL/Yk/x7ROKYJTP8e0TimCUz//2Q==
+"""
+AVIF_10 = """
+AAAAIGZ0eXBhdmlmAAAAAGF2aWZtaWYxbWlhZk1BMUEAAADrbWV0YQAAAAAAAAAhaGRscgAAAAAAAAAAcGljdAAAAAAAAAAAAAAAAAAAAAAOcGl0bQAAAAAA
+AQAAAB5pbG9jAAAAAEQAAAEAAQAAAAEAAAETAAAAQAAAAChpaW5mAAAAAAABAAAAGmluZmUCAAAAAAEAAGF2MDFDb2xvcgAAAABqaXBycAAAAEtpcGNvAAAA
+FGlzcGUAAAAAAAAABAAAAAQAAAAQcGl4aQAAAAADCgoKAAAADGF2MUOBIEAAAAAAE2NvbHJuY2x4AAIAAgAAgAAAABdpcG1hAAAAAAAAAAEAAQQBAoMEAAAA
+SG1kYXQSAAoIOAR/nAgIAkAyMhAAAPTxYx/0wbMC8IpTug39xB3/PS1d+67yP+K4WXiEIBKbLu60oywBdQqHgWZAUxdo
+"""
+
+
+@pytest.fixture
+def deep() -> np.ndarray:
+    """Sixteen-bit levels over the whole range, (12, 10, 4)."""
+    return np.random.default_rng(0).integers(0, 65536, (12, 10, 4), dtype=np.uint16)
+
+
+def read(path: Path) -> np.ndarray:
+    return decode.load_raster(path).array
+
+
+KINDS = {
+    "gray": ("minisblack", slice(0, 1), []),
+    "white is zero": ("miniswhite", slice(0, 1), []),
+    "gray and alpha": ("minisblack", slice(0, 2), ["unassalpha"]),
+    "RGB": ("rgb", slice(0, 3), []),
+    "RGBA": ("rgb", slice(0, 4), ["unassalpha"]),
+}
+# What must not be refused: (kind, dtype, channels apart).
+READ = {
+    ("gray", "u1"), ("gray", "u2"), ("white is zero", "u1"), ("gray and alpha", "u1"),
+    ("RGB", "u1"), ("RGB", "u2"), ("RGBA", "u1"), ("RGBA", "u2"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", ["u1", "u2", "u4", "i1", "i2", "f2", "f4"])
+def test_every_layout_of_a_tiff_is_right_or_refused(tmp_path, kind, dtype, caplog):
+    photometric, channels, extra = KINDS[kind]
+    random = np.random.default_rng(0).random((20, 33, 4))[:, :, channels]
+    if dtype[0] == "f":
+        array = random.astype(dtype)
+    else:
+        limits = np.iinfo(dtype)
+        array = (limits.min + random * (limits.max - limits.min)).astype(dtype)
+    array = array[:, :, 0] if array.shape[2] == 1 else array
+    for order, compression, tile, planar in itertools.product("<>", (None, "zlib"), (None, (16, 16)), (False, True)):
+        if array.ndim == 2 and planar:
+            continue
+        path = tmp_path / "a.tif"
+        tifffile.imwrite(
+            path,
+            array.transpose(2, 0, 1) if planar else array,
+            photometric=photometric,
+            planarconfig=None if array.ndim == 2 else "separate" if planar else "contig",
+            extrasamples=extra or None,
+            byteorder=order,
+            compression=compression,
+            tile=tile,
+            metadata=None,
+        )
+        caplog.clear()
+        try:
+            got = read(path)
+        except ImageError as error:
+            assert str(path) in str(error) and "not an image" not in str(error)
+            big_endian_negative = (kind, dtype, order) == ("white is zero", "u2", ">")
+            assert (kind, dtype) not in READ or planar or big_endian_negative, (order, compression, tile, str(error))
+        else:
+            decoded = tifffile.imread(path)  # the independent decoder
+            expected = decoded.transpose(1, 2, 0) if planar else decoded
+            assert dtype in ("u1", "u2")
+            expected = ~expected if kind == "white is zero" else expected
+            assert got.dtype == dtype and np.array_equal(got, expected), (order, compression, tile)
+            assert not caplog.text
+
+
+def test_planar_images_are_read(tmp_path, deep):
+    for array, compression in [((deep >> 8).astype(np.uint8), None), (deep, "zlib"), (deep, None)]:
+        rgb = array[:, :, :3]
+        tifffile.imwrite(
+            tmp_path / "a.tif", rgb.transpose(2, 0, 1), photometric="rgb", planarconfig=2, compression=compression
+        )
+        assert np.array_equal(read(tmp_path / "a.tif"), rgb)
+
+
+def test_twelve_bits_are_not_dark(tmp_path, deep, caplog):
+    levels = deep[:, :, 0] >> 4
+    first, second = levels[:, ::2], levels[:, 1::2]
+    packed = np.stack([first >> 4, (first & 15) << 4 | second >> 8, second & 255], axis=-1).astype(np.uint8)
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, packed.reshape(12, 15), photometric="minisblack", metadata=None)
+    with tifffile.TiffFile(path, mode="r+") as tiff:
+        tiff.pages[0].tags["ImageWidth"].overwrite(10)
+        tiff.pages[0].tags["BitsPerSample"].overwrite(12)
+    assert np.abs(read(path) - levels * (65_535 / 4_095)).max() < 1 and not caplog.text
+
+
+def test_uncompressed_ycbcr_and_short_palettes_are_refused(tmp_path, deep):
+    rgb = (deep[:, :, :3] >> 8).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "ycbcr.tif", np.dstack([rgb, rgb])[..., :3], photometric="ycbcr", metadata=None)
+    palette = np.random.default_rng(0).integers(0, 256, (3, 256), dtype=np.uint16)
+    tifffile.imwrite(tmp_path / "palette.tif", rgb[:, :, 0], photometric="palette", colormap=palette)
+    for name, reason in [("ycbcr.tif", "uncompressed YCbCr"), ("palette.tif", "palette")]:
+        with pytest.raises(ImageError, match=reason):
+            decode.load_image(tmp_path / name)
+    tifffile.imwrite(tmp_path / "palette.tif", rgb[:, :, 0], photometric="palette", colormap=palette * 256)
+    assert np.array_equal(read(tmp_path / "palette.tif"), palette.T.astype(np.uint8)[rgb[:, :, 0]])
+
+
+@pytest.mark.parametrize("interlace", [False, True])
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
+def test_gray_png_with_a_transparent_level(tmp_path, deep, bits, interlace):
+    levels = deep[:, :, 0] >> (16 - bits)
+    with (tmp_path / "a.png").open("wb") as file:
+        writer = png.Writer(10, 12, greyscale=True, bitdepth=bits, transparent=int(levels[2, 3]), interlace=interlace)
+        writer.write(file, levels.tolist())
+    width, height, values, facts = png.Reader(str(tmp_path / "a.png")).asDirect()  # the independent decoder
+    expected = np.array(list(values)).astype(int).reshape(height, width, 2)
+    assert facts["greyscale"] and facts["alpha"] and len(np.unique(expected[..., 1])) == 2
+    full = 2 ** facts["bitdepth"] - 1
+    expected = expected if full == 65535 else expected * 255 // full
+    assert np.array_equal(read(tmp_path / "a.png"), expected)
+    assert decode.load_image(tmp_path / "a.png").mode == "LA"
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_deep_png(tmp_path, deep, channels, caplog):
+    levels = deep[:, :, :channels]
+    with (tmp_path / "a.png").open("wb") as file:
+        writer = png.Writer(10, 12, greyscale=channels < 3, alpha=channels in (2, 4), bitdepth=16)
+        writer.write(file, levels.reshape(12, -1).tolist())
+    assert np.array_equal(read(tmp_path / "a.png"), np.squeeze(levels)) and not caplog.text
+    image = decode.load_image(tmp_path / "a.png")
+    assert image.mode == ("L", "LA", "RGB", "RGBA")[channels - 1]
+    assert np.abs(np.asarray(image) - np.squeeze(levels) / 257).max() <= 0.5
+    assert "a.png has 16 bits per channel and is read with 8" in caplog.text
+
+
+def test_a_transparent_color_of_sixteen_bits_is_refused(tmp_path, deep):
+    key = tuple(map(int, deep[2, 3, :3]))
+    with (tmp_path / "a.png").open("wb") as file:
+        png.Writer(10, 12, greyscale=False, bitdepth=16, transparent=key).write(
+            file, deep[:, :, :3].reshape(12, -1).tolist()
+        )
+    with pytest.raises(ImageError, match=r"a\.png marks a color of 16 bits as transparent"):
+        decode.load_image(tmp_path / "a.png")
+
+
+def test_lazily_opened_images_are_decoded_as_well(tmp_path, deep):
+    levels = deep[:, :, 0] >> 12
+    with (tmp_path / "a.png").open("wb") as file:
+        png.Writer(10, 12, greyscale=True, bitdepth=4, transparent=int(levels[2, 3])).write(file, levels.tolist())
+    with Image.open(tmp_path / "a.png") as image:
+        assert np.array_equal(decode.from_pil(image).array[:, :, 1] == 0, levels == levels[2, 3])
+    tifffile.imwrite(tmp_path / "a.tif", levels.astype(np.int8))
+    with Image.open(tmp_path / "a.tif") as image, pytest.raises(ImageError, match="the image holds signed numbers"):
+        decode.from_pil(image)
+
+
+def bmp(
+    array: np.ndarray | bytes, bits: int, *, palette: bytes = b"", compression: int = 0, masks: bytes = b""
+) -> bytes:
+    """A BMP of 12 x 10 pixels whose rows need no padding, top row first in ``array``."""
+    data = array if isinstance(array, bytes) else array[::-1].tobytes()
+    info = struct.pack("<IiiHHIIiiII", 40 + len(masks), 12, 10, 1, bits, compression, 0, 0, 0, len(palette) // 4, 0)
+    offset = 14 + len(info) + len(masks) + len(palette)
+    return b"BM" + struct.pack("<IHHI", offset + len(data), 0, 0, offset) + info + masks + palette + data
+
+
+def test_bmp(tmp_path):
+    random = np.random.default_rng(0)
+    bgra = random.integers(1, 256, (10, 12, 4), dtype=np.uint8)
+    opaque, unused = bgra.copy(), bgra.copy()
+    opaque[..., 3], unused[..., 3] = 255, 0
+    index = random.integers(0, 4, (10, 12), dtype=np.uint8)
+    colors = random.integers(0, 256, (4, 4), dtype=np.uint8)
+    runs = b"".join(b"\1" + bytes([value]) for value in index[::-1].ravel())
+    lines = b"".join(b"".join(b"\1" + bytes([v]) for v in row) + b"\0\0" for row in index[::-1]) + b"\0\1"
+    masks = struct.pack("<4I", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    argb1555 = struct.pack("<4I", 0x7C00, 0x3E0, 0x1F, 0x8000)
+    black_white = bytes([0, 0, 0, 0, 255, 255, 255, 0])
+    rgba = bgra[:, :, [2, 1, 0, 3]]
+    expected = {
+        "alpha": (bmp(bgra, 32), rgba),
+        "opaque": (bmp(opaque, 32), opaque[:, :, [2, 1, 0, 3]]),
+        "fourth byte unused": (bmp(unused, 32), rgba[:, :, :3]),
+        "alpha by masks": (bmp(bgra, 32, compression=3, masks=masks), rgba),
+        "palette": (bmp(index, 8, palette=colors.tobytes()), colors[index][:, :, 2::-1]),
+        "RLE8": (bmp(lines, 8, palette=colors.tobytes(), compression=1), colors[index][:, :, 2::-1]),
+        "RLE4": (bmp(runs, 4, palette=colors.tobytes() * 4, compression=2), "RLE4 compression"),
+        "ARGB1555": (bmp(bgra[:, :, :2], 16, compression=3, masks=argb1555), "16 bits with transparency"),
+        "two grays of eight bits": (bmp(index % 2, 8, palette=black_white), "gray palette of 8 bits"),
+    }
+    for name, (data, pixels) in expected.items():
+        (tmp_path / "a.bmp").write_bytes(data)
+        if isinstance(pixels, str):
+            with pytest.raises(ImageError, match=pixels):
+                decode.load_image(tmp_path / "a.bmp")
+        else:
+            assert np.array_equal(read(tmp_path / "a.bmp"), pixels), name
+
+
+def test_jpeg_2000(tmp_path, deep, caplog):
+    Image.fromarray(deep[:, :, 0]).save(tmp_path / "gray.jp2")
+    assert np.array_equal(read(tmp_path / "gray.jp2"), deep[:, :, 0]) and not caplog.text
+    rgb = (deep[:, :, :3] >> 8).astype(np.uint8)
+    Image.fromarray(rgb).save(tmp_path / "rgb.jp2")
+    assert np.array_equal(read(tmp_path / "rgb.jp2"), rgb) and "rgb.jp2" not in caplog.text
+    (tmp_path / "deep.j2k").write_bytes(base64.b64decode(J2K_16))
+    with pytest.raises(ImageError, match=r"deep\.j2k is a JPEG 2000 of 16 bits and 3 channels"):
+        decode.load_image(tmp_path / "deep.j2k")
+    data = (tmp_path / "rgb.jp2").read_bytes()
+    at = data.index(b"\xff\x4f\xff\x51") + 8
+    (tmp_path / "rgb.jp2").write_bytes(data[:at] + struct.pack(">I", 2**19) + data[at + 4 :])
+    with pytest.raises(ImageError, match="promises 10 x 12 pixels and holds 524288 x 12"):
+        decode.load_image(tmp_path / "rgb.jp2")
+
+
+def test_other_depths_are_said(tmp_path, deep, caplog):
+    gray, rgb = deep[:, :, 0], deep[:, :, :3]
+    (tmp_path / "a.pgm").write_bytes(b"P5 10 12 65535 " + gray.astype(">u2").tobytes())
+    (tmp_path / "a.ppm").write_bytes(b"P6 10 12 65535 " + rgb.astype(">u2").tobytes())
+    planes = rgb.transpose(2, 0, 1)[:, ::-1].astype(">u2")
+    header = struct.pack(">HBBHHHHII", 474, 0, 2, 3, 10, 12, 3, 0, 65535)
+    (tmp_path / "a.sgi").write_bytes(header.ljust(512, b"\0") + planes.tobytes())
+    (tmp_path / "a.avif").write_bytes(base64.b64decode(AVIF_10))
+    assert np.array_equal(read(tmp_path / "a.pgm"), gray)
+    assert np.abs(read(tmp_path / "a.ppm").astype(int) - rgb / 257).max() <= 0.5
+    assert np.array_equal(read(tmp_path / "a.sgi"), rgb >> 8)
+    levels = np.linspace(0, 65535, 16).astype(int).reshape(4, 4)
+    assert np.abs(read(tmp_path / "a.avif") - np.dstack([levels, levels[::-1], levels.T])).max() <= 65_535 / 1023
+    said = [record.message.removeprefix(f"{tmp_path}/") for record in caplog.records]
+    assert said == [f"a.{suffix} has 16 bits per channel and is read with 8" for suffix in ("ppm", "sgi")]
+
+
+def test_a_few_bits_are_not_said(tmp_path, deep, caplog):
+    (tmp_path / "a.pgm").write_bytes(b"P5 10 12 15 " + (deep[:, :, 0] >> 12).astype(np.uint8).tobytes())
+    assert np.array_equal(read(tmp_path / "a.pgm"), (deep[:, :, 0] >> 12) * 17) and not caplog.text
+
+
+def test_gray_with_premultiplied_alpha():
+    gray = Image.fromarray(np.random.default_rng(0).integers(0, 256, (5, 6, 2), dtype=np.uint8), "LA").convert("La")
+    assert np.array_equal(decode.from_pil(gray).array, np.asarray(gray.convert("LA")))
+
+
+def test_unsupported_images_are_named(tmp_path, deep):
+    cards = [b"SIMPLE  =                    T", b"BITPIX  =                   16", b"NAXIS   =                    2"]
+    cards += [b"NAXIS1  =                   10", b"NAXIS2  =                   12", b"END"]
+    fits = b"".join(card.ljust(80) for card in cards).ljust(2880) + deep[:, :, 0].tobytes().ljust(2880, b"\0")
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(buffer, "JPEG")
+    twelve = buffer.getvalue().replace(b"\xff\xc0\x00\x11\x08", b"\xff\xc0\x00\x11\x0c")
+    buffer = io.BytesIO()
+    Image.fromarray(deep[:, :, :2].astype(np.float32)[:, :, 0]).save(buffer, "TIFF")
+    contents = {
+        "a.fits": (fits, "FITS"),
+        "a.eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "is a drawing"),
+        "a.heic": (b"\0\0\0\x18ftypheic" + bytes(99), "is a HEIF file"),
+        "a.jxl": (b"\xff\x0a" + bytes(99), "is a JPEG XL file"),
+        "a.svg": (b'<?xml version="1.0"?>\n<svg xmlns="x"></svg>', "is a SVG file"),
+        "twelve.jpg": (twelve, "is a JPEG file .* 12-bit"),
+        "deep.psd": (b"8BPS\0\1" + bytes(6) + struct.pack(">HIIHH", 3, 4, 4, 16, 3) + bytes(99), "is a PSD file"),
+        "float.tif": (buffer.getvalue(), "mode F"),
+        "broken.png": (b"\x89PNG\r\n\x1a\n" + bytes(99), "is a PNG file|cannot be opened"),
+    }
+    for name, (data, reason) in contents.items():
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(ImageError, match=reason) as error:
+            decode.load_image(tmp_path / name)
+        assert str(tmp_path / name) in str(error.value) and "not an image" not in str(error.value)
+
+
+def test_what_is_no_image(tmp_path):
+    for name, text in [
+        ("b.png", "no"),
+        ("a.png", "hello"),
+        ("a.h", "#define A 1\n"),
+        ("a.txt", "PS: I like it"),
+        ("a.xml", "<a></a>"),
+    ]:
+        (tmp_path / name).write_text(text)
+        with pytest.raises(ImageError, match="is not an image"):
+            decode.load_image(tmp_path / name)

@@ -31,7 +31,7 @@ from srgan_hub import SRGAN
 from srgan_hub.degradations import make_degradation
 from srgan_hub.devices import resolve_num_threads
 from srgan_hub.evaluate.datasets import PairedDataset
-from srgan_hub.images.decode import ImageError
+from srgan_hub.images.errors import ImageError
 from srgan_hub.network.discriminator import build_discriminator
 from srgan_hub.network.fusion import PolyphaseGenerator
 from srgan_hub.training import checkpoint, checkpointing, losses

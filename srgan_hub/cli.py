@@ -15,19 +15,18 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import torch
-from PIL import Image
 from tqdm import tqdm
 
 from . import hub
 from .backends.base import BACKENDS
-from .batch import upscale_files
+from .batch import SaveOptions, upscale_files
 from .conversion import SOURCES, convert
 from .devices import resolve_num_threads
 from .export import export_onnx, export_openvino
-from .images.decode import MAX_PIXELS, is_folder
+from .images.decode import MAX_PIXELS, is_directory
 from .model import SRGAN
 from .target_size import TargetSize
-from .upscaler import DTYPES, ProgressCallback
+from .upscaler import DTYPES
 from .version import __version__
 
 PROGRAM = "srgan-hub"
@@ -232,16 +231,17 @@ def _move(bar: Any, done: int, total: int) -> None:
     bar.update(done - bar.n)
 
 
-def _show_rows(source: Path) -> ProgressCallback:
-    """Make a bar for an image's rows, which goes when they are done."""
-    bar = tqdm(desc=source.name, unit="row", disable=None, leave=False)
+class _RowsBar:
+    """A progress bar of an image's rows."""
 
-    def update(done: int, total: int) -> None:
-        _move(bar, done, total)
-        if done == total:
-            bar.close()
+    def __init__(self, source: Path) -> None:
+        self._bar = tqdm(desc=source.name, unit="row", disable=None, leave=False)
 
-    return update
+    def __call__(self, done: int, total: int) -> None:
+        _move(self._bar, done, total)
+
+    def close(self) -> None:
+        self._bar.close()
 
 
 def run_upscale(
@@ -255,36 +255,33 @@ def run_upscale(
         **{name: options.pop(name) for name in ("detail", "dtype", "device", "strip_height", "backend")}
     )
     software = f"{PROGRAM} {__version__}, {Path(model).name}, {size.suffix(upscaler.scale)}" if software_tag else None
+    names = ("quality", "bit_depth", "strip_metadata", "overwrite", "codec", "crf")
+    save_options = SaveOptions(software=software, **{name: options.pop(name) for name in names})
     results = upscale_files(
         upscaler,
         inputs,
         output,
         size=size,
-        software=software,
+        options=save_options,
         max_pixels=max_pixels,
-        progress=_show_rows,
+        progress=_RowsBar,
         shard=ranks,
         **options,
     )
-    # Pillow checks also what it finds while it decodes, such as an image within an icon.
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, max_pixels
     images = failures = 0
-    try:
-        for _, target, problem in results:
-            images += 1
-            if problem is None:
-                print(target, flush=True)
-                continue
-            failures += 1
-            print(f"{PROGRAM}: {problem}", file=sys.stderr, flush=True)
-            if debug:
-                traceback.print_exception(problem)
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
+    for result in results:
+        images += 1
+        if result.error is None:
+            print(result.target, flush=True)
+            continue
+        failures += 1
+        print(f"{PROGRAM}: {result.error}", file=sys.stderr, flush=True)
+        if debug:
+            traceback.print_exception(result.error)
     if torch.distributed.is_initialized():  # launchers end all processes as soon as one ends with an error
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
-    if failures and len(inputs) == 1 and not is_folder(inputs[0]):
+    if failures and len(inputs) == 1 and not is_directory(inputs[0]):
         return 2
     if failures:
         print(f"{PROGRAM}: {failures} of {images} images failed", file=sys.stderr)

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from .backends.base import Backend, create_backend, select_backend
 from .backends.openvino_backend import OpenVINOBackend
 from .devices import copy_to_cpu, preferred_dtype, resolve_device
-from .images import decode
+from .images.decode import load_raster
 from .images.lazy import LazyRows
-from .images.metadata import update_dimensions
+from .images.metadata import Metadata
 from .images.raster import Raster
 from .images.tensors import TensorImage
 from .network.fusion import fuse
@@ -167,7 +167,7 @@ class Upscaler:
             if progress:
                 progress(done * height // high, height)
         return [
-            result if info is None else Raster(result, update_dimensions(info, wide, high)).to_pil()
+            result if info is None else Raster(result, info.resized(wide, high)).to_pil()
             for result, info in zip(results, infos, strict=True)
         ]
 
@@ -320,19 +320,22 @@ class Upscaler:
             return self._backends[name, dtype]
 
 
-def _to_array(image: Any) -> tuple[np.ndarray, dict[Any, Any] | None]:
+def _to_array(image: Any) -> tuple[np.ndarray, Metadata | None]:
     """Return an image's pixels, and what an image of the result must carry, unless it came as an array."""
     if isinstance(image, np.ndarray):
         return image, None
     if isinstance(image, (str, os.PathLike)):
-        raster = decode.load_raster(Path(image))
+        raster = load_raster(Path(image))
         if raster.bits > 8 and raster.array.ndim == 3:
             logger.warning("%s has %d bits per channel, its image 8; pass an array to keep them", image, raster.bits)
     elif isinstance(image, Image.Image):
-        raster = decode.from_pil(image)
+        raster = Raster.from_pil(image)
     else:
         raise ValueError(f"Expected a path, PIL image, array or tensor, got {type(image).__name__}.")
-    return raster.array, raster.info
+    name = "the image" if isinstance(image, Image.Image) else f"'{image}'"
+    for warning in raster.warnings:
+        logger.warning("%s: %s", name, warning)
+    return raster.array, raster.metadata
 
 
 def _check_tensor(image: Tensor) -> Tensor:

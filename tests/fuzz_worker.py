@@ -20,8 +20,8 @@ import tifffile
 import torch
 from PIL import Image
 
-from srgan_hub.batch import upscale_files
-from srgan_hub.images.open_media import open_media
+from srgan_hub.batch import SaveOptions, upscale_files
+from srgan_hub.images.decode import open_image
 from srgan_hub.images.raster import Raster
 from srgan_hub.network.generator import build_generator
 from srgan_hub.upscaler import Upscaler
@@ -58,9 +58,9 @@ def make_files(folder: Path) -> list[Path]:
         tifffile.imwrite(folder / f"{name}.tif", array, metadata=None, **options)
     image.save(folder / "m.tif", save_all=True, append_images=frames)
     raster = Raster(rgb.astype(np.uint16) * 257)
-    from srgan_hub.images import decode
+    from srgan_hub.images.encode import save_image
 
-    decode.save_image(raster, folder / "n.png")
+    save_image(raster, folder / "n.png")
     with av.open(str(folder / "o.mp4"), "w") as file:
         stream = file.add_stream("libx264", rate=5)
         stream.width, stream.height, stream.pix_fmt = 16, 12, "yuv420p"
@@ -101,7 +101,9 @@ def scorer(upscaler: Upscaler, path: Path) -> str:
     """Upscale a file in this process; return what is wrong with how that went."""
     suffix = ".tif" if path.suffix == ".tif" else ".mp4" if path.suffix == ".mp4" else ".png"
     target = path.with_name(f"result{suffix}")
-    ((_, _, problem),) = upscale_files(upscaler, [path], str(target), overwrite=True, max_pixels=100_000)
+    options = SaveOptions(overwrite=True)
+    (result,) = upscale_files(upscaler, [path], str(target), options=options, max_pixels=100_000)
+    problem = result.error
     text = str(problem or "")
     if "cannot be upscaled:" in text:
         return text
@@ -152,7 +154,8 @@ def main(folder: Path, count: int) -> None:
         if said := attempt(upscaler, broken):
             broken.rename(path.with_name(f"{number}-{path.name}"))
             print(f"{number} {path.name}: {said}")
-    assert open_media(whole[0], ".png", max_pixels=None) is None
+    with open_image(whole[0]) as opened:
+        assert opened.kind == "image"
 
 
 if __name__ == "__main__":

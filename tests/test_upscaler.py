@@ -8,7 +8,7 @@ from PIL import Image
 
 from srgan_hub import SRGAN, bundled_model_path, devices
 from srgan_hub.backends.torch_backend import TorchBackend
-from srgan_hub.images.decode import ImageError
+from srgan_hub.images.errors import ImageError
 from srgan_hub.images.tensors import TensorImage
 from srgan_hub.network.fusion import fuse
 from srgan_hub.network.streaming import StreamingState

@@ -11,7 +11,6 @@ from PIL import Image
 from ..evaluate.datasets import ImagePair
 from ..evaluate.evaluate import score_pair
 from ..evaluate.scorers import make_scorers
-from ..images.raster import Raster
 from .presets import load_model, stream
 from .upscale import LoadedImage
 
@@ -64,7 +63,8 @@ def compare(source: LoadedImage, models: Sequence[str], truth: LoadedImage | Non
         for rows in stream(np.asarray(source.image), name, dtype="fp32"):
             strips.append(rows)
             yield (number + sum(map(len, strips)) / (scale * source.image.height)) / len(models)
-        image = Raster(np.concatenate(strips), source.image.info).to_pil()
+        image = Image.fromarray(np.concatenate(strips))
+        image.info = dict(source.image.info)
         seconds = time.perf_counter() - start
         hr = np.asarray((truth.image if truth else image).convert("RGB"))
         names = SCORES if truth else SCORES[-1:]

@@ -59,18 +59,16 @@ def to_python(settings: Settings, name: str) -> str:
     model, mixed = PRESETS[settings.kind].weights(settings.detail)
     detail = "" if mixed is None else f"detail={mixed}, "
     lines = [
-        "from pathlib import Path",
-        "",
         "from srgan_hub import SRGAN",
-        "from srgan_hub.images import decode, metadata",
+        "from srgan_hub.images.encode import save_image",
         "",
         f'model = SRGAN.from_pretrained("{model}")',
         f"result = model.upscale({json.dumps(name)}, {detail}size={json.dumps(settings.target_size)})",
     ]
+    options = "" if settings.format == "PNG" else f", quality={settings.quality}"
     if settings.metadata != "all":
-        lines.append(f"metadata.strip(result, {'gps=True' if settings.metadata == 'no place' else ''})")
-    quality = "" if settings.format == "PNG" else f", quality={settings.quality}"
-    lines.append(f'decode.save_image(result, Path("large{FORMATS[settings.format]}"){quality})')
+        options += f', strip_metadata="{"gps" if settings.metadata == "no place" else "all"}"'
+    lines.append(f'save_image(result, "large{FORMATS[settings.format]}"{options})')
     return "\n".join(lines)
 
 

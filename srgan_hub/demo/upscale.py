@@ -2,18 +2,18 @@
 
 import base64
 import io
-import logging
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from PIL import Image
 
-from ..images import decode, metadata
-from ..images.raster import Raster
+from ..images.decode import load_raster
+from ..images.encode import save_image, validate_output
+from ..images.errors import ImageError
 from ..target_size import TargetSize
 from .eta import EtaEstimator
 from .presets import PRESETS, find_upscaler, load_model, stream
@@ -49,20 +49,11 @@ class LoadedImage:
 
 def read(path: Path, *, max_pixels: int) -> LoadedImage:
     """Read an image. ImageError if it cannot be read or has more pixels."""
-    notes: list[str] = []
-    thread = threading.get_ident()
-
-    def note(record: logging.LogRecord) -> bool:
-        if record.thread == thread:
-            notes.append(record.getMessage().replace(str(path), path.name))
-        return True
-
-    decode.logger.addFilter(note)
-    try:
-        image = decode.load_image(path, max_pixels=max_pixels)
-    finally:
-        decode.logger.removeFilter(note)
-    return LoadedImage(image, path.name, " ".join(f"{text}." for text in notes))
+    raster = load_raster(path, max_pixels=max_pixels)
+    warnings = list(raster.warnings)
+    if raster.bits > 8:
+        warnings.append(f"has {raster.bits} bits per channel and is read with 8")
+    return LoadedImage(raster.with_bits(8).to_pil(), path.name, " ".join(f"{path.name}: {each}." for each in warnings))
 
 
 @dataclass(frozen=True)
@@ -116,9 +107,9 @@ def upscale(
     size = f"x{settings.size[0]}" if settings.size in SIZES else f"{width}x{height}"
     target = folder / f"{path.stem}_{size}{FORMATS[settings.format]}"
     try:
-        decode.validate_output(target, width=width, height=height, alpha="A" in source.image.mode)
-    except decode.ImageError as error:
-        raise decode.ImageError(f"{error}".replace(str(target), source.name)) from None
+        validate_output(target, width=width, height=height, alpha="A" in source.image.mode)
+    except ImageError as error:
+        raise ImageError(f"{error}".replace(str(target), source.name)) from None
     preview = Preview(source.image, (width, height))
     yield Progress(source, width, height, 0, speed.estimate(source.cost), preview.draw() if previews else None)
     strips: list[np.ndarray] = []
@@ -131,10 +122,11 @@ def upscale(
         left = (time.perf_counter() - began) * (1 - share) / share
         image = preview.draw(strips) if previews and preview.is_due(done) else None
         yield Progress(source, width, height, share, left, image)
-    result = Raster(np.concatenate(strips), source.image.info).to_pil()
-    if settings.metadata != "all":
-        metadata.strip(result, gps=settings.metadata == "no place")
-    decode.save_image(result, target, quality=None if settings.format == "PNG" else settings.quality)
+    result = Image.fromarray(np.concatenate(strips))
+    result.info = dict(source.image.info)
+    quality = None if settings.format == "PNG" else settings.quality
+    strip: Literal["gps", "all"] | None = {"all": None, "no place": "gps"}.get(settings.metadata, "all")
+    save_image(result, target, quality=quality, strip_metadata=strip)
     pair = _write_pair(source.image, result, target) if previews else ()
     seconds = time.perf_counter() - start
     speed.update(source.cost, seconds)
@@ -241,5 +233,5 @@ def close_up(source: LoadedImage, kind: str, x: float, y: float, *, side: int = 
     }
     for label, name in models.items():
         strips = stream(np.asarray(around), name)
-        large[label] = Raster(np.concatenate(list(strips))).to_pil()
+        large[label] = Image.fromarray(np.concatenate(list(strips)))
     return {name: to_data_url(flatten_alpha(each.crop(region)), "PNG") for name, each in large.items()}

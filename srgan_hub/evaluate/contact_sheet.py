@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 
-from ..images import decode
+from ..images.encode import save_image
 from .datasets import to_tensor
 
 CELL = 240  # pixels a side
@@ -65,7 +65,7 @@ class ContactSheet:
                 sheet.paste(row, (0, y))
                 y += row.height
             paths.append(self.folder / (f"{self.name}.png" if len(pages) == 1 else f"{self.name}_{number}.png"))
-            decode.save_image(sheet, paths[-1])
+            save_image(sheet, paths[-1])
         return paths
 
 

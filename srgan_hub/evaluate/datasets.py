@@ -11,7 +11,8 @@ from PIL import Image
 from torch import Tensor
 
 from ..degradations import Degradation, make_degradation
-from ..images import decode
+from ..images.decode import load_image
+from ..images.formats import WRITE_SUFFIXES
 from ..resize import downscale
 
 DOWNSAMPLINGS = ("matlab", "pillow")
@@ -43,9 +44,9 @@ def list_images(folder: Path) -> list[Path]:
     """List a folder's image files by name. ValueError if there are none."""
     if not folder.is_dir():
         raise ValueError(f"Expected a folder of ground-truth images, got {folder}, which is not a folder.")
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in decode.SUFFIXES and path.is_file())
+    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in WRITE_SUFFIXES and path.is_file())
     if not found:
-        raise ValueError(f"Expected images ({', '.join(decode.SUFFIXES)}) in {folder}, which holds no images.")
+        raise ValueError(f"Expected images ({', '.join(WRITE_SUFFIXES)}) in {folder}, which holds no images.")
     return found
 
 
@@ -113,7 +114,7 @@ class PairedDataset(Sequence[ImagePair]):
     def _find(self, path: Path, hr: np.ndarray) -> np.ndarray:
         assert self.lr is not None
         stems = (path.stem, f"{path.stem}x{self.scale}")
-        names = [path.name, *(f"{stem}{suffix}" for stem in stems for suffix in (path.suffix, *decode.SUFFIXES))]
+        names = [path.name, *(f"{stem}{suffix}" for stem in stems for suffix in (path.suffix, *WRITE_SUFFIXES))]
         found = next((self.lr / name for name in names if (self.lr / name).is_file()), None)
         if found is None:
             raise ValueError(
@@ -130,7 +131,7 @@ class PairedDataset(Sequence[ImagePair]):
 
 
 def _read(path: Path) -> np.ndarray:
-    return np.asarray(decode.load_image(path, max_pixels=None).convert("RGB"))
+    return np.asarray(load_image(path, max_pixels=None).convert("RGB"))
 
 
 def _through_jpeg(array: np.ndarray, quality: int) -> np.ndarray:

@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm import tqdm
 
-from ..images import decode
+from ..images.decode import open_image
+from ..images.formats import WRITE_SUFFIXES
 from .dataset import INDEX, RandomCropDataset, build_shards
 from .distributed import run_on_main_process
 from .div2k import VALID, download, prepare_div2k
@@ -45,10 +46,12 @@ def prepare_data(args: argparse.Namespace, accelerator: Accelerator) -> tuple[Pa
     else:
         run_on_main_process(accelerator, work)
     folder = archives / VALID.name if args.val_data == "div2k" else args.val_data
-    images = (
-        sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in decode.SUFFIXES) if folder else []
-    )
-    small = [path for path in images if min(decode.open_image(path).size) < 16 * args.scale]
+    images = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in WRITE_SUFFIXES) if folder else []
+    small = []
+    for path in images:
+        with open_image(path) as opened:
+            if min(opened.width, opened.height) < 16 * args.scale:
+                small.append(path)
     for path in small:
         logger.warning("%s is left out of validation: it has less than %d pixels a side", path, 16 * args.scale)
     if folder and len(small) == len(images):

@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..fileio import atomic_write, remove_stale_parts
-from ..images.decode import SUFFIXES, find_images
+from ..images.decode import find_images
+from ..images.formats import WRITE_SUFFIXES
 from ..resize import resize
 from ..rng import CROP, sample_rng
 
@@ -60,7 +61,7 @@ def build_shards(
     data, output = Path(data), Path(output)
     if not data.is_dir():
         raise ValueError(f"Expected a folder of images, got {data}, which is not a folder.")
-    paths = find_images(data, output, SUFFIXES)
+    paths = find_images(data, output, WRITE_SUFFIXES)
     sources = {path.relative_to(data).as_posix(): [path.stat().st_size, path.stat().st_mtime_ns] for path in paths}
     wanted = {"format": FORMAT, "minimum_size": minimum_size, "sources": sources}
     if output.exists() and any(output.iterdir()):

@@ -2,7 +2,6 @@
 
 import base64
 import io
-import logging
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from srgan_hub.demo import upscale as module
 from srgan_hub.demo.eta import EtaEstimator
 from srgan_hub.demo.settings import Settings
 from srgan_hub.demo.upscale import Completed, LoadedImage, Preview, close_up, flatten_alpha, read, upscale
-from srgan_hub.images.decode import ImageError
+from srgan_hub.images.errors import ImageError
 
 CAT = Path(module.__file__).parent.parent / "examples" / "cat.png"
 
@@ -142,4 +141,3 @@ def test_notes_of_one_reader_are_not_shown_to_another(tmp_path, cat):
         names = ["deep.png", "small.png"] * 20
         images = list(pool.map(lambda name: read(tmp_path / name, max_pixels=10**6), names))
     assert [image.notes for image in images] == ["deep.png has 16 bits per channel and is read with 8.", ""] * 20
-    assert not logging.getLogger("srgan_hub.images.decode").filters

@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 from gradio.route_utils import get_root_url
 
-from ...images import decode
+from ...images import formats
 from .. import comparison_viewer as view
 from .. import theme
 from ..eta import format_duration
@@ -20,7 +20,7 @@ from ..settings import FORMATS, METADATA, SIZES, Settings, to_curl, to_python
 from ..uploads import get_client, megabytes, only_uploaded, to_path, to_value
 from ..upscale import Completed, Progress
 
-EXAMPLES = Path(decode.__file__).parent.parent / "examples"
+EXAMPLES = Path(formats.__file__).parent.parent / "examples"
 LONGEST = "Longest side"
 # Who makes the results of the examples in advance.
 NOBODY = Client("examples", "examples")
@@ -225,7 +225,7 @@ def build(service: Service, *, warm_up: bool = True) -> None:
 
 def example_paths() -> list[Path]:
     """List the bundled examples."""
-    return sorted(path for path in EXAMPLES.iterdir() if path.suffix in decode.SUFFIXES)
+    return sorted(path for path in EXAMPLES.iterdir() if path.suffix in formats.WRITE_SUFFIXES)
 
 
 def _plan(service: Service, path: Path, settings: Settings) -> tuple[str, dict[str, Any]]:

@@ -96,7 +96,8 @@ def test_cell(tmp_path, file_format, feature):
         writes = True  # of animations, in test_animation
     assert writes == (feature in file_format.stores)
     if not writes:
-        options = {"comment": "a cat"} if feature == "comment" else {feature: METADATA[feature]} if feature in metadata else {}
+        values = {**METADATA, "comment": "a cat"}
+        options = {feature: values[feature]} if metadata else {}
         reads = attempt(
             lambda: save_otherwise(path, RGBA if feature == "alpha" else RGB, **options) or has(path, feature)
         )

@@ -154,11 +154,9 @@ def upscale_files(
     for directory in {target.parent for _, target in pairs}:
         remove_stale_parts(directory)
     with ThreadPoolExecutor(1) as io_pool:
-        runner = _BatchRunner(
-            upscaler, size, options, value_range, skip_existing, max_pixels, progress, manifest, io_pool
-        )
+        run = _BatchRunner(upscaler, size, options, value_range, skip_existing, max_pixels, progress, manifest, io_pool)
         pending: list[Future[FileResult]] = []
-        for batch in chain(runner.run(pairs[rank::count]), [[]]):
+        for batch in chain(run.batches(pairs[rank::count]), [[]]):
             for future in pending:
                 yield future.result()
             pending = batch
@@ -194,17 +192,14 @@ class _BatchRunner:
     io_pool: Executor
     claimed: set[Path] = field(default_factory=set)
 
-    def run(self, pairs: Sequence[tuple[Path, Path]]) -> Iterator[list[Future[FileResult]]]:
+    def batches(self, pairs: Sequence[tuple[Path, Path]]) -> Iterator[list[Future[FileResult]]]:
         """Yield results in batches that were upscaled together."""
         batch: list[_Job] = []
+        kind: object = None
         for job in _prefetch(self.io_pool, [partial(self._read, source, target) for source, target in pairs]):
             image = job.found if isinstance(job.found, Raster) else None
-            first = batch[0].found if batch else None
-            if batch and not (
-                image
-                and isinstance(first, Raster)
-                and (image.array.shape, image.bits) == (first.array.shape, first.bits)
-            ):
+            previous, kind = kind, image and (image.array.shape, image.bits)
+            if batch and kind != previous:
                 yield list(self._upscale_batch(batch))
                 batch = []
             if image is None:
@@ -281,29 +276,27 @@ class _BatchRunner:
             for job in batch:
                 yield from self._upscale_batch([job])
         elif isinstance(results, ImageError):
-            yield self._submit(batch[0], results, seconds)
+            yield self.io_pool.submit(self._finish, batch[0], results, seconds)
         else:
             for job, image, array in zip(batch, images, results, strict=True):
                 with self._show_progress(job.source if len(batch) > 1 else None) as progress:
                     progress(height, height)
-                yield self._submit(job, replace(image, array=array), seconds)
+                yield self.io_pool.submit(self._finish, job, replace(image, array=array), seconds)
 
     def _process_other(self, job: _Job) -> Future[FileResult]:
         """Upscale and write media, or pass on why there is nothing to do."""
         started = time.monotonic()
         result: ImageError | str = job.found if isinstance(job.found, ImageError) else "skipped"
         if isinstance(job.found, MediaReader):
-            result = (
-                _capture_error(job.source, partial(self._process_media, job.source, job.found, job.target)) or "done"
-            )
-        return self._submit(job, result, time.monotonic() - started)
+            result = _capture_error(job.source, partial(self._process_media, job, job.found)) or "done"
+        return self.io_pool.submit(self._finish, job, result, time.monotonic() - started)
 
-    def _process_media(self, source: Path, reader: MediaReader, target: Path) -> None:
-        output = self._output(source, reader, target)
+    def _process_media(self, job: _Job, reader: MediaReader) -> None:
+        output = self._output(job.source, reader, job.target)
         with (
             reader,
-            self._show_progress(source) as progress,
-            encode.atomic_output(target, overwrite=self.options.overwrite) as temporary,
+            self._show_progress(job.source) as progress,
+            encode.atomic_output(job.target, overwrite=self.options.overwrite) as temporary,
             _open_writer(reader, temporary, output) as writer,
         ):
             steps = {"channels": self._upscale_channels, "rows": self._upscale_rows}
@@ -362,22 +355,18 @@ class _BatchRunner:
         sr = resize(sr[None, None], (height, width)).clamp(0, 1)[0, 0]
         return denormalize(sr.numpy(), channel, low, high)
 
-    def _submit(self, job: _Job, result: Raster | ImageError | str, seconds: float) -> Future[FileResult]:
-        return self.io_pool.submit(self._finish, job.source, job.target, result, seconds)
-
-    def _finish(self, source: Path, target: Path, result: Raster | ImageError | str, seconds: float) -> FileResult:
+    def _finish(self, job: _Job, result: Raster | ImageError | str, seconds: float) -> FileResult:
         """Write an image that is not written yet, and the line in the manifest."""
         error = result if isinstance(result, ImageError) else None
         if isinstance(result, Raster):
-            error = _capture_error(source, partial(self._write, result, target))
+            error = _capture_error(job.source, partial(self._write, result, job.target))
             result = "done"
         if self.manifest:
             state = "failed" if error else str(result)
-            line = {"input": str(source), "output": str(target), "state": state, "seconds": round(seconds, 3)}
-            line |= {"error": str(error)} if error else {}
+            line = {"input": str(job.source), "output": str(job.target), "state": state, "seconds": round(seconds, 3)}
             with self.manifest.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
-        return FileResult(source, target, error)
+                file.write(json.dumps({**line, "error": str(error)} if error else line) + "\n")
+        return FileResult(job.source, job.target, error)
 
     def _write(self, image: Raster, target: Path) -> None:
         try:

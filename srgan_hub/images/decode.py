@@ -32,14 +32,12 @@ def open_image(path: Path, *, max_pixels: int | None = MAX_PIXELS) -> Opened:
         ImageError: The file is missing, is not an image, is corrupt, of an unsupported kind or too large.
     """
     try:
-        if path.is_dir():
-            raise ImageError(f"'{path}' is a directory; pass the images in it.")
         file = path.open("rb")
     except FileNotFoundError:
         raise ImageError(f"'{path}' does not exist.") from None
+    except IsADirectoryError:
+        raise ImageError(f"'{path}' is a directory; pass the images in it.") from None
     except (OSError, ValueError) as error:
-        if isinstance(error, ImageError):
-            raise
         raise ImageError(f"Cannot open '{path}': {describe(error)}.") from error
     try:
         with wrap_decode_errors(path):
@@ -81,7 +79,7 @@ def default_suffix(path: Path) -> str:
     try:
         with open_image(path, max_pixels=None) as opened:
             return opened.default_suffix
-    except ImageError:  # reported when the file is upscaled
+    except Exception:  # reported when the file is upscaled
         return ".png"
 
 
@@ -129,7 +127,6 @@ def _classify(path: Path, file: BinaryIO, max_pixels: int | None) -> Opened:
     if found and found.is_available():
         formats.load_plugin(found)
     image = pillow_fixes.open_pil(file, path, max_pixels)
-    pillow_fixes.check_decoded_size(image, path, max_pixels)
     count = len(pillow_fixes.page_sizes(image))
     if count > 1 and image.format in animation.FORMATS:
         return animation.AnimationReader(path, file, image, max_pixels, count)

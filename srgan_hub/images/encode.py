@@ -152,7 +152,14 @@ def validate_output(
         raise ImageError(
             f"'{path}': cannot save {kind} as {path.suffix or 'a file without suffix'}; use {', '.join(suffixes)}."
         )
-    validate_path(path)
+    if not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
+        raise ImageError(f"'{path}' cannot be written: '{path.parent}' is not a directory that you may write to.")
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        pass
+    except OSError as error:  # a name that is too long
+        raise ImageError(f"'{path}' cannot be written: {error.strerror}.") from error
     if (bits > 8 or kind != "image") and target.suffixes and not target.is_available():
         what = f"{kind} of {bits} bits" if kind == "image" else kind
         raise ImageError(f"'{path}': writing {what} requires the `{target.package}` package: {target.install_hint}.")
@@ -167,18 +174,6 @@ def validate_output(
     if quality is not None and not (target.quality and 1 <= quality <= 100):
         raise ImageError(f"'{path}': `quality` must be 1 to 100, and the file .jpg, .webp or .avif, got {quality}.")
     return target
-
-
-def validate_path(path: Path) -> None:
-    """Check that a file of this name can be written. ImageError if not."""
-    if not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
-        raise ImageError(f"'{path}' cannot be written: '{path.parent}' is not a directory that you may write to.")
-    try:
-        path.lstat()
-    except FileNotFoundError:
-        pass
-    except OSError as error:  # a name that is too long
-        raise ImageError(f"'{path}' cannot be written: {error.strerror}.") from error
 
 
 @contextmanager

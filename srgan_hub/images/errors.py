@@ -41,6 +41,8 @@ def wrap_decode_errors(path: Path) -> Iterator[None]:
         yield
     except ImageError:
         raise
+    except MemoryError:
+        raise ImageError(f"Cannot decode '{path}': it needs more memory than is available.") from None
     except Image.DecompressionBombError as error:
         limit = f"Pillow limits this format to {2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6:.3g} million pixels"
         raise ImageError(f"Cannot decode '{path}': {limit} ({describe(error)}); convert it to PNG.") from error

@@ -37,10 +37,10 @@ _UNKNOWN_FORMATS = {
 
 
 def open_pil(file: BinaryIO, path: Path, max_pixels: int | None) -> ImageFile.ImageFile:
-    """Identify an image file as `Image.open` does, but with a limit of its own instead of Pillow's global one.
+    """Identify an image file as `Image.open` does, but with `max_pixels` as limit instead of Pillow's global one.
 
     Raises:
-        ImageError: The file is not an image that Pillow reads.
+        ImageError: The file is not an image that Pillow reads, or it is too large.
     """
     file.seek(0)
     start = file.read(1024)
@@ -58,16 +58,17 @@ def open_pil(file: BinaryIO, path: Path, max_pixels: int | None) -> ImageFile.Im
                 if name == "ICO":  # which is decoded by opening it
                     _check_icon(file, path, max_pixels)
                 file.seek(0)
-                return factory(file, "")
+                image: Any = factory(file, "")
+                inner = image.icns.getimage(image.best_size) if name == "ICNS" else image
+                check_size(max(image.width, inner.width), max(image.height, inner.height), path, max_pixels)
+                return image
             except ImageError:
                 raise
-            except MemoryError:
-                raise ImageError(f"Cannot open '{path}': its header needs more memory than is available.") from None
-            except (Image.DecompressionBombError, *DECODE_ERRORS) as error:
+            except DECODE_ERRORS as error:
                 # The first bytes of some formats are two letters that text files also have.
                 if accept and not str(error).lower().startswith(("not a", "cannot identify")):
                     failures.append(f"is a {name} file that is corrupt or of an unsupported kind: {describe(error)}")
-    raise ImageError(f"'{path}' {failures[0] if failures else explain_unidentified(start)}.")
+    raise ImageError(f"'{path}' {failures[0] if failures else _explain(start)}.")
 
 
 def check_size(width: int, height: int, path: Path, max_pixels: int | None) -> None:
@@ -78,19 +79,10 @@ def check_size(width: int, height: int, path: Path, max_pixels: int | None) -> N
         )
 
 
-def check_decoded_size(image: ImageFile.ImageFile, path: Path, max_pixels: int | None) -> None:
-    """Check the size of an opened image, and of the image in an icon of macOS before it is decoded."""
-    check_size(image.width, image.height, path, max_pixels)
-    if image.format == "ICNS" and image.tile == []:
-        icon: Any = image
-        inner = icon.icns.getimage(icon.best_size)
-        check_size(inner.width, inner.height, path, max_pixels)
-
-
 def _check_icon(file: BinaryIO, path: Path, max_pixels: int | None) -> None:
     """Check the sizes of the images in a Windows icon, which its directory does not contain."""
     file.seek(4)
-    directory = file.read(2 + 16 * int.from_bytes(file.read(2), "little"))
+    directory = file.read(16 * int.from_bytes(file.read(2), "little"))
     for at in range(0, len(directory) - 15, 16):
         file.seek(int.from_bytes(directory[at + 12 : at + 16], "little"))
         head = file.read(24).ljust(24, b"\0")
@@ -101,7 +93,7 @@ def _check_icon(file: BinaryIO, path: Path, max_pixels: int | None) -> None:
         check_size(abs(width), abs(height), path, max_pixels)
 
 
-def explain_unidentified(start: bytes) -> str:
+def _explain(start: bytes) -> str:
     """Return why Pillow does not identify a file with these first bytes, as the end of a sentence."""
     for each in formats.FORMATS:
         if each.signature and re.match(each.signature, start, re.DOTALL):

@@ -22,12 +22,13 @@ from . import hub
 from .backends.base import BACKENDS
 from .batch import upscale_files
 from .conversion import SOURCES, convert
-from .devices import resolve_num_threads
+from .devices import DTYPES, resolve_num_threads
 from .export import export_onnx, export_openvino
 from .images.decode import MAX_PIXELS, is_folder
 from .model import SRGAN
+from .publish import push_folder
 from .target_size import TargetSize
-from .upscaler import DTYPES, ProgressCallback
+from .upscaler import ProgressCallback
 from .version import __version__
 
 PROGRAM = "srgan-hub"
@@ -94,7 +95,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     upscale.add_argument(
         "--model",
         default=hub.DEFAULT_MODEL,
-        help=f"{MODEL}; bundled are {', '.join(hub.list_bundled_models())} (default: {hub.DEFAULT_MODEL})",
+        help=f"{MODEL}; bundled are {', '.join(hub.bundled_models())} (default: {hub.DEFAULT_MODEL})",
     )
     upscale.add_argument(
         "--detail",
@@ -323,8 +324,8 @@ def run_evaluate(json: Path | None, markdown: Path | None, card: Path | None, **
 
 
 def run_push(folder: str, repo_id: str, **options: Any) -> None:
-    bundled = folder in hub.list_bundled_models() and not Path(folder).is_dir()
-    print(hub.push_folder(hub.bundled_model_path(folder) if bundled else Path(folder), repo_id, **options))
+    bundled = folder in hub.bundled_models() and not Path(folder).is_dir()
+    print(push_folder(hub.bundled_model_path(folder) if bundled else Path(folder), repo_id, **options))
 
 
 def run_export(model: str, target: Path, streaming: bool, openvino: bool) -> None:

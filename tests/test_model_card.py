@@ -5,7 +5,7 @@ import torch
 from huggingface_hub import EvalResult, ModelCard
 
 from srgan_hub import SRGAN, bundled_model_path
-from srgan_hub.hub import ModelLoadError, list_bundled_models, model_info
+from srgan_hub.hub import ModelLoadError, bundled_models, model_info
 from srgan_hub.model_card import (
     create_model_card,
     file_sha256,
@@ -30,7 +30,7 @@ def result(dataset: str, metric: str, value: float) -> EvalResult:
     return EvalResult(**facts, metric_type=metric, metric_value=value, metric_name=f"{metric} (Y, shave 4)")
 
 
-@pytest.mark.parametrize("name", list_bundled_models())
+@pytest.mark.parametrize("name", bundled_models())
 def test_bundled_models_say_where_they_come_from(name: str) -> None:
     facts = model_info(name)
     notice = (Path(__file__).parents[1] / "NOTICE").read_text()

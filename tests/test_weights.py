@@ -11,7 +11,7 @@ from PIL import Image
 
 from srgan_hub import SRGAN, bundled_model_path, hub
 from srgan_hub.evaluate import evaluate
-from srgan_hub.hub import DEFAULT_MODEL, FIDELITY_MODEL, ModelLoadError, list_bundled_models
+from srgan_hub.hub import DEFAULT_MODEL, FIDELITY_MODEL, ModelLoadError, bundled_models
 from srgan_hub.metrics import psnr
 
 ROOT = Path(__file__).parent.parent
@@ -58,7 +58,7 @@ def test_stored_values_on_an_own_image(model, mean, pixels):
         assert np.abs(sr[y, x].astype(int) - value).max() <= 1
 
 
-@pytest.mark.parametrize("model", list_bundled_models())
+@pytest.mark.parametrize("model", bundled_models())
 def test_notice_names_the_files_by_hash(model):
     digest = hashlib.sha256((bundled_model_path(model) / "model.safetensors").read_bytes()).hexdigest()
     assert f"srgan_hub/weights/{model}/model.safetensors  {digest}" in (ROOT / "NOTICE").read_text()

@@ -94,7 +94,7 @@ def test_mixin_parameters_are_accepted(directory):
     assert SRGAN.from_pretrained(directory, map_location="meta").generator.head_conv.weight.is_meta
     assert SRGAN.from_pretrained(directory, map_location=torch.device("cpu"), revision="v1", token=False).scale == 3
     change_weights(directory, lambda weights: weights.pop("generator.tail_conv.bias"))
-    with pytest.raises(ModelLoadError, match="tail_conv.bias"):
+    with pytest.raises(ModelLoadError, match=r"tail_conv.bias"):
         SRGAN.from_pretrained(directory, strict=True)
     (directory / "README.md").unlink()
     assert SRGAN.from_pretrained(directory, strict=False).config == CONFIG
@@ -221,7 +221,11 @@ def test_interpolate_refuses_different_configs_and_invalid_alpha():
 
 
 def test_detail_interpolates_with_the_fidelity_model(bundled_model, cat_image):
-    perceptual, fidelity, image = bundled_model("srgan-x4-photo"), bundled_model("srresnet-x4-photo"), cat_image[50:62, 60:72]
+    perceptual, fidelity, image = (
+        bundled_model("srgan-x4-photo"),
+        bundled_model("srresnet-x4-photo"),
+        cat_image[50:62, 60:72],
+    )
     options = {"dtype": "float32", "device": "cpu"}
     ends = [model.upscale(image, **options) for model in (fidelity, perceptual)]
     for detail in (0, 1):

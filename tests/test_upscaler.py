@@ -151,7 +151,9 @@ def test_out_of_memory_halves_the_strip_height(layer, error, tiny_generator, mon
     network, lr = tiny_generator(), torch.rand(1, 3, 81, 5)
     upscaler = Upscaler(network, scale=4, dtype="float32", strip_height=20)
     convs = [
-        module for module in upscaler._backend_for(torch.float32).network.modules() if isinstance(module, torch.nn.Conv2d)
+        module
+        for module in upscaler._backend_for(torch.float32).network.modules()
+        if isinstance(module, torch.nn.Conv2d)
     ]
     conv2d, calls, failures = torch.nn.functional.conv2d, [], []
 
@@ -330,7 +332,7 @@ def test_invalid_options_are_refused(tiny_generator, options, message):
 
 def test_corrupt_file_raises_image_error(tiny_generator, tmp_path):
     (tmp_path / "a.png").write_text("no")
-    with pytest.raises(ImageError, match="a.png"):
+    with pytest.raises(ImageError, match=r"a.png"):
         Upscaler(tiny_generator(), scale=4).upscale(tmp_path / "a.png")
 
 

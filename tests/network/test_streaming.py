@@ -197,5 +197,5 @@ def test_receptive_field_radius_of_the_paper():
 
 
 def test_strip_height_of_zero_is_refused():
-    with pytest.raises(ValueError, match="`strip_height`.*0"):
+    with pytest.raises(ValueError, match=r"`strip_height`.*0"):
         next(stream_rows(nn.Sequential(nn.Sigmoid()), torch.rand(1, 3, 2, 2), strip_height=0))

@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from srgan_hub import SRGAN, bundled_model_path
-from srgan_hub.hub import DEFAULT_MODEL, FIDELITY_MODEL, bundled_models
+from srgan_hub import SRGAN, bundled_models
+from srgan_hub.hub import DEFAULT_MODEL, FIDELITY_MODEL, bundled_model_path
 from srgan_hub.images.tensors import TensorImage
 
 

@@ -26,7 +26,7 @@ from srgan_hub.demo.tabs import batch as batch_tab
 from srgan_hub.demo.tabs import compare as compare_tab
 from srgan_hub.demo.tabs import upscale as upscale_tab
 from srgan_hub.demo.uploads import Demo
-from srgan_hub.hub import DEFAULT_MODEL, FIDELITY_MODEL, bundled_model_path, list_bundled_models
+from srgan_hub.hub import DEFAULT_MODEL, FIDELITY_MODEL, bundled_model_path, bundled_models
 
 # A megapixel takes about half a minute on two CPU cores.
 MAX_PIXELS = 4_000_000
@@ -122,7 +122,7 @@ async def _about(request: Request) -> PlainTextResponse:
     """Show the license, or a bundled model's card."""
     name = request.path_params["name"]
     texts = {"license": Path(__file__).with_name("LICENSE")}
-    texts |= {model: bundled_model_path(model) / "README.md" for model in list_bundled_models()}
+    texts |= {model: bundled_model_path(model) / "README.md" for model in bundled_models()}
     if name not in texts:
         return PlainTextResponse(f"There is nothing about {name!r} here.", status_code=404)
     return PlainTextResponse(texts[name].read_text(encoding="utf-8"))

@@ -21,12 +21,12 @@ from . import hub
 from .backends.base import BACKENDS
 from .batch import SaveOptions, upscale_files
 from .conversion import SOURCES, convert
-from .devices import resolve_num_threads
+from .devices import DTYPES, resolve_num_threads
 from .export import export_onnx, export_openvino
 from .images.decode import MAX_PIXELS, is_directory
 from .model import SRGAN
+from .publish import push_folder
 from .target_size import TargetSize
-from .upscaler import DTYPES
 from .version import __version__
 
 PROGRAM = "srgan-hub"
@@ -93,7 +93,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     upscale.add_argument(
         "--model",
         default=hub.DEFAULT_MODEL,
-        help=f"{MODEL}; bundled are {', '.join(hub.list_bundled_models())} (default: {hub.DEFAULT_MODEL})",
+        help=f"{MODEL}; bundled are {', '.join(hub.bundled_models())} (default: {hub.DEFAULT_MODEL})",
     )
     upscale.add_argument(
         "--detail",
@@ -320,8 +320,8 @@ def run_evaluate(json: Path | None, markdown: Path | None, card: Path | None, **
 
 
 def run_push(folder: str, repo_id: str, **options: Any) -> None:
-    bundled = folder in hub.list_bundled_models() and not Path(folder).is_dir()
-    print(hub.push_folder(hub.bundled_model_path(folder) if bundled else Path(folder), repo_id, **options))
+    bundled = folder in hub.bundled_models() and not Path(folder).is_dir()
+    print(push_folder(hub.bundled_model_path(folder) if bundled else Path(folder), repo_id, **options))
 
 
 def run_export(model: str, target: Path, streaming: bool, openvino: bool) -> None:

@@ -1,4 +1,4 @@
-"""Which code this is."""
+"""Package version and the git commit it was built from."""
 
 import functools
 import shutil
@@ -10,9 +10,9 @@ __version__ = "0.1.0"
 
 @functools.cache
 def code_version() -> str:
-    """Name the package's version and, in a git checkout of it, the commit: "srgan-hub 0.1.0, commit 063f5da"."""
+    """Return the version and, in a git checkout, the commit: "srgan-hub 0.1.0, commit 063f5da"."""
     top = Path(__file__).parents[1]
-    # Only our own checkout counts: an environment inside somebody's repository must not name that one's commit.
+    # Not the commit of another repository that the environment is in.
     if not (top / ".git").exists() or not shutil.which("git"):
         return f"srgan-hub {__version__}"
     command = ["git", "-C", str(top), "describe", "--always", "--exclude=*", "--dirty=, changed since"]

@@ -19,7 +19,7 @@ from astropy.wcs import WCS
 from PIL import Image
 
 from srgan_hub import SRGAN
-from srgan_hub.hub import list_bundled_models
+from srgan_hub.hub import bundled_models
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -81,7 +81,7 @@ def test_space_front_matter_names_the_app():
     assert metadata["python_version"] in ("3.10", "3.12")  # those of ZeroGPU
     # They come with the package, so that nothing is to be preloaded from the Hub.
     assert (
-        sorted(name.split("/")[1] for name in metadata["models"]) == list_bundled_models()
+        sorted(name.split("/")[1] for name in metadata["models"]) == bundled_models()
         and "preload_from_hub" not in front
     )
     assert (ROOT / metadata["thumbnail"].partition("/resolve/main/")[2]).is_file()

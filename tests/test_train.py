@@ -25,7 +25,7 @@ from torchvision.models import VGG19_Weights
 
 import train_accelerate
 from srgan_hub import SRGAN
-from srgan_hub.hub import PushError
+from srgan_hub.publish import PushError
 from srgan_hub.training import arguments, checkpoint, checkpointing, dataloader, div2k
 from srgan_hub.training import logging as metrics_log
 from srgan_hub.training.dataset import build_shards

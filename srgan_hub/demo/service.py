@@ -81,7 +81,7 @@ class Service:
         queue: int = 20,
         each: int = 3,
     ) -> None:
-        self.models = [*hub.list_bundled_models(), *models]
+        self.models = [*hub.bundled_models(), *models]
         self.max_pixels = max_pixels
         self.queue = JobQueue(concurrency=concurrency, length=queue, each=each)
         self.speed = EtaEstimator()

@@ -134,7 +134,7 @@ def footer(max_pixels: int, max_file_size: str, kept: int) -> str:
     hours = "an hour" if kept == 3600 else f"{kept / 3600:.3g} hours"
     space = os.environ.get("SPACE_ID")
     links = {f"https://huggingface.co/spaces/{space}/tree/main": "Code"} if space else {}
-    links |= {"about/license": "License"} | {f"about/{name}": f"Card of {name}" for name in hub.list_bundled_models()}
+    links |= {"about/license": "License"} | {f"about/{name}": f"Card of {name}" for name in hub.bundled_models()}
     shown = "".join(f'<a href="{address}">{text}</a>' for address, text in links.items())
     # Gradio opens its page on the API by its own button only, which the style hides.
     press = "document.querySelector('footer .show-api').click(); return false"

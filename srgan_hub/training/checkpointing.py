@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ..fileio import atomic_write
-from ..hub import PushError, push_folder
+from ..publish import PushError, push_folder
 from . import checkpoint
 from . import logging as metrics_log
 from .dataset import read_index

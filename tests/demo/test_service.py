@@ -12,7 +12,7 @@ from srgan_hub import SRGAN
 from srgan_hub.demo.service import Cancelled, Client, Queued, Service
 from srgan_hub.demo.settings import Settings
 from srgan_hub.demo.upscale import Completed, Progress
-from srgan_hub.hub import list_bundled_models
+from srgan_hub.hub import bundled_models
 from srgan_hub.upscaler import Upscaler
 
 ANN, BEN = Client("ann", "1.1.1.1"), Client("ben", "2.2.2.2")
@@ -113,7 +113,7 @@ def test_a_model_out_of_the_allow_list_is_compared_and_no_other(paths, tmp_path)
     assert all(set(result.scores) == {"lr_consistency"} for result in results)
 
 
-@pytest.mark.parametrize("models", [[], ["srgan-x4"], ["srgan-x4"] * 3, list_bundled_models()])
+@pytest.mark.parametrize("models", [[], ["srgan-x4"], ["srgan-x4"] * 3, bundled_models()])
 def test_two_or_three_models_are_compared(paths, models):
     with pytest.raises(ValueError, match=f"Choose two or 3 models, got {len(set(models))}"):
         Service().compare(paths[0], models, None, ANN)

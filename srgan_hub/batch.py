@@ -25,9 +25,9 @@ from .images.lazy import LazyRows
 from .images.library_warnings import in_one_line
 from .images.media import Media, OutputOptions
 from .images.raster import Raster
-from .resize import resize
-from .target_size import SizeLike, TargetSize
-from .upscaler import ProgressCallback, Upscaler
+from .progress import Progress
+from .resize import SizeLike, TargetSize, resize
+from .upscaler import Upscaler
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ def upscale_files(
     overwrite: bool = False,
     skip_existing: bool = False,
     max_pixels: int | None = decode.MAX_PIXELS,
-    progress: Callable[[Path], ProgressCallback] | None = None,
+    progress: Callable[[Path], Progress] | None = None,
     shard: tuple[int, int] = (0, 1),
 ) -> Iterator[_Result]:
     """Upscale image files in their order; one that fails does not stop the others.
@@ -190,7 +190,7 @@ class _BatchRunner:
     overwrite: bool
     skip_existing: bool
     max_pixels: int | None
-    progress: Callable[[Path], ProgressCallback] | None
+    progress: Callable[[Path], Progress] | None
     manifest: Path | None
     single: bool
     io_pool: Executor
@@ -264,11 +264,15 @@ class _BatchRunner:
         arrays = [raster.array for _, _, raster in batch]
         started = time.monotonic()
         results = _capture_error(source, lambda: self.upscaler.upscale_batch(arrays, size=self.size, progress=alone))
+        if alone:
+            alone.close()
         seconds = (time.monotonic() - started) / len(batch)
         if not isinstance(results, ImageError):
             for (source, target, raster), array in zip(batch, results, strict=True):
                 if self.progress and not alone:
-                    self.progress(source)(first.height, first.height)
+                    progress = self.progress(source)
+                    progress(first.height, first.height)
+                    progress.close()
                 result = Raster(array, raster.info)
                 yield source, target, self.io_pool.submit(self._finalize, source, target, result, seconds)
         elif len(batch) == 1:
@@ -283,8 +287,12 @@ class _BatchRunner:
         size = TargetSize(width=output.width, height=output.height) if fitted else self.size
         progress = self.progress(source) if self.progress else None
         media_upscaler = _MediaUpscaler(self.upscaler, size, opened, output, self._postprocess, progress)
-        with in_one_line(source), decode.atomic_output(output.path, overwrite=self.overwrite) as tmp_path:
-            opened.write(media_upscaler, tmp_path, output)
+        try:
+            with in_one_line(source), decode.atomic_output(output.path, overwrite=self.overwrite) as tmp_path:
+                opened.write(media_upscaler, tmp_path, output)
+        finally:
+            if progress:
+                progress.close()
 
     def _finalize(self, source: Path, target: Path, result: Raster | ImageError | str, seconds: float) -> _Problem:
         """Write a result that is not written yet, and the line in the manifest."""
@@ -337,7 +345,7 @@ class _MediaUpscaler:
     opened: Media
     output: OutputOptions
     postprocess: Callable[[Raster], Raster]
-    progress: ProgressCallback | None
+    progress: Progress | None
 
     def frames(self, frames: Iterator[Raster], first: int) -> Iterator[Raster]:
         infos: deque[dict[Any, Any]] = deque()

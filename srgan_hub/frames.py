@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from .target_size import TargetSize
+from .resize import TargetSize
 from .upscaler import Upscaler
 
 # Of results that are kept for frames that come again, as in a loop that goes forth and back.

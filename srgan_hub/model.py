@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from . import hub
 from .model_card import LIBRARY_NAME, PIPELINE_TAG, TAGS, create_model_card, load_card_text, set_weights_sha256
 from .network.generator import build_generator
-from .target_size import SizeLike
+from .resize import SizeLike
 from .upscaler import Array, ProgressCallback, Upscaler
 
 

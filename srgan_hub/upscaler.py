@@ -24,11 +24,14 @@ from .images.tensors import TensorImage
 from .network.fusion import fuse
 from .network.layers import weights_sha256
 from .network.streaming import receptive_field_radius
-from .target_size import SizeLike, TargetSize, downscale_rows
+from .resize import SizeLike, TargetSize, downscale_rows
 
 logger = logging.getLogger(__name__)
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {
+    "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16,
+    "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16,
+}  # fmt: skip
 
 ProgressCallback = Callable[[int, int], None]
 Array = TypeVar("Array", np.ndarray, Tensor)
@@ -249,7 +252,7 @@ class Upscaler:
         first = batch[0]
         whole = first.lr.shape[3] * self.scale, first.lr.shape[2] * self.scale
         if size != whole:
-            strips = downscale_rows(strips, whole, size, levels=first.max_value, alpha=first.channels in (2, 4))
+            strips = downscale_rows(strips, whole, size, max_value=first.max_value, alpha=first.channels in (2, 4))
         for rows in strips:
             yield first.to_numpy(rows)
 

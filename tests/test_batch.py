@@ -202,7 +202,18 @@ def test_part_files_of_killed_runs_are_swept(upscaler, tmp_path):
 def test_progress_of_each(upscaler, tmp_path):
     calls = []
     paths = make(tmp_path, [(6, 5, 3)] * 2 + [(60, 6, 3)])
-    list(upscale_files(upscaler, paths, progress=lambda path: lambda *rows: calls.append((path, *rows))))
+
+    class Recorder:
+        def __init__(self, path):
+            self.path = path
+
+        def __call__(self, done, total):
+            calls.append((self.path, done, total))
+
+        def close(self):
+            pass
+
+    list(upscale_files(upscaler, paths, progress=Recorder))
     assert calls[:2] == [(paths[0], 6, 6), (paths[1], 6, 6)]
     large = calls[2:]
     assert len(large) > 2 and {(path, total) for path, _, total in large} == {(paths[2], 60)}

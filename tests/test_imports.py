@@ -12,8 +12,7 @@ PACKAGE = ROOT / "srgan_hub"
 # From the ground up. Within a wing (a folder) files import one another; wings of one floor do not.
 FLOORS = [
     {"fileio"},
-    {"network", "images", "devices", "rng", "resize", "version"},
-    {"target_size"},
+    {"network", "images", "devices", "progress", "rng", "resize", "version"},
     {"backends"},
     {"model_card", "upscaler", "metrics", "perceptual", "degradations"},
     {"hub", "frames"},

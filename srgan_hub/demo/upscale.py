@@ -14,7 +14,7 @@ from PIL import Image
 
 from ..images import decode, metadata
 from ..images.raster import Raster
-from ..target_size import TargetSize
+from ..resize import TargetSize
 from .eta import EtaEstimator
 from .presets import PRESETS, find_upscaler, load_model, stream
 from .settings import FORMATS, SIZES, Settings

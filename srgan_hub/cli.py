@@ -207,7 +207,7 @@ def run_upscale(
     for _, target, error in results:
         images += 1
         if error is None:
-            print(target, flush=True)
+            print(f"{target}\n", end="", flush=True)  # in one write: the processes of a launcher share stdout
             continue
         failures += 1
         _print_error(error)

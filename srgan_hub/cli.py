@@ -110,20 +110,11 @@ def _add_flag(command: Any, *names: str, help: str, default: bool = False) -> No
 
 def _add_inference_arguments(command: ArgumentParser, *, dtype: str, backend: str) -> None:
     add = command.add_argument
-    add(
-        "--dtype",
-        default=dtype,
-        help="float32, bfloat16, float16, or auto: bfloat16 for 8-bit images on hardware that supports it, otherwise "
-        f"float32 (default: {dtype})",
-    )
+    native = "auto (bfloat16 for 8-bit images where the hardware has it, else float32)"
+    add("--dtype", default=dtype, help=f"{native}, float32, bfloat16 or float16 (default: {dtype})")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
-    add(
-        "--backend",
-        choices=BACKENDS,
-        default=backend,
-        help="auto: openvino where it is installed and faster (small images, and bfloat16, on x86 CPUs), otherwise "
-        f"torch (default: {backend})",
-    )
+    faster = "auto: openvino where it is installed and faster"
+    add("--backend", choices=BACKENDS, default=backend, help=f"{faster}, else torch (default: {backend})")
     add("--threads", type=int, help="CPU threads (default: chosen by PyTorch)")
 
 
@@ -133,8 +124,8 @@ def _add_upscale_arguments(command: ArgumentParser) -> None:
     add(
         "--output",
         metavar="PATH",
-        help="output file or directory; a directory if it exists, ends in a slash, or there are several inputs or a "
-        "directory (default: NAME_x4.png next to each input)",
+        help="file, or directory if it exists, ends in a slash or there are several inputs (default: NAME_x4.png next "
+        "to each input)",
     )
     add(
         "--model",
@@ -154,13 +145,8 @@ def _add_upscale_arguments(command: ArgumentParser) -> None:
         flag, edge = name.replace("_", "-"), name.replace("_", " ")
         size.add_argument(f"--{flag}", type=int, metavar="PIXELS", help=f"{edge} of the output")
     add("--bit-depth", type=int, choices=(8, 16), help="bits per channel (default: as in the input)")
-    add(
-        "--value-range",
-        nargs=2,
-        type=float,
-        metavar=("LOW", "HIGH"),
-        help="values of black and white in a floating-point TIFF (default: its minimum and maximum)",
-    )
+    value_range = "black and white of a floating-point TIFF (default: its minimum and maximum)"
+    add("--value-range", nargs=2, type=float, metavar=("LOW", "HIGH"), help=value_range)
     add("--quality", type=int, metavar="1..100", help="default: JPEG 95, AVIF 90, WebP lossless")
     metadata = command.add_mutually_exclusive_group()
     strip = partial(metadata.add_argument, dest="strip_metadata", action="store_const")
@@ -174,12 +160,8 @@ def _add_upscale_arguments(command: ArgumentParser) -> None:
     add("--max-pixels", type=int, default=MAX_PIXELS, help=f"reject larger inputs (default: {MAX_PIXELS})")
     existing = command.add_mutually_exclusive_group()
     _add_flag(existing, "--overwrite", help="replace existing outputs")
-    _add_flag(
-        existing,
-        "--skip-existing",
-        "--resume",
-        help="skip existing outputs; partly written videos and large TIFFs are resumed in any case",
-    )
+    skip = "skip existing outputs; partly written videos and large TIFFs are always resumed"
+    _add_flag(existing, "--skip-existing", "--resume", help=skip)
     _add_flag(command, "--debug", help="show tracebacks")
 
 

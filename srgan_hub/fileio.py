@@ -17,14 +17,11 @@ _PART = re.compile(r"\..+\.[0-9a-f]{16}\.part", re.DOTALL)
 
 @contextmanager
 def atomic_write(path: Path, *, directory: bool = False, overwrite: bool = True, fsync: bool = False) -> Iterator[Path]:
-    """Create an empty temporary file next to `path`, and rename it to `path` when the block ends without an error.
-
-    If the block raises, the temporary file is deleted. An existing directory is renamed away first, so a crash at that
-    moment leaves none.
+    """Create an empty temporary file next to `path`; rename it to `path` after the block, or delete it on error.
 
     Args:
         path: Destination.
-        directory: Create a directory instead of a file.
+        directory: Create a directory. An existing one is renamed away first: a crash at that moment leaves none.
         overwrite: Replace an existing file. Directories are always replaced.
         fsync: Flush to disk before and after renaming, so a power cut leaves either the old or the new file.
 
@@ -32,8 +29,8 @@ def atomic_write(path: Path, *, directory: bool = False, overwrite: bool = True,
         Path of the temporary file or directory.
 
     Raises:
-        FileExistsError: `overwrite` is false and `path` exists, be it as a dangling symbolic link.
-        OSError: The directory is not writable.
+        FileExistsError: `overwrite` is false and `path` exists, possibly as a dangling symbolic link.
+        OSError: The parent directory is not writable.
     """
     tmp_path, lock = _create_part(path, directory)
     try:
@@ -51,10 +48,9 @@ def atomic_write(path: Path, *, directory: bool = False, overwrite: bool = True,
 
 
 def remove_stale_parts(directory: Path) -> None:
-    """Delete the temporary files and directories that interrupted runs left in a directory.
+    """Delete the temporary files and directories of interrupted runs from a directory.
 
-    Those of running processes stay: each is locked by its process, and the system drops the lock when the process ends.
-    File systems without locks keep all of them.
+    A running process holds a lock on its own, which ends with the process. File systems without locks keep all of them.
     """
     if sys.platform == "win32" or not directory.is_dir():
         return
@@ -119,8 +115,6 @@ def _fsync(path: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with suppress(OSError):
-            path.unlink(missing_ok=True)
+    shutil.rmtree(path, ignore_errors=True)  # does nothing to a file
+    with suppress(OSError):
+        path.unlink()

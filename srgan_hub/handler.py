@@ -1,7 +1,4 @@
-"""Custom handler for Hugging Face Inference Endpoints.
-
-`srgan-hub push --endpoint` uploads this file next to a model's weights.
-"""
+"""Custom handler for Hugging Face Inference Endpoints, added to a repository by `srgan-hub push --endpoint`."""
 
 import base64
 import tempfile

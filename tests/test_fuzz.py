@@ -13,6 +13,7 @@ from fuzz_worker import MEMORY, check, fuzz
 TESTS = Path(__file__).parent
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of Pillow
 def test_malformed_files_are_upscaled_or_rejected(tmp_path):
     limits = resource.getrlimit(resource.RLIMIT_AS)
 

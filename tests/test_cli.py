@@ -228,8 +228,8 @@ def test_failed_image_closes_its_progress_bar(folder, monkeypatch):
         def close(self):
             self.closed = True
 
-    def stream(self, *arguments):
-        yield from rows(self, *arguments)
+    def stream(self, *arguments, **options):
+        yield from rows(self, *arguments, **options)
         raise RuntimeError("broken")
 
     rows = Upscaler._stream_with_recovery

@@ -21,7 +21,7 @@ from srgan_hub.upscaler import Upscaler
 def interrupt(moment: str, number: int) -> None:
     save = Image.Image.save
 
-    def compute(self: Upscaler, *arguments: Any) -> None:
+    def compute(self: Upscaler, *arguments: Any, **options: Any) -> None:
         os.kill(os.getpid(), number)
         time.sleep(5)  # Another thread may receive the signal first.
 

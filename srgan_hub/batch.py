@@ -37,8 +37,7 @@ from .images.tiff_media import (
     value_range_of,
 )  # fmt: skip
 from .progress import Progress, ProgressCallback
-from .resize import resize
-from .target_size import SizeLike, TargetSize
+from .resize import SizeLike, TargetSize, resize
 from .upscaler import Upscaler
 
 logger = logging.getLogger(__name__)

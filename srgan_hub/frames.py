@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from .target_size import TargetSize
+from .resize import TargetSize
 from .upscaler import Upscaler
 
 # Of results that are cached for repeated frames, as in a loop that goes back and forth.

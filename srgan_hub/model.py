@@ -25,7 +25,7 @@ from .model_card import (
 )
 from .network.generator import build_generator
 from .publish import PushOptions, push_folder
-from .target_size import SizeLike
+from .resize import SizeLike
 from .upscaler import Array, ProgressCallback, Upscaler, UpscalerOptions
 
 if TYPE_CHECKING:

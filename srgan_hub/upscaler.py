@@ -23,7 +23,7 @@ from .network.fusion import fuse
 from .network.layers import weights_sha256
 from .network.streaming import receptive_field_radius
 from .progress import ProgressCallback
-from .target_size import SizeLike, TargetSize, downscale_rows
+from .resize import SizeLike, TargetSize, downscale_rows
 
 logger = logging.getLogger(__name__)
 
@@ -244,7 +244,7 @@ class Upscaler:
         strips = copy_to_cpu(self._stream_with_recovery(lr, to_input, from_output, dtype, sum(num_inputs)), self.device)
         full = first.lr.shape[3] * self.scale, first.lr.shape[2] * self.scale
         if size != full:
-            strips = downscale_rows(strips, full, size, levels=first.max_value, alpha=first.channels in (2, 4))
+            strips = downscale_rows(strips, full, size, max_value=first.max_value, alpha=first.channels in (2, 4))
         for rows in strips:
             yield first.to_numpy(rows)
 

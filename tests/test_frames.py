@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from srgan_hub.frames import upscale_frames
-from srgan_hub.target_size import TargetSize
+from srgan_hub.resize import TargetSize
 from srgan_hub.upscaler import Upscaler
 
 

@@ -3,7 +3,6 @@
 The client reads its environment when it is imported, so it runs in a separate process, which all tests share.
 """
 
-import base64
 import importlib.util
 import io
 import logging
@@ -24,7 +23,6 @@ import pytest
 import torch
 from fake_hub import READER, WRITER, Hub, Repo
 from huggingface_hub import constants
-from malformed_files import png_header
 from PIL import Image
 from torch import Tensor
 
@@ -500,29 +498,8 @@ def test_endpoint_handler_runs_from_the_published_directory(hub: Hub, client: Pr
     handler = module.EndpointHandler(path=str(directory))
     with Image.open(EXAMPLE) as image:
         small = image.convert("RGB").crop((0, 0, 20, 12))
-    buffer = io.BytesIO()
-    small.save(buffer, "PNG")
     expected = np.asarray(SRGAN.from_pretrained(directory).upscale(small))
-    text = base64.b64encode(buffer.getvalue()).decode()
-    for inputs in (small, buffer.getvalue(), text, f"data:image/png;base64,{text}"):
-        assert np.array_equal(np.asarray(handler({"inputs": inputs})), expected)
-    assert handler({"inputs": small, "parameters": {"size": "2x"}}).size == (40, 24)
-    for data, message in (
-        ({"inputs": "no image"}, "base64"),
-        ({"inputs": "größe"}, "base64"),
-        ({"inputs": b"no image"}, "image"),
-        ({"inputs": b""}, "empty"),
-        ({"inputs": png_header(20_000, 20_000)}, "20000"),
-        ({"inputs": png_header(9_000, 9_000)}, "9000"),
-        ({}, "NoneType"),
-        ("x", "inputs"),
-        ({"inputs": small, "parameters": 5}, "inputs"),
-        ({"inputs": small, "parameters": {"prompt": "a cat"}}, "prompt"),
-        ({"inputs": small, "parameters": {"size": "9x"}}, "80.*48"),
-        ({"inputs": Image.new("RGB", (4000, 1001))}, "4000.*1001"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            handler(data)
+    assert np.array_equal(np.asarray(handler({"inputs": small})), expected)
 
 
 @pytest.mark.slow

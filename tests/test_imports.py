@@ -12,7 +12,7 @@ PACKAGE = ROOT / "srgan_hub"
 # From the bottom. Modules of one package import one another; packages and modules of one layer do not.
 LAYERS = [
     {"fileio", "devices", "rng", "resize", "version", "progress"},
-    {"network", "images", "target_size"},
+    {"network", "images"},
     {"backends"},
     {"model_card", "upscaler", "metrics", "perceptual", "degradations"},
     {"hub", "frames"},

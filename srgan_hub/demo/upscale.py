@@ -14,7 +14,7 @@ from PIL import Image
 from ..images.decode import load_raster
 from ..images.encode import save_image, validate_output
 from ..images.errors import ImageError
-from ..target_size import TargetSize
+from ..resize import TargetSize
 from .eta import EtaEstimator
 from .presets import PRESETS, find_upscaler, load_model, stream
 from .settings import FORMATS, SIZES, Settings

@@ -7,7 +7,7 @@ from srgan_hub import SRGAN
 
 @pytest.fixture
 def data(tmp_path):
-    """A folder with one color and one gray image, whose sides are no multiples of four."""
+    """A directory with a color and a gray image, whose sides are not multiples of 4."""
     folder = tmp_path / "Tiny"
     folder.mkdir()
     Image.fromarray(image(70, 83)).save(folder / "color.png")

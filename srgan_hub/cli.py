@@ -344,12 +344,7 @@ def run_prepare(data: str, output: Path) -> None:
     from .training.dataset import build_shards
     from .training.div2k import prepare_div2k
 
-    with tqdm(disable=None, unit_scale=True) as bar:
-
-        def show(what: str, done: int, total: int) -> None:
-            bar.set_description(what, refresh=False)
-            _move(bar, done, total)
-
-        decode = prepare_div2k if data == "div2k" else partial(build_shards, Path(data))
-        folder = decode(output, progress=show)
+    with tqdm(disable=None, unit="image") as bar:
+        build = prepare_div2k if data == "div2k" else partial(build_shards, Path(data))
+        folder = build(output, progress=partial(_move, bar))
     print(folder)

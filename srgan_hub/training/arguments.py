@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import functools
 import math
 import re
 import sys
@@ -37,6 +38,7 @@ non_negative = number("a finite number of at least 0", lambda value: 0 <= value 
 unit_interval = number("a number from 0 to 1", lambda value: 0 <= value <= 1)
 decay = number("a number of at least 0 and below 1", lambda value: 0 <= value < 1)
 boolean = argparse.BooleanOptionalAction
+TRACKERS = ("auto", "tensorboard", "trackio", "wandb", "none")
 
 
 def flag(default: Any, help: str, *, runtime: bool = False, **options: Any) -> Any:
@@ -52,22 +54,25 @@ def flag(default: Any, help: str, *, runtime: bool = False, **options: Any) -> A
     return dataclasses.field(default=MISSING if default is ... else default, metadata=metadata)
 
 
+runtime_flag = functools.partial(flag, runtime=True)
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """Settings of a training run. The defaults are those of Ledig et al. (2016)."""
 
     stage: str = flag("pretrain", "pretrain trains SRResNet, gan trains SRGAN", choices=("pretrain", "gan"))
     pretrained_model_name_or_path: str | None = flag(None, "model to fine-tune: its weights and architecture")
-    output_dir: Path = flag(..., "directory for checkpoints, metrics and models", runtime=True, type=Path)  # noqa: RUF009
-    resume_from_checkpoint: str | None = flag(
-        None, "resume from PATH, or from the latest checkpoint", runtime=True, nargs="?", const="latest", metavar="PATH"
+    output_dir: Path = runtime_flag(..., "directory for checkpoints, metrics and models", type=Path)  # noqa: RUF009
+    resume_from_checkpoint: str | None = runtime_flag(
+        None, "resume from PATH, or from the latest checkpoint", nargs="?", const="latest", metavar="PATH"
     )
-    dry_run: bool = flag(False, "print parameters, memory and schedule; do not train", runtime=True, action=boolean)
+    dry_run: bool = runtime_flag(False, "print parameters, memory and schedule; do not train", action=boolean)
 
     # Data.
-    train_data: str = flag(..., "directory of images or prepared shards; div2k downloads DIV2K", runtime=True)
-    val_data: str | None = flag(None, "directory of validation images, or div2k", runtime=True)
-    data_dir: Path = flag(None, "cache directory of DIV2K (default: HF_HOME/srgan-hub)", runtime=True, type=Path)  # noqa: RUF009
+    train_data: str = runtime_flag(..., "directory of images or prepared shards; div2k downloads DIV2K")
+    val_data: str | None = runtime_flag(None, "directory of validation images, or div2k")
+    data_dir: Path = runtime_flag(None, "cache of DIV2K (default: HF_HOME/srgan-hub)", type=Path)  # noqa: RUF009
     batch_size: int = flag(16, "crops per process and backward pass", type=positive_int)
     hr_crop: int = flag(96, "side of the HR crops in pixels", type=positive_int)
     downscale_prob: float = flag(0.0, "probability of a crop being downscaled by up to 2", type=unit_interval)
@@ -75,10 +80,10 @@ class TrainConfig:
     sigma: tuple[float, float] | None = flag(
         None, "blur of gaussian and real-world in HR pixels", type=float, nargs=2, metavar=("LOW", "HIGH")
     )
-    dataloader_num_workers: int | None = flag(None, "data loading processes (CPU: 0, GPU: 2)", runtime=True, type=int)
+    dataloader_num_workers: int | None = runtime_flag(None, "data loading processes (CPU: 0, GPU: 2)", type=int)
 
     # Networks.
-    scale: int = flag(None, "scale factor: 2, 3 or 4 (default: 4, or the pretrained model's)", type=int)
+    scale: int = flag(None, "2, 3 or 4 (default: 4, or the pretrained model's)", type=positive_int)
     channels: int = flag(None, "channels of the generator (default: 64, or the pretrained model's)", type=positive_int)
     num_blocks: int = flag(None, "residual blocks (default: 16, or the pretrained model's)", type=positive_int)
     freeze_bn: bool = flag(False, "freeze the generator's batch norms", action=boolean)
@@ -86,51 +91,36 @@ class TrainConfig:
     ema: float = flag(0.999, "decay of the exponential moving average of the weights, which is exported", type=decay)
 
     # Losses.
-    content_loss: str = flag(
-        None, "terms with weights, of mse, l1, vgg22, vgg54, lite: 'vgg54=1 mse=0.1' (default: mse; gan: vgg54)"
-    )
-    vgg_weights: str | None = flag(None, "VGG19 weights, a .safetensors or .pth file, not downloaded", runtime=True)
+    content_loss: str = flag(None, "mse, l1, vgg22, vgg54, lite: 'vgg54=1 mse=0.1' (default: mse; gan: vgg54)")
+    vgg_weights: str | None = runtime_flag(None, "VGG19 weights, a .safetensors or .pth file (default: download)")
     lr_consistency: float = flag(0.0, "weight of the L1 distance to HR, both downscaled", type=non_negative)
     artifact_weight: float = flag(0.0, "weight of the artifact loss (LDL)", type=non_negative)
     checkerboard_weight: float = flag(0.0, "weight of the loss on checkerboard artifacts", type=non_negative)
     adversarial_weight: float = flag(1e-3, "weight of -log D(G(lr)), for gan", type=non_negative)
 
     # Optimization.
-    max_train_steps: int = flag(
-        None, "optimizer steps (default: 1,000,000; gan: 200,000)", runtime=True, type=positive_int
-    )
+    max_train_steps: int = runtime_flag(None, "optimizer steps (default: 1000000; gan: 200000)", type=positive_int)
     gradient_accumulation_steps: int = flag(1, "backward passes per step", type=positive_int)
-    learning_rate: float = flag(1e-4, "of Adam, for the generator", type=non_negative)
-    discriminator_learning_rate: float = flag(None, "(default: --learning-rate)", type=non_negative)
+    learning_rate: float = flag(1e-4, "learning rate of Adam", type=non_negative)
+    discriminator_learning_rate: float = flag(None, "the discriminator's (default: the same)", type=non_negative)
     beta2: float = flag(0.999, "of Adam; beta1 is 0.9", type=decay)
-    lr_scheduler: str = flag(
-        "paper", "paper: constant; gan: a tenth after 100,000 steps", choices=("constant", "cosine", "paper")
-    )
+    lr_scheduler: str = flag("paper", "paper: 0.1x after 100,000 gan steps", choices=("constant", "cosine", "paper"))
     max_grad_norm: float = flag(0.0, "maximum gradient norm; 0 disables clipping", type=non_negative)
     mixed_precision: str = flag("no", "fp16 requires a GPU", choices=("no", "bf16", "fp16"))
     seed: int = flag(0, "seed of weights, crops and degradations", type=int)
-    threads: int | None = flag(
-        None, "CPU threads per process (default: all cores); results depend on it", runtime=True, type=positive_int
-    )
+    threads: int | None = runtime_flag(None, "CPU threads per process, which affect rounding", type=positive_int)
 
     # Logging, checkpoints and publishing.
-    report_to: str = flag(
-        "auto",
-        "experiment tracker; auto uses tensorboard if it is installed",
-        runtime=True,
-        choices=("auto", "tensorboard", "trackio", "wandb", "none"),
-    )
-    log_every: int = flag(50, "steps between two log lines", runtime=True, type=positive_int)
-    validate_every: int = flag(5000, "steps between two validations", runtime=True, type=positive_int)
-    checkpointing_steps: int = flag(1000, "steps between two checkpoints", runtime=True, type=positive_int)
-    checkpoints_total_limit: int = flag(2, "number of checkpoints to keep", runtime=True, type=positive_int)
-    push_to_hub: str | None = flag(None, "Hub id to publish the final model to", runtime=True, metavar="ORG/NAME")
-    push_every: int | None = flag(None, "steps between two pushes of last/", runtime=True, type=positive_int)
-    private: bool = flag(False, "create the Hub repository as private", runtime=True, action=boolean)
-    license: str | None = flag(
-        None, "license of the weights (default: apache-2.0, or the pretrained model's)", runtime=True
-    )
-    data_license: str | None = flag(None, "license of the training images, for the model card", runtime=True)
+    report_to: str = runtime_flag("auto", "experiment tracker; auto is tensorboard if installed", choices=TRACKERS)
+    log_every: int = runtime_flag(50, "steps between two log lines", type=positive_int)
+    validate_every: int = runtime_flag(5000, "steps between two validations", type=positive_int)
+    checkpointing_steps: int = runtime_flag(1000, "steps between two checkpoints", type=positive_int)
+    checkpoints_total_limit: int = runtime_flag(2, "number of checkpoints to keep", type=positive_int)
+    push_to_hub: str | None = runtime_flag(None, "Hub id to push the final model to", metavar="ORG/NAME")
+    push_every: int | None = runtime_flag(None, "steps between two pushes of last/", type=positive_int)
+    private: bool = runtime_flag(False, "create the Hub repository as private", action=boolean)
+    license: str | None = runtime_flag(None, "of the weights (default: apache-2.0, or the pretrained model's)")
+    data_license: str | None = runtime_flag(None, "license of the training images, for the model card")
 
     # Not flags.
     generator: Mapping[str, Any]  # keyword arguments of `SRGAN`
@@ -178,22 +168,22 @@ def resolve_args(
     Raises:
         ValueError: arguments contradict each other or the pretrained model.
     """
-    gan, values = args.stage == "gan", vars(args).copy()
-    sizes = {"scale": 4, "channels": 64, "num_blocks": 16}
+    gan, sizes = args.stage == "gan", {"scale": 4, "channels": 64, "num_blocks": 16}
     for name, default in sizes.items():
-        if generator and values[name] not in (None, generator[name]):
-            raise ValueError(
-                f"{flag_name(name)} {values[name]} contradicts '{args.pretrained_model_name_or_path}', which has "
-                f"{generator[name]}; omit the flag."
-            )
-        values[name] = generator[name] if generator else values[name] or default
-    values["max_train_steps"] = args.max_train_steps or (200_000 if gan else 1_000_000)
-    values["content_loss"] = args.content_loss or ("vgg54" if gan else "mse")
-    values["data_dir"] = args.data_dir or Path(HF_HOME) / "srgan-hub"
-    values["sigma"] = args.sigma and tuple(args.sigma)
-    if args.discriminator_learning_rate is None:
-        values["discriminator_learning_rate"] = args.learning_rate
-    config = TrainConfig(**values, generator=generator or {name: values[name] for name in sizes}, command=command)
+        given, actual = getattr(args, name), (generator or {}).get(name)
+        if actual and given not in (None, actual):
+            model = args.pretrained_model_name_or_path
+            raise ValueError(f"{flag_name(name)} {given} contradicts '{model}', which has {actual}; omit the flag.")
+        sizes[name] = actual or given or default
+    rate = args.discriminator_learning_rate
+    derived = {
+        "max_train_steps": args.max_train_steps or (200_000 if gan else 1_000_000),
+        "content_loss": args.content_loss or ("vgg54" if gan else "mse"),
+        "discriminator_learning_rate": args.learning_rate if rate is None else rate,
+        "data_dir": args.data_dir or Path(HF_HOME) / "srgan-hub",
+        "sigma": args.sigma and tuple(args.sigma),
+    }
+    config = TrainConfig(**vars(args) | sizes | derived, generator=generator or sizes, command=command)
 
     losses.parse_content_loss(config.content_loss)
     if config.hr_crop % config.scale:

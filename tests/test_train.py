@@ -379,6 +379,19 @@ def test_sigterm_saves_a_checkpoint_that_resumes_bit_identical(run, monkeypatch,
     assert read_weights(tmp_path / "cut" / "final") == read_weights(tmp_path / "full" / "final")
 
 
+def test_resume_restores_the_training_state(run, valid, monkeypatch, tmp_path):
+    monkeypatch.setattr(train_accelerate, "COLLAPSE_LOSS", 100)
+    argv = [*GAN, "--max-train-steps", 3, "--val-data", valid]
+    assert run(*argv) == 0
+    _, header = checkpoint.load(tmp_path / "out" / "step-3.safetensors")
+    runs = record_builds(monkeypatch)
+    assert run(*argv, "--resume-from-checkpoint") == 0
+    ((_, state),) = runs
+    assert (state.step, state.collapsed_steps) == (3, 3)
+    assert (state.best, state.scores) == (header["best"], header["scores"])
+    assert state.best == state.scores["SR"]["content"] > 0
+
+
 def test_resume_with_more_steps(run, tmp_path):
     assert run("--max-train-steps", 4, output="full") == 0
     assert run("--max-train-steps", 2, output="two") == 0

@@ -58,20 +58,20 @@ def test_lr_is_generated_by_the_training_degradation(data, name):
 
 
 def test_lr_files_are_found_by_name_and_must_fit(data, tmp_path):
-    folder = tmp_path / "LRx4"
-    folder.mkdir()
-    Image.fromarray(image(17, 20, seed=2)).save(folder / "color.png")
-    Image.fromarray(image(16, 16, seed=3)[:, :, 1]).save(folder / "grayx4.png")
-    report = evaluate([], data=data, lr=folder, metrics=["psnr_y"])
+    directory = tmp_path / "LRx4"
+    directory.mkdir()
+    Image.fromarray(image(17, 20, seed=2)).save(directory / "color.png")
+    Image.fromarray(image(16, 16, seed=3)[:, :, 1]).save(directory / "grayx4.png")
+    report = evaluate([], data=data, lr=directory, metrics=["psnr_y"])
     sr = to_uint8(resize(to_tensor(image(17, 20, seed=2)), (68, 80), round_to_uint8=True))
     ya, yb = (rgb_to_y(to_tensor(x[4:-4, 4:-4])).numpy() for x in (sr, truth(data, "color")))
     assert report[BICUBIC].images["color"]["psnr_y"] == pytest.approx(
         peak_signal_noise_ratio(yb, ya, data_range=1), abs=1e-4
     )
     assert report.protocol.degradation == "x4, files in LRx4"
-    Image.fromarray(image(16, 17)).save(folder / "grayx4.png")
+    Image.fromarray(image(16, 17)).save(directory / "grayx4.png")
     with pytest.raises(ValueError, match=r"grayx4.png' must have 16x16 pixels, got 17x16"):
-        evaluate([], data=data, lr=folder, metrics=["psnr_y"])
-    (folder / "grayx4.png").unlink()
+        evaluate([], data=data, lr=directory, metrics=["psnr_y"])
+    (directory / "grayx4.png").unlink()
     with pytest.raises(ValueError, match=r"no LR image for .gray.png., such as grayx4.png"):
-        evaluate([], data=data, lr=folder, metrics=["psnr_y"])
+        evaluate([], data=data, lr=directory, metrics=["psnr_y"])

@@ -18,9 +18,9 @@ from srgan_hub.resize import downscale, resize
 
 
 def test_scores_equal_scikit_image_and_piq(data, make_model):
-    folder = make_model("a", 0)
-    report = evaluate([folder], data=data, metrics=FAST, device="cpu", crop_border=3)
-    upscaler = SRGAN.from_pretrained(folder).upscaler(dtype="fp32", device="cpu")
+    directory = make_model("a", 0)
+    report = evaluate([directory], data=data, metrics=FAST, device="cpu", crop_border=3)
+    upscaler = SRGAN.from_pretrained(directory).upscaler(dtype="fp32", device="cpu")
     for name in ("color", "gray"):
         hr = truth(data, name)
         lr = downscale(to_tensor(hr), 4, round_to_uint8=True)
@@ -72,9 +72,9 @@ def test_options_are_passed_to_the_upscaler(data, make_model, monkeypatch):
         return upscaler(self, **options)
 
     monkeypatch.setattr(SRGAN, "upscaler", spy)
-    folder = make_model("a", 0)
+    directory = make_model("a", 0)
     options = {"dtype": "bf16", "device": "cpu", "backend": "torch"}
-    report = evaluate([folder], data=data, metrics=["psnr_y"], progress=lambda *n: done.append(n), **options)
+    report = evaluate([directory], data=data, metrics=["psnr_y"], progress=lambda *n: done.append(n), **options)
     assert seen == [options]
     assert done == [(1, 2), (2, 2)]
     assert report.environment["dtype"] == "bf16" and report.environment["threads"] == torch.get_num_threads()

@@ -9,18 +9,20 @@ from srgan_hub.hub import ModelLoadError
 
 
 def test_scores_are_replaced_in_the_card(data, make_model):
-    folder = make_model("a", 0)
-    card = (folder / "README.md").read_text()
-    (folder / "README.md").write_text(card.replace("## Limits", "## Limits\n\nMine is kept."))
-    reports = [evaluate([make_model("b", 1), folder], data=data, metrics=FAST, jpeg=quality) for quality in (None, 75)]
-    write_to_card(folder, reports)
-    first = (folder / "README.md").read_text()
-    write_to_card(folder, reports)
-    assert (folder / "README.md").read_text() == first
+    directory = make_model("a", 0)
+    card = (directory / "README.md").read_text()
+    (directory / "README.md").write_text(card.replace("## Limits", "## Limits\n\nMine is kept."))
+    reports = [
+        evaluate([make_model("b", 1), directory], data=data, metrics=FAST, jpeg=quality) for quality in (None, 75)
+    ]
+    write_to_card(directory, reports)
+    first = (directory / "README.md").read_text()
+    write_to_card(directory, reports)
+    assert (directory / "README.md").read_text() == first
     assert "Mine is kept." in first and first.count("## Scores") == 1
     assert "### Tiny\n" in first and "### Tiny, LR saved as JPEG 75 (4:2:0)\n" in first
     assert "Difference to a," in first
-    loaded = ModelCard.load(folder / "README.md")
+    loaded = ModelCard.load(directory / "README.md")
     assert loaded.data.license == "apache-2.0" and loaded.data.weights_sha256
     results = [r for r in loaded.data.eval_results if r.metric_type == "psnr"]
     assert [r.dataset_config for r in results] == [

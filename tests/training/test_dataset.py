@@ -27,11 +27,11 @@ def unique_pixels(height, width, red):
 
 @pytest.fixture
 def photos(tmp_path):
-    folder = tmp_path / "photos"
-    (folder / "sub").mkdir(parents=True)
+    directory = tmp_path / "photos"
+    (directory / "sub").mkdir(parents=True)
     for name, size, red in [("b.png", (40, 30), 1), ("a.PNG", (24, 50), 2), ("sub/c.png", (33, 33), 3)]:
-        Image.fromarray(unique_pixels(*size, red)).save(folder / name)
-    return folder
+        Image.fromarray(unique_pixels(*size, red)).save(directory / name)
+    return directory
 
 
 @pytest.fixture
@@ -39,8 +39,8 @@ def shards(photos, tmp_path):
     return build_shards(photos, tmp_path / "shards", min_size=16)
 
 
-def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+def contents(directory):
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
 
 
 def test_shards_equal_the_decoded_images(photos, shards):
@@ -69,14 +69,14 @@ def test_shards_have_a_maximum_size(photos, tmp_path, monkeypatch):
 
 
 def test_exif_orientation_is_applied_and_gray_becomes_rgb(tmp_path):
-    folder = tmp_path / "photos"
-    folder.mkdir()
+    directory = tmp_path / "photos"
+    directory.mkdir()
     exif = Image.Exif()
     exif[0x0112] = 6  # rotate clockwise by 90 degrees
     pixels = unique_pixels(20, 30, 7)
-    Image.fromarray(pixels).save(folder / "turned.png", exif=exif)
-    Image.fromarray(pixels[..., 2]).save(folder / "gray.png")
-    shards = build_shards(folder, tmp_path / "shards", min_size=16)
+    Image.fromarray(pixels).save(directory / "turned.png", exif=exif)
+    Image.fromarray(pixels[..., 2]).save(directory / "gray.png")
+    shards = build_shards(directory, tmp_path / "shards", min_size=16)
     with safe_open(shards / "shard-00000.safetensors", framework="numpy") as file:
         assert np.array_equal(file.get_tensor("turned.png"), np.rot90(pixels, -1))
         assert np.array_equal(file.get_tensor("gray.png"), np.repeat(pixels[..., 2:], 3, axis=2))

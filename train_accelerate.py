@@ -67,16 +67,14 @@ def build(config: TrainConfig, model: SRGAN | None) -> tuple[TrainContext, Train
     Raises:
         ValueError, OSError: the data, the settings or a checkpoint are invalid, or a download failed.
     """
+    # Devices and threads.
     tracker = choose_tracker(config.report_to)
     accelerator = make_accelerator(config, tracker)
     torch.set_num_threads(resolve_num_threads(config.threads, accelerator.device))
     torch.backends.cudnn.benchmark = accelerator.device.type == "cuda"
     config.output_dir.mkdir(parents=True, exist_ok=True)
-    if config.stage == "gan" and not model:
-        logger.warning(
-            "--stage gan without --pretrained-model-name-or-path starts from random weights; the paper starts from "
-            "SRResNet"
-        )
+
+    # Data: random HR crops, their degradation to LR, full images for validation.
     shards, val_images = prepare_data(config, accelerator)
     crops = RandomCropDataset(shards, size=config.hr_crop, seed=config.seed, downscale_prob=config.downscale_prob)
     sigma = {"sigma": config.sigma} if config.sigma else {}
@@ -84,11 +82,19 @@ def build(config: TrainConfig, model: SRGAN | None) -> tuple[TrainContext, Train
     validation = None
     if val_images:
         validation = PairedDataset(val_images, scale=config.scale, degradation=degrade, seed=config.seed)
+
+    # Networks, optimizers and losses. The content loss is frozen and needs no `accelerator.prepare`.
+    if config.stage == "gan" and not model:
+        logger.warning(
+            "--stage gan without --pretrained-model-name-or-path starts from random weights; the paper starts from "
+            "SRResNet"
+        )
     state = build_state(config, model, accelerator)
     with accelerator.local_main_process_first():  # one process per machine downloads the VGG weights
         content = losses.ContentLoss(losses.parse_content_loss(config.content_loss), vgg_weights=config.vgg_weights)
-    # The content loss is frozen and needs no `accelerator.prepare`.
     run = TrainContext(config, accelerator, crops, degrade, content.to(accelerator.device), validation)
+
+    # Checkpoint and tracker.
     checkpointing.resume(run, state)
     if tracker:
         settings = {name: value for name in FLAGS if isinstance(value := getattr(config, name), (int, float, str))}
@@ -99,7 +105,7 @@ def build(config: TrainConfig, model: SRGAN | None) -> tuple[TrainContext, Train
 def build_state(config: TrainConfig, model: SRGAN | None, accelerator: Accelerator) -> TrainState:
     """Build the networks and optimizers at step 0."""
     torch.manual_seed(config.seed)
-    generator = (model or SRGAN(**config.generator)).generator
+    generator = (model or SRGAN(**config.model_kwargs)).generator
     # The last layer runs in float32: near 1, bfloat16 cannot tell neighboring 8-bit values apart.
     generator[-1].register_forward_pre_hook(lambda layer, inputs: (inputs[0].float(),))
     generator.to(accelerator.device).to(memory_format=torch.channels_last)
@@ -142,11 +148,10 @@ def train_step(
     run: TrainContext, state: TrainState, batches: Iterator[tuple[Tensor, Tensor]], signals: Sequence[str] = ()
 ) -> Step:
     """Update each network once. Losses are means over ranks and passes; a signal on one rank stops all of them."""
-    accelerator, config = run.accelerator, run.config
+    accelerator, config, passes, waited = run.accelerator, run.config, [], 0.0
     for name, optimizer in state.optimizers.items():
         for group in optimizer.param_groups:
             group["lr"] = learning_rate_at(config, name, state.step)
-    passes, waited = [], 0.0
     for _ in range(config.gradient_accumulation_steps):
         start = time.perf_counter()
         lr, hr = next(batches)

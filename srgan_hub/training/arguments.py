@@ -123,7 +123,7 @@ class TrainConfig:
     data_license: str | None = runtime_flag(None, "license of the training images, for the model card")
 
     # Not flags.
-    generator: Mapping[str, Any]  # keyword arguments of `SRGAN`
+    model_kwargs: Mapping[str, Any]  # of `SRGAN`
     command: str = ""  # as typed, for the model card
 
 
@@ -156,13 +156,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def resolve_args(
-    args: argparse.Namespace, generator: Mapping[str, Any] | None = None, command: str = ""
+    args: argparse.Namespace, pretrained: Mapping[str, Any] | None = None, command: str = ""
 ) -> TrainConfig:
     """Validate arguments and fill in the defaults that depend on others.
 
     Args:
         args: from `parse_args`.
-        generator: config of the pretrained model, if there is one.
+        pretrained: config of the pretrained model, if there is one.
         command: the command line, for the model card.
 
     Raises:
@@ -170,7 +170,7 @@ def resolve_args(
     """
     gan, sizes = args.stage == "gan", {"scale": 4, "channels": 64, "num_blocks": 16}
     for name, default in sizes.items():
-        given, actual = getattr(args, name), (generator or {}).get(name)
+        given, actual = getattr(args, name), (pretrained or {}).get(name)
         if actual and given not in (None, actual):
             model = args.pretrained_model_name_or_path
             raise ValueError(f"{flag_name(name)} {given} contradicts '{model}', which has {actual}; omit the flag.")
@@ -183,7 +183,7 @@ def resolve_args(
         "data_dir": args.data_dir or Path(HF_HOME) / "srgan-hub",
         "sigma": args.sigma and tuple(args.sigma),
     }
-    config = TrainConfig(**vars(args) | sizes | derived, generator=generator or sizes, command=command)
+    config = TrainConfig(**vars(args) | sizes | derived, model_kwargs=pretrained or sizes, command=command)
 
     losses.parse_content_loss(config.content_loss)
     if config.hr_crop % config.scale:

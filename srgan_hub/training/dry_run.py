@@ -30,7 +30,7 @@ def estimate_run(config: TrainConfig, *, processes: int, last_rate: float) -> st
         config.hr_crop // config.scale,
     )
     with torch.device("meta"), torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        generator = SRGAN(**config.generator)
+        generator = SRGAN(**config.model_kwargs)
         discriminator = build_discriminator(config.discriminator, hr_size=hr_size) if gan else nn.Identity()
         generator(torch.zeros(batch, 3, lr_size, lr_size)).mean()
         for _ in range(3 if gan else 0):  # HR and SR in the discriminator's step, SR in the generator's

@@ -48,6 +48,6 @@ class TrainState:
 
 def ema_model(run: TrainContext, state: TrainState) -> SRGAN:
     """Return the model with the averaged weights on the CPU, in evaluation mode, as it is exported."""
-    model = SRGAN(**run.config.generator)
+    model = SRGAN(**run.config.model_kwargs)
     model.generator.load_state_dict(state.ema.network.state_dict())
     return model.eval()

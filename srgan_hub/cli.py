@@ -317,13 +317,7 @@ def run_prepare(data: str, output: Path) -> None:
     from .training.dataset import build_shards
     from .training.div2k import prepare_div2k
 
-    with tqdm(disable=None, unit_scale=True) as bar:
-
-        def show(stage: str, done: int, total: int) -> None:
-            bar.set_description(stage, refresh=False)
-            bar.total = total
-            bar.update(done - bar.n)
-
-        prepare = prepare_div2k if data == "div2k" else partial(build_shards, Path(data))
-        folder = prepare(output, progress=show)
-    print(folder)
+    build = prepare_div2k if data == "div2k" else partial(build_shards, Path(data))
+    with closing(ProgressBar(unit="image")) as bar:
+        directory = build(output, progress=bar)
+    print(directory)

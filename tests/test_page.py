@@ -801,7 +801,7 @@ def test_models_are_compared(page, images, slow):
     expect(job.locator("p")).to_have_text("small.png by 3 models.", timeout=30_000)
     figures = page.locator("#results figure")
     expect(figures).to_have_count(3)
-    expect(figures.nth(0)).to_contain_text("LR-consistency, levels: ")
+    expect(figures.nth(0)).to_contain_text("LR consistency, 8-bit values: ")
     expect(page.locator("#results")).to_contain_text("4 pixels shaved from each border")
 
 

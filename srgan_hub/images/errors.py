@@ -1,0 +1,5 @@
+"""Errors of reading and writing images."""
+
+from .decode import ImageError
+
+__all__ = ["ImageError"]

@@ -134,17 +134,9 @@ def build(service: Service) -> None:
         (batch, [images, *upscaling], [file, states]),
         (compare, [image, models, ground_truth], [files, scores, protocol]),
     ]
+    options: dict[str, Any] = {"preprocess": False, "concurrency_limit": None, "show_progress": "hidden"}
     for function, inputs, outputs in endpoints:
-        gr.on(
-            [],
-            function,
-            inputs,
-            outputs,
-            api_name=function.__name__,
-            preprocess=False,
-            concurrency_limit=None,
-            show_progress="hidden",
-        )
+        gr.on([], function, inputs, outputs, api_name=function.__name__, **options)
 
 
 @contextmanager

@@ -1,21 +1,14 @@
-"""Before/after viewer with zoom.
+"""Before/after viewer with zoom: values of the component `static/viewer.html`.
 
-A `gr.HTML`, since the handle of `gr.ImageSlider` cannot be reached by keyboard and its halves have no labels.
+It is a `gr.HTML`, since the handle of `gr.ImageSlider` cannot be reached by keyboard and its halves have no labels. Its
+`select` event has the picked position `x`, `y` as fractions of width and height.
 """
 
 import html
 from typing import Any
 
-import gradio as gr
-
-from .theme import component
 from .uploads import to_file_data
 from .upscale import Completed
-
-
-def create_viewer() -> gr.HTML:
-    """Create the viewer. Its `select` event has the picked position `x`, `y` as fractions of width and height."""
-    return component("viewer", elem_id="viewer")
 
 
 def planned(name: str, size: tuple[int, int]) -> dict[str, Any]:

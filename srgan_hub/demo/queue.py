@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 T = TypeVar("T")
 # How often a waiting job reports its position. Each report costs the running job some milliseconds.
 UPDATE_SECONDS = 1.0
-
+# States of jobs, and of the items of a batch.
 JobState = Literal["idle", "ready", "queued", "running", "done", "failed", "cancelled"]
 
 
@@ -23,11 +23,7 @@ class QueueFullError(ValueError):
 
 
 class JobCancelledError(Exception):
-    """The job was cancelled; `reason` is what `JobQueue.cancel` was given."""
-
-    def __init__(self, reason: Any) -> None:
-        super().__init__(reason)
-        self.reason = reason
+    """The job was cancelled; its argument is the reason given to `JobQueue.cancel`."""
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ class Queued:
 
 @dataclass(frozen=True)
 class Cancelled:
-    """The job was cancelled, for the reason given to `Service.cancel`."""
+    """The job was cancelled, for the reason given to `JobQueue.cancel`."""
 
     reason: Any
 
@@ -147,10 +147,6 @@ class Service:
                 self.queue.requeue(job)
         yield items
 
-    def cancel(self, client: Client, reason: Any) -> bool:
-        """Cancel a client's jobs, and return whether there were any. `Cancelled` has the reason."""
-        return self.queue.cancel(client, reason)
-
     def _run_queued(self, client: Client, steps: Iterator[T]) -> Iterator[Queued | T | Cancelled]:
         """Wait in the queue, then iterate; the next job starts after the last step was consumed."""
         with self.queue.enqueue(client) as job:
@@ -158,7 +154,7 @@ class Service:
                 yield from map(Queued, self.queue.wait_turn(job))
                 yield from self.queue.run(job, steps)
             except JobCancelledError as cancelled:
-                yield Cancelled(cancelled.reason)
+                yield Cancelled(*cancelled.args)
 
     def _upscale(
         self, path: Path, settings: Settings, directory: Path, previews: bool

@@ -55,17 +55,14 @@ class Settings:
     @property
     def save_kwargs(self) -> dict[str, Any]:
         """Keyword arguments of `save_image`."""
-        kwargs = {
-            "quality": None if self.format == "PNG" else self.quality,
-            "strip_metadata": None if self.strip_metadata == "none" else self.strip_metadata,
-        }
-        return {name: value for name, value in kwargs.items() if value is not None}
+        strip_metadata = None if self.strip_metadata == "none" else self.strip_metadata
+        return {"quality": None if self.format == "PNG" else self.quality, "strip_metadata": strip_metadata}
 
 
 def to_python(settings: Settings, name: str) -> str:
     """Return a Python program that writes the demo's result for the image `name`."""
     model, detail = PRESETS[settings.preset].select_model(settings.detail)
-    kwargs: dict[str, Any] = {"size": settings.target_size} | ({} if detail is None else {"detail": detail})
+    kwargs = {"size": settings.target_size, "detail": detail}
     return "\n".join(
         [
             "from srgan_hub import SRGAN, save_image",
@@ -92,4 +89,4 @@ def to_curl(settings: Settings, name: str, url: str) -> str:
 
 
 def _format_kwargs(kwargs: dict[str, Any]) -> str:
-    return "".join(f", {name}={json.dumps(value)}" for name, value in kwargs.items())
+    return "".join(f", {name}={json.dumps(value)}" for name, value in kwargs.items() if value is not None)

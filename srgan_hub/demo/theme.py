@@ -9,7 +9,8 @@ import gradio as gr
 
 from .presets import PRESETS
 from .queue import JobState
-from .uploads import format_size, to_file_data
+from .service import Service
+from .uploads import format_size, get_client, to_file_data
 
 # Event options. The UI's events are no API endpoints. Gradio's preprocessing would decode images before their size is
 # checked, and drop alpha.
@@ -32,9 +33,15 @@ def component(name: str, value: Any = None, **options: Any) -> gr.HTML:
     return gr.HTML(value, html_template=read_static(f"{name}.html"), js_on_load=script, **options)
 
 
-def job_component(action: str, text: str, elem_id: str) -> gr.HTML:
-    """Create a button with status text and progress bar; `submit` and `stop` are its events, `job` makes its value."""
-    return component("job", job("idle", text), elem_id=elem_id, elem_classes="job", action=action)
+def job_component(service: Service, tab: str, action: str, text: str) -> gr.HTML:
+    """Create a button with status text and progress bar; `submit` is its event, `job` makes its value."""
+
+    def cancel(request: gr.Request) -> None:
+        service.queue.cancel(get_client(request, tab), "Cancelled.")
+
+    created = component("job", job("idle", text), elem_id=f"{tab}-job", elem_classes="job", action=action)
+    created.stop(cancel, **SYNC_EVENT)
+    return created
 
 
 def job(state: JobState, text: str, progress: float | None = None) -> dict[str, Any]:

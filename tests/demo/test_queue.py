@@ -67,6 +67,6 @@ def test_cancel_waits_for_the_session_and_leaves_others():
             with pytest.raises(JobCancelledError) as cancelled:
                 for _ in queue.wait_turn(job):
                     pass
-            assert cancelled.value.reason == "reason" and thread.is_alive()
+            assert cancelled.value.args == ("reason",) and thread.is_alive()
         thread.join(30)
         assert not thread.is_alive() and other.cancel_reason is None

@@ -189,12 +189,13 @@ def test_compare_scores_equal_evaluate_in_float32(client, tmp_path, monkeypatch)
     files, scores, protocol = client.predict(
         handle_file(tmp_path / "lr/cat.png"), models, handle_file(tmp_path / "hr/cat.png"), api_name="/compare"
     )
-    report = evaluate(models, data=tmp_path / "hr", lr=tmp_path / "lr")
+    names = ("psnr_y", "ssim_y", "lr_consistency")
+    report = evaluate(models, data=tmp_path / "hr", lr=tmp_path / "lr", metrics=names)
     for file, row, name in zip(files, scores, models, strict=True):
         expected = SRGAN.from_pretrained(name).upscale(tmp_path / "lr/cat.png", dtype="fp32")
         assert np.abs(pixels(file) - np.asarray(expected)).max() <= 1
         evaluated = next(each for each in report.rows if each.name == name)
-        for score in ("psnr_y", "ssim_y", "lr_consistency"):
+        for score in names:
             assert row[score] == pytest.approx(evaluated.images["cat"][score], rel=1e-3)
     assert "on Y" in protocol and "4 pixels cropped" in protocol
     _, scores, _ = client.predict(handle_file(tmp_path / "lr/cat.png"), models, None, api_name="/compare")

@@ -390,7 +390,7 @@ def test_invalid_files_are_refused_and_bit_depth_loss_is_shown_on_upload(page, i
 
 
 def test_axe_finds_no_violations(page, images, slow):
-    slow.seconds = 0.05
+    slow.seconds = 0.5
     page.add_style_tag(content="*, *::before, *::after {transition: none !important; animation: none !important}")
     page.evaluate(AXE_SCRIPT)
     found = {}
@@ -617,7 +617,7 @@ def test_settings_appear_when_needed_and_size_limit_is_shown(page, images):
         expect(hidden).to_be_hidden()
     choose(page, images / "small.png")
     page.get_by_label("Longest edge", exact=True).click()
-    expect(status(page)).to_contain_text(re.compile("1600.*160"))
+    expect(status(page)).to_contain_text("1600")
     number.fill("100")
     number.press("Tab")
     expect(status(page)).to_contain_text("small.png: 40 × 30 to 100 × 75")

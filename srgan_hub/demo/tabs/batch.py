@@ -30,7 +30,7 @@ def build(service: Service) -> None:
             with gr.Accordion("More settings", open=False):
                 preset = theme.preset_radio()
                 format = gr.Radio([*FORMATS], value="PNG", label="Format")
-            job = theme.job_component("Upscale all", "Choose images.", "batch-job")
+            job = theme.job_component(service, "batch", "Upscale all", "Choose images.")
         with gr.Column(scale=3, min_width=300):
             gallery = theme.component("gallery", elem_id="gallery")
             download = theme.component("download", elem_id="batch-download", elem_classes="download")
@@ -61,16 +61,12 @@ def build(service: Service) -> None:
             except Exception as error:
                 yield None, None, theme.job("failed", user_message(error, None))
 
-    def cancel(request: gr.Request) -> None:
-        service.cancel(get_client(request, "batch"), "Cancelled.")
-
     def choose(files: Any) -> tuple[Any, Any, Any]:
         items = [BatchItem(path.name, "ready") for path in to_paths(files)]
         return _gallery(items), None, theme.job("ready", f"{count(len(items), 'image')}.")
 
     outputs = [gallery, download, job]
     job.submit(upscale, [images, size, detail, preset, format], outputs, **theme.QUEUED_EVENT)
-    job.stop(cancel, **theme.SYNC_EVENT)
     images.upload(choose, images, outputs, **theme.SYNC_EVENT)
 
 

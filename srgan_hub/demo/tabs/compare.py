@@ -29,7 +29,7 @@ def build(service: Service) -> None:
     models = gr.CheckboxGroup(
         service.models, value=[hub.FIDELITY_MODEL, hub.DEFAULT_MODEL], label="Models, two or three", elem_id="models"
     )
-    job = theme.job_component("Compare", "Choose an image and two or three models.", "compare-job")
+    job = theme.job_component(service, "compare", "Compare", "Choose an image and two or three models.")
     comparison = theme.component("comparison", elem_id="comparison")
 
     def compare(image: Any, ground_truth: Any, models: list[str], request: gr.Request) -> Iterator[tuple[Any, Any]]:
@@ -55,15 +55,11 @@ def build(service: Service) -> None:
             except Exception as error:
                 yield None, theme.job("failed", user_message(error, path))
 
-    def cancel(request: gr.Request) -> None:
-        service.cancel(get_client(request, "compare"), "Cancelled.")
-
     def choose(image: Any) -> tuple[Any, Any]:
         path = to_path(image)
         return None, theme.job("ready", f"{path.name}.") if path else theme.job("idle", "Choose an image.")
 
     job.submit(compare, [image, ground_truth, models], [comparison, job], **theme.QUEUED_EVENT)
-    job.stop(cancel, **theme.SYNC_EVENT)
     image.upload(choose, image, [comparison, job], **theme.SYNC_EVENT)
     image.clear(lambda: choose(None), None, [comparison, job], **theme.SYNC_EVENT)
 

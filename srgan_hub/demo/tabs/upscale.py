@@ -11,7 +11,7 @@ import gradio as gr
 from gradio.route_utils import get_root_url
 
 from .. import theme
-from ..comparison_viewer import compared, create_viewer, planned
+from ..comparison_viewer import compared, planned
 from ..eta import format_duration
 from ..presets import PRESETS
 from ..queue import Client, JobState
@@ -59,9 +59,9 @@ def build(service: Service, *, warm_up: bool = True) -> None:
                     label="Metadata",
                     info="Date, camera and location stored in the image. GPS location is removed by default.",
                 )
-            job = theme.job_component("Upscale", "Choose an image.", "upscale-job")
+            job = theme.job_component(service, "upscale", "Upscale", "Choose an image.")
         with gr.Column(scale=3, min_width=300):
-            viewer = create_viewer()
+            viewer = theme.component("viewer", elem_id="viewer")
             download = theme.component("download", elem_id="download", elem_classes="download")
     close_up = theme.component("close_up", elem_id="close-up")
     paste = theme.component("paste")
@@ -105,7 +105,7 @@ def build(service: Service, *, warm_up: bool = True) -> None:
         """Cancel the job, and show what to expect of the settings, in words and in code."""
         path = to_path(values[image])
         # A cancelled job reports that itself.
-        cancelled = service.cancel(get_client(request, "upscale"), "Cancelled: settings changed.")
+        cancelled = service.queue.cancel(get_client(request, "upscale"), "Cancelled: settings changed.")
         try:
             text = _plan(service, path, to_settings(values))[0] if path else "Choose an image."
         except Exception as error:
@@ -142,7 +142,7 @@ def build(service: Service, *, warm_up: bool = True) -> None:
             state, text = "failed", user_message(error, path)
         # The cancelled job shows the same: either may reach the browser last.
         outputs = frame, file, theme.job(state, f"Previous job cancelled. {text}")
-        if not service.cancel(get_client(request, "upscale"), outputs):
+        if not service.queue.cancel(get_client(request, "upscale"), outputs):
             outputs = frame, file, theme.job(state, text)
         return kept, None, *outputs
 
@@ -160,9 +160,6 @@ def build(service: Service, *, warm_up: bool = True) -> None:
 
     def clear(request: gr.Request) -> tuple[Any, ...]:
         return choose({image: None}, request)
-
-    def cancel(request: gr.Request) -> None:
-        service.cancel(get_client(request, "upscale"), "Cancelled.")
 
     def show_close_up(values: Values, request: gr.Request, event: gr.EventData) -> Any:
         path = to_path(values[image])
@@ -185,7 +182,6 @@ def build(service: Service, *, warm_up: bool = True) -> None:
     # A set makes Gradio pass values by component.
     inputs: set[Any] = {image, *settings}
     job.submit(upscale, inputs, [viewer, download, job], **theme.QUEUED_EVENT)
-    job.stop(cancel, **theme.SYNC_EVENT)
     viewer.select(show_close_up, {image, preset}, close_up, **theme.SYNC_EVENT)
     size.change(lambda value: gr.update(visible=value == LONGEST_EDGE), size, longest, **theme.SYNC_EVENT)
     format.change(lambda value: gr.update(visible=value != "PNG"), format, quality, **theme.SYNC_EVENT)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+os.environ["SRGAN_BACKEND"] = "torch"  # computes small images in several strips
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import numpy as np

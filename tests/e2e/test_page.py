@@ -207,6 +207,7 @@ def test_phone_shows_progress_and_result_and_pans_and_pinches(open_page, slow):
     frame = page.locator("#viewer .frame")
     assert in_view(frame)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    expect(page.get_by_role("tab")).to_have_count(3)  # none in Gradio's overflow menu
 
     page.get_by_role("button", name="Zoom in").tap()
     box = frame.bounding_box()

@@ -1,4 +1,4 @@
-"""The Gradio demo: a small image in, a large one out. Run: python app.py [--help]"""
+"""Gradio demo of SRGAN image upscaling. Run: python app.py [--help]"""
 
 import argparse
 import importlib.util
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 with suppress(ImportError):
-    import spaces  # noqa: F401  # before torch, as ZeroGPU wants
+    import spaces  # noqa: F401  # ZeroGPU requires it before torch
 
 import gradio as gr
 from PIL import Image
@@ -17,21 +17,16 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 
-from srgan_hub.demo import api
-from srgan_hub.demo import theme as demo_theme
-from srgan_hub.demo.presets import find_upscaler
+from srgan_hub.demo import api, theme
+from srgan_hub.demo.presets import load_upscaler
 from srgan_hub.demo.service import Service
 from srgan_hub.demo.spaces import ZERO_GPU
-from srgan_hub.demo.tabs import batch as batch_tab
-from srgan_hub.demo.tabs import compare as compare_tab
-from srgan_hub.demo.tabs import upscale as upscale_tab
+from srgan_hub.demo.tabs import batch, compare, upscale
 from srgan_hub.demo.uploads import Demo
 from srgan_hub.hub import DEFAULT_MODEL, FIDELITY_MODEL, bundled_model_path, bundled_models
 
-# A megapixel takes about half a minute on two CPU cores.
-MAX_PIXELS = 4_000_000
-MAX_FILE_SIZE = "50mb"
-# Uploads and results are deleted when they are so old, in seconds.
+MAX_PIXELS = 4_000_000  # a megapixel takes about half a minute on two CPU cores
+MAX_FILE_MB = 50
 RETENTION_SECONDS = 3600
 
 
@@ -40,47 +35,54 @@ def create_demo(
     *,
     max_pixels: int = MAX_PIXELS,
     concurrency: int = 1,
-    queue: int = 20,
-    kept: int = RETENTION_SECONDS,
+    queue_size: int = 20,
+    retention_seconds: int = RETENTION_SECONDS,
     warm_up: bool = True,
 ) -> gr.Blocks:
-    """Build the demo.
+    """Create the demo.
 
     Args:
-        models: folders or Hub ids that may be compared beside the bundled models.
-        max_pixels: the largest image that is accepted, in pixels.
-        concurrency: how many images are upscaled at once.
-        queue: how many runs may be in the line.
-        kept: how long uploads and results are kept, in seconds.
-        warm_up: make the examples' results in the background, which also tells the machine's speed.
+        models: Directories or Hub ids that can be compared, in addition to the bundled models.
+        max_pixels: Maximum input width times height.
+        concurrency: Number of images upscaled at once.
+        queue_size: Maximum number of jobs in the queue, including running ones.
+        retention_seconds: How long uploads and results are kept.
+        warm_up: Upscale the examples in the background, which also calibrates time estimates.
     """
-    if ZERO_GPU:  # a worker has what was loaded before it
+    if ZERO_GPU:  # workers share what was loaded before they start
         for name in (FIDELITY_MODEL, DEFAULT_MODEL):
-            find_upscaler(name)
-    service = Service(models, max_pixels=max_pixels, concurrency=concurrency, queue=queue)
-    with Demo(title="SRGAN upscaler", delete_cache=(kept, kept)) as demo:
-        api.build(service)  # first, since they are called by these names
-        gr.HTML(demo_theme.HEADER, elem_id="header")
-        with gr.Tab("One image"):
-            upscale_tab.build(service, warm_up=warm_up)
-        with gr.Tab("Compare"):
-            compare_tab.build(service)
-        with gr.Tab("Many"):
-            batch_tab.build(service)
-        gr.HTML(demo_theme.footer(max_pixels, MAX_FILE_SIZE, kept), elem_id="footer")
+            load_upscaler(name)
+    service = Service(models, max_pixels=max_pixels, concurrency=concurrency, queue_size=queue_size)
+    footer = {
+        "megapixels": f"{max_pixels / 1e6:.3g}",
+        "megabytes": MAX_FILE_MB,
+        "retention": "one hour" if retention_seconds == 3600 else f"{retention_seconds / 3600:.3g} hours",
+        "models": bundled_models(),
+        "space": os.environ.get("SPACE_ID"),
+    }
+    with Demo(title="SRGAN Image Upscaler", delete_cache=(retention_seconds, retention_seconds)) as demo:
+        api.build(service)
+        theme.component("header", elem_id="header")
+        with gr.Tab("Upscale"):
+            upscale.build(service, warm_up=warm_up)
+        with gr.Tab("Compare models"):
+            compare.build(service)
+        with gr.Tab("Batch"):
+            batch.build(service)
+        theme.component("footer", footer, elem_id="footer")
     return demo
 
 
-def launch_options(theme: str | None = None) -> dict[str, Any]:
-    """Return the options of `launch` that the demo needs: looks, limits, /health, and MCP where it is installed.
+def launch_options(theme_name: str | None = None) -> dict[str, Any]:
+    """Return the demo's options of `gr.Blocks.launch`: theme, limits, /health, /about, and MCP if it is installed.
 
     Args:
-        theme: a theme of Gradio's by name, or one of the Hub, in place of the demo's own.
+        theme_name: A theme of Gradio or of the Hub that replaces the demo's.
     """
     return {
-        "theme": theme or demo_theme.THEME,
-        "css": demo_theme.CSS,
-        "max_file_size": MAX_FILE_SIZE,
+        "theme": theme_name or theme.create_theme(),
+        "css": theme.read_static("app.css"),
+        "max_file_size": f"{MAX_FILE_MB}mb",
         "ssr_mode": False,
         "footer_links": ["api"],
         "mcp_server": importlib.util.find_spec("mcp") is not None,
@@ -89,7 +91,7 @@ def launch_options(theme: str | None = None) -> dict[str, Any]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Serve the demo by the options of the command line, or of the environment where there are none."""
+    """Launch the demo with options from the command line or the environment."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
 
     def add(name: str, default: Any, help: str, **options: Any) -> None:
@@ -97,46 +99,45 @@ def main(argv: Sequence[str] | None = None) -> None:
         default = os.environ.get(variable, default)
         parser.add_argument(f"--{name}", default=default, help=f"{help} [{variable}]", **options)
 
-    add("host", None, "address to listen on, 0.0.0.0 is every one; none is Gradio's choice")
-    add("port", None, "port to listen on; none is Gradio's choice", type=int)
-    add("share", False, "make a public link through Gradio's servers", action=argparse.BooleanOptionalAction)
-    add("models", "", "folders or Hub ids that may be compared beside the bundled models, with commas between")
-    add("max-pixels", MAX_PIXELS, "the largest image, in pixels", type=_positive)
-    add("concurrency", 1, "how many images are upscaled at once", type=_positive)
-    add("queue", 20, "how many runs may be in the line", type=_positive)
-    add("theme", None, "a theme of Gradio's or of the Hub in place of the demo's own")
+    add("host", None, "address to listen on, 0.0.0.0 for all; None for Gradio's default")
+    add("port", None, "port to listen on; None for Gradio's default", type=int)
+    add("share", False, "create a public link through Gradio's servers", action=argparse.BooleanOptionalAction)
+    add("models", "", "comma-separated directories or Hub ids to compare, in addition to the bundled models")
+    add("max-pixels", MAX_PIXELS, "maximum input width times height", type=_positive)
+    add("concurrency", 1, "number of images upscaled at once", type=_positive)
+    add("queue", 20, "maximum number of jobs in the queue", type=_positive)
+    add("theme", None, "theme of Gradio or of the Hub that replaces the demo's")
     args = parser.parse_args(argv)
-    # Pillow's own limit, for what only decoding shows.
-    Image.MAX_IMAGE_PIXELS = args.max_pixels
+    Image.MAX_IMAGE_PIXELS = args.max_pixels  # also limits images embedded in others, such as icons
     demo = create_demo(
         [name for name in args.models.split(",") if name],
         max_pixels=args.max_pixels,
         concurrency=args.concurrency,
-        queue=args.queue,
+        queue_size=args.queue,
     )
     share = args.share in (True, "1", "true")
     demo.launch(server_name=args.host, server_port=args.port, share=share, **launch_options(args.theme))
 
 
 async def _about(request: Request) -> PlainTextResponse:
-    """Show the license, or a bundled model's card."""
+    """Return the license or a bundled model's card."""
     name = request.path_params["name"]
-    texts = {"license": Path(__file__).with_name("LICENSE")}
-    texts |= {model: bundled_model_path(model) / "README.md" for model in bundled_models()}
-    if name not in texts:
-        return PlainTextResponse(f"There is nothing about {name!r} here.", status_code=404)
-    return PlainTextResponse(texts[name].read_text(encoding="utf-8"))
+    files = {"license": Path(__file__).with_name("LICENSE")}
+    files |= {model: bundled_model_path(model) / "README.md" for model in bundled_models()}
+    if name not in files:
+        return PlainTextResponse(f"{name!r} not found.", status_code=404)
+    return PlainTextResponse(files[name].read_text(encoding="utf-8"))
+
+
+async def _health(request: Request) -> JSONResponse:
+    """Report that the server is alive, without the queue."""
+    return JSONResponse({"status": "ok"})
 
 
 def _positive(text: str) -> int:
     if int(text) < 1:
         raise ValueError
     return int(text)
-
-
-async def _health(request: Request) -> JSONResponse:
-    """Answer that the server is alive, without the queue."""
-    return JSONResponse({"status": "ok"})
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""The same for programs and agents: /upscale, /batch and /compare, with named values and without the page.
+"""API and MCP endpoints: /upscale, /batch and /compare.
 
-They are generators so that a client that leaves ends its run: until the result is there, its file is None.
+They are generators, which ends the job of a client that disconnects. Until the result exists, its file is None.
 """
 
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,150 +16,140 @@ from .. import hub
 from .compare import PROTOCOL, ModelComparison
 from .presets import PRESETS
 from .service import Service, user_message
-from .settings import FORMATS, METADATA, Settings
-from .uploads import get_client, to_path
+from .settings import FORMATS, STRIP_METADATA, Settings
+from .uploads import get_client, to_path, to_paths
 from .upscale import Completed, Progress
 
 
 def build(service: Service) -> None:
-    """Add the endpoints to the Blocks around."""
+    """Add the endpoints. Gradio names their parameters and results by the labels of hidden components."""
 
     def upscale(
         image: Any,
         size: str,
         detail: float,
-        kind: str,
+        preset: str,
         format: str,
         quality: int,
-        metadata: str,
+        strip_metadata: str,
         request: gr.Request,
     ) -> Iterator[tuple[Any, int | None, int | None, float | None]]:
-        """Upscale an image up to four times. The detail that is added is plausible, not evidence.
+        """Upscale an image up to 4x. Added detail is generated and may differ from reality.
 
         Args:
-            image: The image: PNG, JPEG, WebP, BMP or TIFF. It must have been uploaded here.
-            size: "2x", "3x", "4x", or the result's longest side in pixels, at most four times the image's.
-            detail: From 0, faithful and calm, to 1, crisp with invented texture, in tenths.
-            kind: "photo" for images from cameras, phones and the web, "clean" for those that were never a JPEG.
-            format: Of the result: PNG, which is lossless, JPEG or WebP.
-            quality: Of JPEG and WebP, from 1 to 100.
-            metadata: What is kept of it: "no place" is all but the place (GPS), "all", or "none".
+            image: The image: PNG, JPEG, WebP, BMP or TIFF, uploaded to this server.
+            size: "2x", "3x", "4x", or the longest edge of the output in pixels, at most 4 times that of the image.
+            detail: From 0 (faithful, smooth) to 1 (sharp, with generated texture), in steps of 0.1.
+            preset: "photo" for images from cameras, phones and the web, "clean" for images never saved as JPEG.
+            format: Output format: PNG (lossless), JPEG or WebP.
+            quality: Quality of JPEG and WebP, from 1 to 100.
+            strip_metadata: Metadata to remove: "gps" for the GPS location only, "all" or "none".
 
         Returns:
-            file: The result.
+            file: The upscaled image.
             width: Its width in pixels.
             height: Its height in pixels.
-            seconds: What it took, without waiting.
+            seconds: Processing time, without waiting in the queue.
         """
         path = to_path(image)
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                settings = Settings(size, detail, kind, format, quality, metadata)
-                for step in service.upscale(_given(path), settings, Path(folder), get_client(request)):
-                    match step:
-                        case Completed():
-                            yield str(step.file), *step.image.size, round(step.seconds, 3)
-                        case Progress():
-                            yield None, step.width, step.height, None
-                        case _:
-                            yield None, None, None, None
-            except Exception as error:
-                raise _refusal(error, path) from error
+        with _job(path) as directory:
+            settings = Settings(size, detail, preset, format, quality, strip_metadata)
+            for step in service.upscale(_require(path), settings, directory, get_client(request)):
+                match step:
+                    case Completed():
+                        yield str(step.file), *step.image.size, round(step.seconds, 3)
+                    case Progress():
+                        yield None, step.width, step.height, None
+                    case _:
+                        yield None, None, None, None
 
     def batch(
-        images: Any, size: str, detail: float, kind: str, format: str, request: gr.Request
+        images: Any, size: str, detail: float, preset: str, format: str, request: gr.Request
     ) -> Iterator[tuple[Any, list[dict[str, Any]]]]:
-        """Upscale several images into one zip. One that fails does not stop the others.
+        """Upscale several images into one ZIP file. A failure does not stop the others.
 
         Args:
-            images: The images. They must have been uploaded here.
-            size: "2x", "3x", "4x", or the results' longest side in pixels.
-            detail: From 0, faithful and calm, to 1, crisp with invented texture, in tenths.
-            kind: "photo" for images from cameras, phones and the web, "clean" for those that were never a JPEG.
-            format: Of the results: PNG, which is lossless, JPEG or WebP.
+            images: The images, uploaded to this server.
+            size: "2x", "3x", "4x", or the longest edge of the outputs in pixels.
+            detail: From 0 (faithful, smooth) to 1 (sharp, with generated texture), in steps of 0.1.
+            preset: "photo" for images from cameras, phones and the web, "clean" for images never saved as JPEG.
+            format: Output format: PNG (lossless), JPEG or WebP.
 
         Returns:
-            file: The zip.
-            images: For each image its name, state, a text on it, width, height and seconds.
+            file: The ZIP file.
+            images: Name, state, message, width, height and seconds of each image.
         """
-        paths = [path for path in map(to_path, images or []) if path]
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                settings = Settings(size, detail, kind, format)
-                for entries in service.batch(paths, settings, Path(folder), get_client(request)):
-                    told = [replace(entry, thumbnail="") for entry in entries]
-                    yield None, list(map(vars, told))
-                yield f"{folder}/results.zip", list(map(vars, told))
-            except Exception as error:
-                raise _refusal(error, None) from error
+        with _job(None) as directory:
+            settings = Settings(size, detail, preset, format)
+            for items in service.batch(to_paths(images), settings, directory, get_client(request)):
+                states = [vars(replace(item, thumbnail="")) for item in items]
+                yield None, states
+            yield f"{directory}/results.zip", states
 
     def compare(
-        image: Any, models: list[str], request: gr.Request, truth: Any = None
+        image: Any, models: list[str], request: gr.Request, ground_truth: Any = None
     ) -> Iterator[tuple[Any, list[dict[str, Any]], str]]:
-        """Upscale an image by two or three models, and score them where the ground truth is given.
+        """Upscale an image with two or three models, and score them if there is a ground truth.
 
         Args:
-            image: The image. It must have been uploaded here.
-            models: Two or three of those that are offered.
-            truth: The ground truth, at the models' scale; or nothing.
+            image: The image, uploaded to this server.
+            models: Two or three of the available models.
+            ground_truth: The HR image, at the models' scale; optional.
 
         Returns:
-            files: The results, lossless.
-            scores: For each model its name, seconds, and psnr_y, ssim_y and lr_consistency as far as they can be had.
-            protocol: How the scores were measured.
+            files: The outputs as PNG.
+            scores: Model name, seconds, lr_consistency, and with a ground truth psnr_y and ssim_y, for each model.
+            protocol: How the scores are measured.
         """
         path = to_path(image)
-        made: list[ModelComparison] = []
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                for step in service.compare(_given(path), models or [], to_path(truth), get_client(request)):
-                    if isinstance(step, ModelComparison):
-                        made.append(step)
-                    yield None, [], ""
-                files = []
-                for each in made:
-                    file = Path(folder) / f"{each.model.replace('/', '--')}.png"
-                    each.image.save(file)
-                    files.append(str(file))
-                scores = [{"model": each.model, "seconds": round(each.seconds, 3), **each.scores} for each in made]
-                yield files, scores, PROTOCOL.format(scale=made[0].scale)
-            except Exception as error:
-                raise _refusal(error, path) from error
+        with _job(path) as directory:
+            outputs: list[ModelComparison] = []
+            for step in service.compare(_require(path), models or [], to_path(ground_truth), get_client(request)):
+                if isinstance(step, ModelComparison):
+                    outputs.append(step)
+                yield None, [], ""
+            files = [str(output.save(directory)) for output in outputs]
+            scores = [{"model": each.model, "seconds": round(each.seconds, 3), **each.scores} for each in outputs]
+            yield files, scores, PROTOCOL.format(scale=outputs[0].scale)
 
     with gr.Column(visible=False):
         image = gr.Image(label="image")
         images = gr.File(label="images", file_count="multiple")
-        truth = gr.Image(label="truth")
+        ground_truth = gr.Image(label="ground_truth")
         size = gr.Textbox("4x", label="size")
         detail = gr.Slider(0, 1, 1, label="detail")
-        kind = gr.Radio([*PRESETS], value="photo", label="kind")
+        preset = gr.Radio([*PRESETS], value="photo", label="preset")
         format = gr.Radio([*FORMATS], value="PNG", label="format")
         quality = gr.Slider(1, 100, 90, step=1, label="quality")
-        metadata = gr.Radio([*METADATA], value="no place", label="metadata")
+        strip_metadata = gr.Radio([*STRIP_METADATA], value="gps", label="strip_metadata")
         models = gr.CheckboxGroup(service.models, value=[hub.FIDELITY_MODEL, hub.DEFAULT_MODEL], label="models")
-        file = gr.File(label="file")
+        file, seconds = gr.File(label="file"), gr.Number(label="seconds")
         width, height = gr.Number(label="width", precision=0), gr.Number(label="height", precision=0)
-        seconds = gr.Number(label="seconds")
-        told = gr.JSON(label="images")
-        files = gr.File(label="files", file_count="multiple")
+        files, states = gr.File(label="files", file_count="multiple"), gr.JSON(label="images")
         scores, protocol = gr.JSON(label="scores"), gr.Textbox(label="protocol")
-        options: dict[str, Any] = {"preprocess": False, "concurrency_limit": None, "show_progress": "hidden"}
-        gr.Button().click(
-            upscale,
-            [image, size, detail, kind, format, quality, metadata],
-            [file, width, height, seconds],
-            api_name="upscale",
-            **options,
-        )
-        gr.Button().click(batch, [images, size, detail, kind, format], [file, told], api_name="batch", **options)
-        gr.Button().click(compare, [image, models, truth], [files, scores, protocol], api_name="compare", **options)
+
+    upscaling = [size, detail, preset, format]
+    endpoints = [
+        (upscale, [image, *upscaling, quality, strip_metadata], [file, width, height, seconds]),
+        (batch, [images, *upscaling], [file, states]),
+        (compare, [image, models, ground_truth], [files, scores, protocol]),
+    ]
+    options: dict[str, Any] = {"preprocess": False, "concurrency_limit": None, "show_progress": "hidden"}
+    for function, inputs, outputs in endpoints:
+        gr.on([], function, inputs, outputs, api_name=function.__name__, **options)
 
 
-def _given(path: Path | None) -> Path:
+@contextmanager
+def _job(path: Path | None) -> Iterator[Path]:
+    """Provide a temporary directory, and turn errors into messages for the client."""
+    with tempfile.TemporaryDirectory() as directory:
+        try:
+            yield Path(directory)
+        except Exception as error:
+            raise gr.Error(user_message(error, path), print_exception=False) from error
+
+
+def _require(path: Path | None) -> Path:
     if not path:
-        raise ValueError("Upload an image first, and name it as the answer to the upload does.")
+        raise ValueError("Upload the image first, and pass the path that the server returned.")
     return path
-
-
-def _refusal(error: Exception, path: Path | None) -> gr.Error:
-    return gr.Error(user_message(error, path), print_exception=False)

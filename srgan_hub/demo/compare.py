@@ -1,8 +1,9 @@
-"""One image through several models, with scores where the ground truth is given."""
+"""Compare models on one image."""
 
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,14 +17,14 @@ from .upscale import LoadedImage
 
 SCORES = ("psnr_y", "ssim_y", "lr_consistency")
 PROTOCOL = (
-    "PSNR in dB and SSIM on Y of YCbCr, 8 bits, {scale} pixels shaved from each border. LR-consistency is the mean "
-    "difference between the image and the result reduced to its size, in levels of 255; lower is closer."
+    "PSNR in dB and SSIM on Y of YCbCr, 8 bits, {scale} pixels cropped from each border. LR consistency is the mean "
+    "absolute difference between the input and the downscaled output, out of 255; lower is better."
 )
 
 
 @dataclass(frozen=True)
 class ModelComparison:
-    """What a model made of an image; its scores are empty without the ground truth, but for LR-consistency."""
+    """Output of one model. Without a ground truth, LR consistency is the only score."""
 
     model: str
     scale: int
@@ -31,46 +32,52 @@ class ModelComparison:
     seconds: float
     scores: dict[str, float] = field(default_factory=dict)
 
+    def save(self, directory: Path, *, compress_level: int = 6) -> Path:
+        """Write the output as a PNG named after the model."""
+        path = directory / f"{self.model.replace('/', '--')}.png"
+        self.image.save(path, compress_level=compress_level)
+        return path
 
-def compare(source: LoadedImage, models: Sequence[str], truth: LoadedImage | None) -> Iterator[ModelComparison | float]:
-    """Upscale an image by each model, and score the results.
+
+def compare(
+    source: LoadedImage, models: Sequence[str], ground_truth: LoadedImage | None
+) -> Iterator[ModelComparison | float]:
+    """Upscale an image with each model, in float32, and score the outputs.
 
     Args:
-        source: the LR image.
-        models: bundled names, folders or Hub ids, of one scale.
-        truth: the image at the models' scale that LR was made of.
+        source: LR image.
+        models: Bundled names, directories or Hub ids of models with equal scale.
+        ground_truth: HR image at the models' scale.
 
     Yields:
-        The share that is done in [0, 1] after each strip, and each model's result.
+        The fraction done in [0, 1] after each strip, and each model's output.
 
     Raises:
-        ModelLoadError: a model cannot be loaded.
-        ValueError: the ground truth has another size.
+        ModelLoadError: A model cannot be loaded.
+        ValueError: The ground truth has another size.
     """
     scale = load_model(models[0]).scale
     lr = np.asarray(source.image.convert("RGB"))
-    if truth:
-        size = source.image.width * scale, source.image.height * scale
-        if truth.image.size != size:
+    if ground_truth:
+        expected, size = (source.image.width * scale, source.image.height * scale), ground_truth.image.size
+        if size != expected:
             raise ValueError(
-                f"Expected a ground truth of {size[0]} x {size[1]} pixels, {scale} times {source.name}, "
-                f"got {truth.image.width} x {truth.image.height}."
+                f"The ground truth must have {expected[0]} × {expected[1]} pixels, {scale} times {source.name}, "
+                f"got {size[0]} × {size[1]}."
             )
     for number, name in enumerate(models):
         start = time.perf_counter()
         strips: list[np.ndarray] = []
-        # In float32, so that scores are the same on every server.
-        for rows in stream(np.asarray(source.image), name, dtype="fp32"):
-            strips.append(rows)
+        # float32 gives the same scores on every server.
+        for strip in stream(np.asarray(source.image), name, dtype="fp32"):
+            strips.append(strip)
             yield (number + sum(map(len, strips)) / (scale * source.image.height)) / len(models)
-        image = Image.fromarray(np.concatenate(strips))
-        image.info = dict(source.image.info)
+        image = source.with_pixels(np.concatenate(strips))
         seconds = time.perf_counter() - start
-        hr = np.asarray((truth.image if truth else image).convert("RGB"))
-        names = SCORES if truth else SCORES[-1:]
+        hr = np.asarray((ground_truth.image if ground_truth else image).convert("RGB"))
+        names = SCORES if ground_truth else SCORES[-1:]
         scorers, _ = make_scorers(names, crop_border=scale, scale=scale, device=torch.device("cpu"))
-        made = {name: np.asarray(image.convert("RGB"))}
-        scores = score_pair(ImagePair(source.name, lr, hr), made, scorers, scale=scale)[name]
-        yield ModelComparison(
-            name, scale, image, seconds, {key: value for key, value in scores.items() if value is not None}
-        )
+        outputs = {name: np.asarray(image.convert("RGB"))}
+        scores = score_pair(ImagePair(source.name, lr, hr), outputs, scorers, scale=scale)[name]
+        known = {key: value for key, value in scores.items() if value is not None}
+        yield ModelComparison(name, scale, image, seconds, known)

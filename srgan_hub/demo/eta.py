@@ -1,40 +1,39 @@
-"""How long an image takes on this machine, learnt from those that it has upscaled."""
+"""Processing-time estimates."""
 
 from collections import deque
 
 import numpy as np
 
-# What a run takes beside its pixels, in seconds, as long as no runs have told.
-START = 0.1
+# Fixed cost of a job in seconds, assumed until jobs of different sizes were timed.
+FIXED_SECONDS = 0.1
 
 
 class EtaEstimator:
-    """Times of the latest runs, and what they say of the next one: a straight line, from a start and by a rate."""
+    """Linear fit of time over pixels to the latest jobs."""
 
     def __init__(self) -> None:
-        self._runs: deque[tuple[float, float]] = deque(maxlen=32)
+        self._jobs: deque[tuple[float, float]] = deque(maxlen=32)
 
     def update(self, pixels: int, seconds: float) -> None:
-        """Take note that an image of so many LR pixels took so many seconds."""
-        self._runs.append((pixels, seconds))
+        """Record the time of a job of that many LR pixels."""
+        self._jobs.append((pixels, seconds))
 
     def estimate(self, pixels: int) -> float | None:
-        """Return the seconds that an image of so many LR pixels will take, None before the first run."""
-        if not self._runs:
+        """Estimate the seconds for that many LR pixels; None before the first job."""
+        if not self._jobs:
             return None
-        sizes, seconds = np.array([(0, START), *self._runs]).T
-        # Least squares of relative errors, as a user feels them. The guess of the start counts little.
+        sizes, seconds = np.array([(0, FIXED_SECONDS), *self._jobs]).T
+        # Least squares of relative errors; the assumed fixed cost has a tenth of a job's weight.
         weights = np.where(sizes, 1, 0.1) / seconds
-        line = np.stack([np.ones_like(sizes), sizes], axis=1)
-        start, rate = np.linalg.lstsq(line * weights[:, None], seconds * weights, rcond=None)[0]
-        if start < 0 or rate < 0:
-            start, rate = 0, (seconds / sizes.clip(1))[1:].mean()
-        return float(start + rate * pixels)
+        design = np.stack([np.ones_like(sizes), sizes], axis=1)
+        fixed, rate = np.linalg.lstsq(design * weights[:, None], seconds * weights, rcond=None)[0]
+        if fixed < 0 or rate < 0:
+            fixed, rate = 0, (seconds / sizes.clip(1))[1:].mean()
+        return float(fixed + rate * pixels)
 
 
 def format_duration(seconds: float) -> str:
-    """Say a time as one does: under a second, about 7 seconds, about 3 minutes."""
+    """Format a duration for the UI: "less than 1 s", "about 7 s", "about 3 min"."""
     if seconds < 0.75:
-        return "under a second"
-    count, unit = (seconds, "second") if seconds < 90 else (seconds / 60, "minute")
-    return f"about {count:.0f} {unit}{'' if round(count) == 1 else 's'}"
+        return "less than 1 s"
+    return f"about {seconds:.0f} s" if seconds < 90 else f"about {seconds / 60:.0f} min"

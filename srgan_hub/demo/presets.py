@@ -1,4 +1,4 @@
-"""The kinds of images that the demo asks for, and the weights that each is upscaled with."""
+"""Model presets offered by the demo."""
 
 import functools
 from collections.abc import Iterator
@@ -14,23 +14,23 @@ from .spaces import on_gpu
 
 @dataclass(frozen=True)
 class Preset:
-    """Weights for a kind of image.
+    """Models for one type of image.
 
     Args:
-        label: what the page calls it.
-        text: a sentence for whoever chooses.
-        fidelity, perceptual: the models at the ends of the detail dial.
-        can_interpolate: whether they can be mixed between; if not, the nearer one is taken.
+        label: Name in the UI.
+        description: Explanation in the UI.
+        fidelity, perceptual: Models at detail 0 and 1.
+        can_interpolate: Whether the two can be interpolated; otherwise the nearer one is used.
     """
 
     label: str
-    text: str
+    description: str
     fidelity: str
     perceptual: str
     can_interpolate: bool = True
 
-    def weights(self, detail: float) -> tuple[str, float | None]:
-        """Return the model for a detail, in tenths, and what of it is mixed in as `SRGAN.upscaler` takes it."""
+    def select_model(self, detail: float) -> tuple[str, float | None]:
+        """Return the model for a detail in [0, 1], and the `detail` argument of its `SRGAN.upscaler`."""
         detail = round(detail, 1)
         if self.can_interpolate and 0 < detail < 1:
             return self.perceptual, detail
@@ -40,14 +40,14 @@ class Preset:
 PRESETS = {
     "photo": Preset(
         "Photo or JPEG",
-        "Photo or JPEG: for images from cameras, phones and the web. Noise and JPEG blocks are taken away.",
+        "Photo or JPEG: images from cameras, phones and the web. Removes noise and JPEG artifacts.",
         hub.FIDELITY_MODEL,
         hub.DEFAULT_MODEL,
     ),
     "clean": Preset(
         "Clean",
-        "Clean: for images that were never saved as JPEG. The paper's networks, whose weights cannot be mixed: a "
-        "detail below 0.5 takes the faithful one.",
+        "Clean: images never saved as JPEG. Uses the models of the paper, which cannot be interpolated: a detail below "
+        "0.5 selects the faithful one.",
         "srresnet-x4",
         "srgan-x4",
         can_interpolate=False,
@@ -57,18 +57,18 @@ PRESETS = {
 
 @functools.lru_cache(maxsize=8)
 def load_model(name: str) -> SRGAN:
-    """Load a bundled model, a folder or one of the Hub once."""
+    """Load a bundled model, a local directory or a Hub id, and cache it."""
     return SRGAN.from_pretrained(name)
 
 
 @functools.lru_cache(maxsize=16)
-def find_upscaler(name: str, detail: float | None = None, dtype: str = "auto") -> Upscaler:
-    """Return what upscales by a model, prepared once for each detail and precision."""
+def load_upscaler(name: str, detail: float | None = None, dtype: str = "auto") -> Upscaler:
+    """Return a cached `Upscaler` for a model, detail and dtype."""
     return load_model(name).upscaler(detail=detail, dtype=dtype)
 
 
 def _gpu_seconds(array: np.ndarray, *_: object) -> int:
-    """Return for how long ZeroGPU shall lend a GPU at most."""
+    """Return the longest time for which ZeroGPU should reserve a GPU."""
     return 15 + array.shape[0] * array.shape[1] // 100_000
 
 
@@ -80,5 +80,5 @@ def stream(
     size: tuple[int, int] | None = None,
     dtype: str = "auto",
 ) -> Iterator[np.ndarray]:
-    """Upscale an array's pixels by a model and yield the result's strips. All of the demo's images come this way."""
-    yield from find_upscaler(name, detail, dtype).stream(array, size=size)
+    """Upscale a uint8 array and yield the output in strips. Every image of the demo passes through here."""
+    yield from load_upscaler(name, detail, dtype).stream(array, size=size)

@@ -1,4 +1,7 @@
-"""Who waits for whom: the users' runs in the order in which they came."""
+"""FIFO job queue with a per-client limit and turns between the images of a batch.
+
+Gradio's queue has neither, and cannot tell a component how many jobs are ahead.
+"""
 
 import contextvars
 import threading
@@ -6,98 +9,117 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 T = TypeVar("T")
+# How often a waiting job reports its position. Each report costs the running job some milliseconds.
+UPDATE_SECONDS = 1.0
+# States of jobs, and of the items of a batch.
+JobState = Literal["idle", "ready", "queued", "running", "done", "failed", "cancelled"]
+
+
+class QueueFullError(ValueError):
+    """The queue is full, or the client has as many jobs in it as it may."""
 
 
 class JobCancelledError(Exception):
-    """The user stopped the run; the message says how."""
+    """The job was cancelled; its argument is the reason given to `JobQueue.cancel`."""
+
+
+@dataclass(frozen=True)
+class Client:
+    """A session, whose jobs can be cancelled together, and an address, whose jobs are limited in number."""
+
+    session: str
+    address: str
 
 
 @dataclass(eq=False)
 class Job:
-    """A user's run, and why it shall stop, if it shall."""
+    """A client's place in the queue, and the reason for which it was cancelled, if it was."""
 
-    session: str
-    client: str
-    stopped: str = ""
+    client: Client
+    cancel_reason: Any = None
 
     def check(self) -> None:
-        """Raise `JobCancelledError` if this run shall stop."""
-        if self.stopped:
-            raise JobCancelledError(self.stopped)
+        """Raise `JobCancelledError` if the job was cancelled."""
+        if self.cancel_reason is not None:
+            raise JobCancelledError(self.cancel_reason)
 
 
 class JobQueue:
-    """The runs of all users; the first `concurrency` of them are at work. Threads may share it.
+    """Thread-safe FIFO queue; the first `concurrency` jobs run.
 
     Args:
-        concurrency: how many are at work at once.
-        length: how many may be in the line, those at work included.
-        each: how many places of them one user may hold.
+        concurrency: Number of jobs that run at once.
+        size: Maximum number of jobs, including running ones.
+        per_client: Maximum number of jobs per client address.
     """
 
-    def __init__(self, *, concurrency: int = 1, length: int = 20, each: int = 3) -> None:
-        self.concurrency, self.length, self.each = concurrency, length, each
-        self._jobs: list[Job] = []
-        self._moved = threading.Condition()
-        # Where the server's many threads each took steps, each would keep memory for them.
+    def __init__(self, *, concurrency: int = 1, size: int = 20, per_client: int = 3) -> None:
+        self.concurrency, self.size, self.per_client = concurrency, size, per_client
+        self.jobs: list[Job] = []
+        self._changed = threading.Condition()
+        # Jobs share these threads: PyTorch would keep memory for each of the server's many.
         self._threads = ThreadPoolExecutor(concurrency)
 
     @contextmanager
-    def enqueue(self, session: str, client: str = "") -> Iterator[Job]:
-        """Queue up a run. ValueError if the line is full or this user has places enough."""
-        job = Job(session, client or session)
-        with self._moved:
-            if len(self._jobs) >= self.length:
-                raise ValueError("Busy: the line is full. Try again in a minute.")
-            if sum(other.client == job.client for other in self._jobs) >= self.each:
-                raise ValueError(f"You have {self.each} images in the line already. Wait until one is done.")
-            self._jobs.append(job)
+    def enqueue(self, client: Client) -> Iterator[Job]:
+        """Add a job for the duration of the context. Raises `QueueFullError`."""
+        job = Job(client)
+        with self._changed:
+            if len(self.jobs) >= self.size:
+                raise QueueFullError("The queue is full. Please try again in a minute.")
+            if sum(other.client.address == client.address for other in self.jobs) >= self.per_client:
+                raise QueueFullError(f"You already have {count(self.per_client, 'job')} in the queue.")
+            self.jobs.append(job)
         try:
             yield job
         finally:
-            with self._moved:
-                self._jobs.remove(job)
-                self._moved.notify_all()
+            with self._changed:
+                self.jobs.remove(job)
+                self._changed.notify_all()
+
+    def requeue(self, job: Job) -> None:
+        """Move a job to the end, which lets others run between the images of a batch."""
+        with self._changed:
+            self.jobs.remove(job)
+            self.jobs.append(job)
+            self._changed.notify_all()
 
     def wait_turn(self, job: Job) -> Iterator[int]:
-        """Wait for a run's turn, and yield each second how many must end before. Raises `JobCancelledError`.
-
-        More often would cost the run that is at work: Gradio takes some milliseconds for what it sends.
-        """
+        """Wait until a job may run, yielding the number of jobs ahead meanwhile. Raises `JobCancelledError`."""
         while True:
-            with self._moved:
-                self._moved.wait_for(lambda: job in self._jobs[: self.concurrency] or job.stopped, timeout=1)
+            with self._changed:
+                self._changed.wait_for(
+                    lambda: job in self.jobs[: self.concurrency] or job.cancel_reason is not None, UPDATE_SECONDS
+                )
                 job.check()
-                ahead = self._jobs.index(job) - self.concurrency + 1
+                ahead = self.jobs.index(job) - self.concurrency + 1
             if ahead <= 0:
                 return
             yield ahead
 
     def run(self, job: Job, steps: Iterator[T]) -> Iterator[T]:
-        """Pass on the steps of a run whose turn it is, taken in the line's own threads. Raises `JobCancelledError`."""
-        context = contextvars.copy_context()  # ZeroGPU finds the user there
+        """Iterate over the steps of a job in the queue's threads. Raises `JobCancelledError`."""
+        context = contextvars.copy_context()  # ZeroGPU identifies the client by it
         end: Any = object()
         with closing(steps):  # type: ignore[type-var]
             while (step := self._threads.submit(context.run, lambda: next(steps, end)).result()) is not end:
                 job.check()
                 yield step
 
-    def requeue(self, job: Job) -> None:
-        """Go to the end of the line, for a run of several images: between two of them others have their turn."""
-        with self._moved:
-            self._jobs.remove(job)
-            self._jobs.append(job)
-            self._moved.notify_all()
-
-    def cancel(self, session: str, why: str) -> bool:
-        """Stop a user's runs, wait until they have ended, and return whether there were any."""
-        with self._moved:
-            jobs = [job for job in self._jobs if job.session == session]
+    def cancel(self, client: Client, reason: Any) -> bool:
+        """Cancel a session's jobs, wait until they have left the queue, and return whether there were any."""
+        with self._changed:
+            jobs = [job for job in self.jobs if job.client.session == client.session]
             for job in jobs:
-                job.stopped = why
-            self._moved.notify_all()
-            self._moved.wait_for(lambda: not set(jobs) & set(self._jobs), timeout=30)
+                job.cancel_reason = reason
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: not set(jobs) & set(self.jobs), timeout=30)
         return bool(jobs)
+
+
+def count(number: int, noun: str) -> str:
+    """Return a number with its noun, in the plural where needed."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"

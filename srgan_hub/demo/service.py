@@ -1,4 +1,4 @@
-"""What the demo does for its users, one after the other: upscale, upscale many, compare."""
+"""Upscale, batch and compare jobs."""
 
 import logging
 import tempfile
@@ -6,54 +6,42 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from .. import hub
 from .compare import ModelComparison, compare
 from .eta import EtaEstimator
-from .queue import JobCancelledError, JobQueue
+from .queue import Client, JobCancelledError, JobQueue, JobState, count
 from .settings import Settings
-from .upscale import Completed, LoadedImage, Progress, close_up, flatten_alpha, read, to_data_url, upscale
+from .upscale import Completed, LoadedImage, Progress, close_up, flatten_alpha, load, to_data_url, upscale
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-# How many models are compared, and how many files are taken at once.
-COMPARED, MANY = 3, 100
-THUMBNAIL = 96
-
-
-@dataclass(frozen=True)
-class Client:
-    """Who asks: a session, which can be stopped, and an address, which has only so many places in the line."""
-
-    session: str
-    address: str
+MAX_COMPARED_MODELS, MAX_BATCH_FILES = 3, 100
+THUMBNAIL_EDGE = 96
 
 
 @dataclass(frozen=True)
 class Queued:
-    """So many runs end before this one begins."""
+    """The number of jobs ahead in the queue."""
 
-    count: int
+    ahead: int
 
 
 @dataclass(frozen=True)
 class Cancelled:
-    """The user stopped the run; the text says how."""
+    """The job was cancelled, for the reason given to `JobQueue.cancel`."""
 
-    text: str
+    reason: Any
 
 
 @dataclass(frozen=True)
 class BatchItem:
-    """A file of many: its state is waiting, running, done, failed or cancelled; the text says what became of it.
-
-    A result that is done has its size, the seconds it took, and a small image as a data address.
-    """
+    """State of one file of a batch: a message, and when done the output's size, seconds and thumbnail (data URL)."""
 
     name: str
-    state: str
+    state: JobState
     text: str = ""
     width: int = 0
     height: int = 0
@@ -62,14 +50,14 @@ class BatchItem:
 
 
 class Service:
-    """The demo without its page. Threads share it.
+    """The demo without its UI; thread-safe.
 
     Args:
-        models: what may be compared beside the bundled ones: folders or Hub ids.
-        max_pixels: the largest image that is accepted.
-        concurrency: how many images are upscaled at once.
-        queue: how many runs the line holds.
-        each: how many of them may be one user's.
+        models: Directories or Hub ids that can be compared, in addition to the bundled models.
+        max_pixels: Maximum input width times height.
+        concurrency: Number of jobs that run at once.
+        queue_size: Maximum number of jobs, including running ones.
+        jobs_per_client: Maximum number of jobs per client.
     """
 
     def __init__(
@@ -78,125 +66,126 @@ class Service:
         *,
         max_pixels: int = 4_000_000,
         concurrency: int = 1,
-        queue: int = 20,
-        each: int = 3,
+        queue_size: int = 20,
+        jobs_per_client: int = 3,
     ) -> None:
         self.models = [*hub.bundled_models(), *models]
         self.max_pixels = max_pixels
-        self.queue = JobQueue(concurrency=concurrency, length=queue, each=each)
-        self.speed = EtaEstimator()
-        # For what lives as long as this.
-        self.folder = tempfile.TemporaryDirectory()
+        self.queue = JobQueue(concurrency=concurrency, size=queue_size, per_client=jobs_per_client)
+        self.eta = EtaEstimator()
+        self.directory = tempfile.TemporaryDirectory()  # removed with the service
 
-    def read(self, path: Path) -> LoadedImage:
-        """Read an image within the limit. ValueError if it cannot be read."""
-        return read(path, max_pixels=self.max_pixels)
+    def load(self, path: Path) -> LoadedImage:
+        """Load an image of at most `max_pixels`. Raises `ImageError`."""
+        return load(path, max_pixels=self.max_pixels)
 
     def upscale(
-        self, path: Path, settings: Settings, folder: Path, client: Client, *, previews: bool = False
+        self, path: Path, settings: Settings, directory: Path, client: Client, *, previews: bool = False
     ) -> Iterator[Queued | Progress | Completed | Cancelled]:
-        """Wait and upscale an image into a folder; see `upscale`."""
-        return self._in_turn(client, self._upscale(path, settings, folder, previews))
+        """Queue `upscale` of an image into a directory."""
+        return self._run_queued(client, self._upscale(path, settings, directory, previews))
 
     def close_up(
-        self, path: Path, kind: str, x: float, y: float, client: Client
+        self, path: Path, preset: str, x: float, y: float, client: Client
     ) -> Iterator[Queued | dict[str, str] | Cancelled]:
-        """Wait and upscale the region around a place; see `close_up`."""
+        """Queue `close_up` of a region."""
 
         def steps() -> Iterator[dict[str, str]]:
-            yield close_up(self.read(path), kind, x, y)
+            yield close_up(self.load(path), preset, x, y)
 
-        return self._in_turn(client, steps())
+        return self._run_queued(client, steps())
+
+    def compare(
+        self, path: Path, models: Sequence[str], ground_truth: Path | None, client: Client
+    ) -> Iterator[Queued | float | ModelComparison | Cancelled]:
+        """Queue `compare` of an image by two or three models."""
+        models = list(dict.fromkeys(models))
+        unknown = [name for name in models if name not in self.models]
+        if unknown:
+            raise ValueError(f"Model {unknown[0]!r} is not available here; choose from {', '.join(self.models)}.")
+        if not 2 <= len(models) <= MAX_COMPARED_MODELS:
+            raise ValueError(f"Choose two or three models, got {len(models)}.")
+        steps = compare(self.load(path), models, self.load(ground_truth) if ground_truth else None)
+        return self._run_queued(client, steps)
 
     def batch(
-        self, paths: Sequence[Path], settings: Settings, folder: Path, client: Client
+        self, paths: Sequence[Path], settings: Settings, directory: Path, client: Client
     ) -> Iterator[list[BatchItem]]:
-        """Upscale images into results.zip in a folder; one that fails does not stop the others.
+        """Upscale images into results.zip in a directory; a failure does not stop the others.
 
         Yields:
-            The state of all, whenever one changes. The file is whole after the last.
+            The state of all items after every change. The ZIP file is complete after the last.
         """
         if not paths:
             raise ValueError("Choose images first.")
-        if len(paths) > MANY:
-            raise ValueError(f"Expected at most {MANY} images at once, got {len(paths)}; choose fewer.")
-        entries = [BatchItem(path.name, "waiting") for path in paths]
+        if len(paths) > MAX_BATCH_FILES:
+            raise ValueError(f"Choose at most {MAX_BATCH_FILES} images, got {len(paths)}.")
+        items = [BatchItem(path.name, "queued") for path in paths]
         with (
-            self.queue.enqueue(client.session, client.address) as job,
-            zipfile.ZipFile(folder / "results.zip", "w", zipfile.ZIP_STORED) as archive,
+            self.queue.enqueue(client) as job,
+            zipfile.ZipFile(directory / "results.zip", "w", zipfile.ZIP_STORED) as archive,
         ):
             for number, path in enumerate(paths):
-                yield entries
+                yield items
                 try:
-                    for count in self.queue.wait_turn(job):
-                        entries[number] = replace(entries[number], text=f"{count} ahead of you")
-                        yield entries
-                    for step in self.queue.run(job, self._upscale(path, settings, folder, False)):
+                    for ahead in self.queue.wait_turn(job):
+                        items[number] = replace(items[number], text=format_ahead(ahead))
+                        yield items
+                    for step in self.queue.run(job, self._upscale(path, settings, directory, False)):
                         if isinstance(step, Completed):
-                            archive.write(step.file, _free_name(step.file, archive))
+                            archive.write(step.file, _unused_name(step.file, archive))
                             step.file.unlink()
-                            width, height = step.image.size
-                            step.image.thumbnail((THUMBNAIL, THUMBNAIL))
-                            entries[number] = BatchItem(
-                                path.name,
-                                "done",
-                                f"{width} x {height} pixels in {step.seconds:.1f} s",
-                                width,
-                                height,
-                                round(step.seconds, 2),
-                                to_data_url(flatten_alpha(step.image), "JPEG"),
-                            )
-                        elif entries[number].state != "running":
-                            entries[number] = replace(entries[number], state="running", text="")
-                            yield entries
+                            items[number] = _completed_item(step)
+                        elif items[number].state != "running":
+                            items[number] = replace(items[number], state="running", text="")
+                            yield items
                 except JobCancelledError:
-                    entries[number:] = [replace(each, state="cancelled", text="") for each in entries[number:]]
+                    items[number:] = [replace(item, state="cancelled", text="") for item in items[number:]]
                     break
                 except Exception as error:
-                    entries[number] = BatchItem(path.name, "failed", user_message(error, path))
+                    items[number] = BatchItem(path.name, "failed", user_message(error, path))
                 self.queue.requeue(job)
-        yield entries
+        yield items
 
-    def compare(
-        self, path: Path, models: Sequence[str], truth: Path | None, client: Client
-    ) -> Iterator[Queued | float | ModelComparison | Cancelled]:
-        """Wait and upscale an image by two or three models; see `compare`."""
-        unknown = [name for name in models if name not in self.models]
-        if unknown:
-            raise ValueError(f"The model {unknown[0]!r} is not offered here; there are: {', '.join(self.models)}.")
-        if not 2 <= len(set(models)) <= COMPARED:
-            raise ValueError(f"Choose two or {COMPARED} models, got {len(set(models))}.")
-        steps = compare(self.read(path), list(dict.fromkeys(models)), self.read(truth) if truth else None)
-        return self._in_turn(client, steps)
-
-    def stop(self, client: Client, why: str) -> bool:
-        """Stop a user's runs, and return whether there were any."""
-        return self.queue.cancel(client.session, why)
-
-    def _in_turn(self, client: Client, steps: Iterator[T]) -> Iterator[Queued | T | Cancelled]:
-        """Wait in the line and then do the steps. The last one is taken before another user's turn comes."""
-        with self.queue.enqueue(client.session, client.address) as job:
+    def _run_queued(self, client: Client, steps: Iterator[T]) -> Iterator[Queued | T | Cancelled]:
+        """Wait in the queue, then iterate; the next job starts after the last step was consumed."""
+        with self.queue.enqueue(client) as job:
             try:
                 yield from map(Queued, self.queue.wait_turn(job))
                 yield from self.queue.run(job, steps)
-            except JobCancelledError as stopped:
-                yield Cancelled(f"{stopped}")
+            except JobCancelledError as cancelled:
+                yield Cancelled(*cancelled.args)
 
-    def _upscale(self, path: Path, settings: Settings, folder: Path, previews: bool) -> Iterator[Progress | Completed]:
-        return upscale(path, settings, folder, max_pixels=self.max_pixels, speed=self.speed, previews=previews)
+    def _upscale(
+        self, path: Path, settings: Settings, directory: Path, previews: bool
+    ) -> Iterator[Progress | Completed]:
+        return upscale(path, settings, directory, max_pixels=self.max_pixels, eta=self.eta, previews=previews)
+
+
+def format_ahead(ahead: int) -> str:
+    """Describe a place in the queue."""
+    return f"In queue: {count(ahead, 'job')} ahead"
 
 
 def user_message(error: Exception, path: Path | None) -> str:
-    """Describe an error by the image's name instead of its path, which is the server's."""
-    name = path.name if path else "The image"
+    """Return a message for the user that names the image and no path of the server; log what is no `ValueError`."""
+    name = path.name if path else "the image"
     if isinstance(error, ValueError):
-        return f"{error}".replace(str(path), name)
+        return f"{error}".replace(str(path), name) if path else f"{error}"
     logger.error("%s failed", path, exc_info=error)
-    return f"{name} cannot be upscaled: the server failed ({type(error).__name__})."
+    return f"Something went wrong while upscaling {name}. Please try again."
 
 
-def _free_name(file: Path, archive: zipfile.ZipFile) -> str:
-    """Return the file's name, numbered where the archive has one of that name."""
-    taken = set(archive.namelist())
-    names = (f"{file.stem}{f' ({number})' if number else ''}{file.suffix}" for number in range(len(taken) + 1))
-    return next(name for name in names if name not in taken)
+def _completed_item(step: Completed) -> BatchItem:
+    width, height = step.image.size
+    text = f"{width} × {height} pixels in {step.seconds:.1f} s"
+    step.image.thumbnail((THUMBNAIL_EDGE, THUMBNAIL_EDGE))
+    thumbnail = to_data_url(flatten_alpha(step.image), "JPEG")
+    return BatchItem(step.source.name, "done", text, width, height, round(step.seconds, 2), thumbnail)
+
+
+def _unused_name(file: Path, archive: zipfile.ZipFile) -> str:
+    """Return the file's name, numbered if the archive already has it."""
+    used = set(archive.namelist())
+    names = (f"{file.stem}{f' ({number})' if number else ''}{file.suffix}" for number in range(len(used) + 1))
+    return next(name for name in names if name not in used)

@@ -1,82 +1,83 @@
-"""What a user asks for, and the same in code: Python on one's own machine, and curl."""
+"""Validated user settings and generated code snippets."""
 
 import json
 from dataclasses import dataclass
+from typing import Any
 
 from .presets import PRESETS
 
 FORMATS = {"PNG": ".png", "JPEG": ".jpg", "WebP": ".webp"}
-METADATA = {
-    "no place": "Keep, but for the place (GPS)",
-    "all": "Keep all, the place too",
-    "none": "Keep none",
-}
+STRIP_METADATA = {"gps": "Keep, except GPS location", "none": "Keep all", "all": "Remove all"}
 SIZES = ("2x", "3x", "4x")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How an image is upscaled.
+    """How to upscale an image.
 
     Args:
-        size: "2x", "3x", "4x", or the result's longest side in pixels.
-        detail: from 0, faithful, to 1, crisp, in tenths.
-        kind: out of `KINDS`.
-        format: out of `FORMATS`.
-        quality: of JPEG and WebP, 1 to 100.
-        metadata: what is kept of it, out of `METADATA`.
+        size: "2x", "3x", "4x", or the longest edge of the output in pixels.
+        detail: From 0 (faithful) to 1 (sharp), in steps of 0.1.
+        preset: One of `PRESETS`.
+        format: One of `FORMATS`.
+        quality: Quality of JPEG and WebP, 1 to 100.
+        strip_metadata: Metadata to remove, one of `STRIP_METADATA`.
 
     Raises:
-        ValueError: a setting is out of its range; the message says what it can be.
+        ValueError: A setting is out of range.
     """
 
     size: str = "4x"
     detail: float = 1.0
-    kind: str = "photo"
+    preset: str = "photo"
     format: str = "PNG"
     quality: int = 90
-    metadata: str = "no place"
+    strip_metadata: str = "gps"
 
     def __post_init__(self) -> None:
         if self.size not in SIZES and not (str(self.size).isdecimal() and int(self.size)):
-            raise ValueError(f"Expected a size of {', '.join(SIZES)} or a longest side in pixels, got {self.size!r}.")
+            raise ValueError(
+                f"`size` must be one of {', '.join(SIZES)} or a longest edge in pixels, got {self.size!r}."
+            )
         for name, low, high in (("detail", 0, 1), ("quality", 1, 100)):
             value = getattr(self, name)
             if not (isinstance(value, int | float) and low <= value <= high):
-                raise ValueError(f"Expected a {name} from {low} to {high}, got {value!r}.")
-        for name, choices in (("kind", PRESETS), ("format", FORMATS), ("metadata", METADATA)):
+                raise ValueError(f"`{name}` must be from {low} to {high}, got {value!r}.")
+        for name, choices in (("preset", PRESETS), ("format", FORMATS), ("strip_metadata", STRIP_METADATA)):
             if getattr(self, name) not in choices:
-                raise ValueError(f"Expected a {name} out of {', '.join(choices)}, got {getattr(self, name)!r}.")
+                raise ValueError(f"`{name}` must be one of {', '.join(choices)}, got {getattr(self, name)!r}.")
 
     @property
     def target_size(self) -> str | int:
         """The size as `SRGAN.upscale` takes it."""
         return self.size if self.size in SIZES else int(self.size)
 
+    @property
+    def save_kwargs(self) -> dict[str, Any]:
+        """Keyword arguments of `save_image`."""
+        strip_metadata = None if self.strip_metadata == "none" else self.strip_metadata
+        return {"quality": None if self.format == "PNG" else self.quality, "strip_metadata": strip_metadata}
+
 
 def to_python(settings: Settings, name: str) -> str:
-    """Return a program that makes the same file of the image `name`."""
-    model, mixed = PRESETS[settings.kind].weights(settings.detail)
-    detail = "" if mixed is None else f"detail={mixed}, "
-    lines = [
-        "from srgan_hub import SRGAN",
-        "from srgan_hub.images.encode import save_image",
-        "",
-        f'model = SRGAN.from_pretrained("{model}")',
-        f"result = model.upscale({json.dumps(name)}, {detail}size={json.dumps(settings.target_size)})",
-    ]
-    options = "" if settings.format == "PNG" else f", quality={settings.quality}"
-    if settings.metadata != "all":
-        options += f', strip_metadata="{"gps" if settings.metadata == "no place" else "all"}"'
-    lines.append(f'save_image(result, "large{FORMATS[settings.format]}"{options})')
-    return "\n".join(lines)
+    """Return a Python program that writes the demo's result for the image `name`."""
+    model, detail = PRESETS[settings.preset].select_model(settings.detail)
+    kwargs = {"size": settings.target_size, "detail": detail}
+    return "\n".join(
+        [
+            "from srgan_hub import SRGAN, save_image",
+            "",
+            f'model = SRGAN.from_pretrained("{model}")',
+            f"result = model.upscale({json.dumps(name)}{_format_kwargs(kwargs)})",
+            f'save_image(result, "upscaled{FORMATS[settings.format]}"{_format_kwargs(settings.save_kwargs)})',
+        ]
+    )
 
 
 def to_curl(settings: Settings, name: str, url: str) -> str:
-    """Return shell commands that let the Space at `url` make it: send the image, ask, and wait for the result."""
+    """Return shell commands that upload the image `name` to the server at `url`, and wait for the result."""
     image = {"path": "IMAGE", "meta": {"_type": "gradio.FileData"}}
-    values = [settings.size, settings.detail, settings.kind, settings.format, settings.quality, settings.metadata]
-    data = json.dumps({"data": [image, *values]}).replace("IMAGE", "'$IMAGE'")
+    data = json.dumps({"data": [image, *vars(settings).values()]}).replace("IMAGE", "'$IMAGE'")
     return "\n".join(
         [
             f"API={url.rstrip('/')}/gradio_api",
@@ -85,3 +86,7 @@ def to_curl(settings: Settings, name: str, url: str) -> str:
             "curl -sN $API/call/upscale/$EVENT",
         ]
     )
+
+
+def _format_kwargs(kwargs: dict[str, Any]) -> str:
+    return "".join(f", {name}={json.dumps(value)}" for name, value in kwargs.items() if value is not None)

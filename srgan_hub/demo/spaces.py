@@ -1,6 +1,6 @@
-"""ZeroGPU of Hugging Face Spaces: a GPU is lent to a decorated function while it runs. Elsewhere nothing of it is here.
+"""ZeroGPU support on Hugging Face Spaces.
 
-Imported before torch, as the package `spaces` wants.
+Imports no torch, since the `spaces` package must be imported first.
 """
 
 import importlib.util
@@ -13,7 +13,7 @@ ZERO_GPU = importlib.util.find_spec("spaces") is not None
 
 
 def on_gpu(*, duration: Callable[..., int]) -> Callable[[Function], Function]:
-    """Decorate a generator function that needs the GPU; `duration` has its arguments and returns seconds."""
+    """Decorate a generator function that needs the GPU; `duration` maps its arguments to seconds."""
     if not ZERO_GPU:
         return lambda function: function
     import spaces

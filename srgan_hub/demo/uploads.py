@@ -1,4 +1,4 @@
-"""Which files the demo reads: those that were uploaded to it, and no other."""
+"""Restrict file inputs to uploaded files."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -7,14 +7,14 @@ from typing import Any
 import gradio as gr
 from gradio.utils import get_upload_folder
 
-from .service import Client
+from .queue import Client
 
 
 class Demo(gr.Blocks):
-    """Blocks that take no image but what was uploaded to them."""
+    """Blocks whose file inputs accept uploads to this server only."""
 
     async def preprocess_data(self, block_fn: Any, inputs: list[Any], *args: Any, **kwargs: Any) -> list[Any]:
-        """Replace what is no upload by None before Gradio follows it."""
+        """Replace anything but uploads by None before Gradio reads or fetches it."""
         inputs = [
             only_uploaded(value) if isinstance(block, gr.Image | gr.File | gr.UploadButton) else value
             for block, value in zip(block_fn.inputs, inputs, strict=False)
@@ -22,41 +22,46 @@ class Demo(gr.Blocks):
         return await super().preprocess_data(block_fn, inputs, *args, **kwargs)
 
 
-def to_path(value: Any) -> Path | None:
-    """Return the path of an uploaded file as Gradio names it, None where nothing was uploaded."""
-    return Path(value["path"]) if value else None
-
-
-def to_value(path: Path, name: str) -> dict[str, Any]:
-    """Name a file for the page: Gradio copies it to where it serves files from."""
-    return gr.FileData(path=str(path), orig_name=name).model_dump()
-
-
-def megabytes(file: Path) -> str:
-    """Say how large a file is."""
-    return f"{max(0.1, file.stat().st_size / 1e6):.1f} MB"
-
-
-def get_client(request: gr.Request) -> Client:
-    """Tell users apart.
-
-    By their address, which the nearest proxy states; on this machine, where all have the same, by their session.
-    """
-    session = request.session_hash or ""
-    forwarded = str(request.headers.get("x-forwarded-for", "")).split(",")[-1].strip()
-    address = forwarded or (request.client.host if request.client else "")
-    return Client(session, session if address in ("127.0.0.1", "::1", "") else address)
-
-
 def only_uploaded(value: Any) -> Any:
-    """Return a file, or those of a list, as far as this is how Gradio names what was uploaded here; else None."""
+    """Return the `FileData` dict of an uploaded file, or those in a list; None for anything else."""
     if isinstance(value, list):
         return [each for each in map(only_uploaded, value) if each]
     match value:
         case {"path": str(name), "meta": {"_type": "gradio.FileData"}}:
-            # An address of this server's names the file; whichever server it names, nothing is fetched.
+            # A URL of any server is read as the path in it; nothing is fetched.
             path = Path(name.rpartition("/gradio_api/file=")[2])
-            with suppress(OSError, ValueError):  # a name that no file can have
+            with suppress(OSError, ValueError):  # not a valid file name
                 if ".." not in path.parts and path.is_relative_to(get_upload_folder()) and path.is_file():
                     return {**value, "path": str(path), "url": None}
     return None
+
+
+def to_path(value: Any) -> Path | None:
+    """Return the path of a `FileData` dict, None if there is no file."""
+    return Path(value["path"]) if value else None
+
+
+def to_paths(values: Any) -> list[Path]:
+    """Return the paths of a list of `FileData` dicts, or of None."""
+    return [path for path in map(to_path, values or []) if path]
+
+
+def to_file_data(path: Path) -> dict[str, Any]:
+    """Return the `FileData` dict of a file that Gradio should copy to its cache and serve."""
+    return gr.FileData(path=str(path), orig_name=path.name).model_dump()
+
+
+def format_size(file: Path) -> str:
+    """Format a file's size in megabytes."""
+    return f"{max(0.1, file.stat().st_size / 1e6):.1f} MB"
+
+
+def get_client(request: gr.Request, tab: str = "") -> Client:
+    """Identify the client by its session in a tab, and by its address as the nearest proxy reports it.
+
+    Local clients share one address, so each session counts as one.
+    """
+    session = request.session_hash or ""
+    forwarded = str(request.headers.get("x-forwarded-for", "")).split(",")[-1].strip()
+    address = forwarded or (request.client.host if request.client else "")
+    return Client(f"{session} {tab}", session if address in ("127.0.0.1", "::1", "") else address)

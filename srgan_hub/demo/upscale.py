@@ -1,4 +1,4 @@
-"""A user's image: read within limits, upscaled strip by strip, shown as it grows, and written."""
+"""Upscale one image with progress and previews."""
 
 import base64
 import io
@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -16,222 +15,217 @@ from ..images.encode import save_image, validate_output
 from ..images.errors import ImageError
 from ..resize import TargetSize
 from .eta import EtaEstimator
-from .presets import PRESETS, find_upscaler, load_model, stream
-from .settings import FORMATS, SIZES, Settings
+from .presets import PRESETS, load_model, load_upscaler, stream
+from .settings import FORMATS, Settings
 from .spaces import ZERO_GPU
 
-# The longest side of the image that is shown while it grows.
-PREVIEW_SIDE = 1024
-# Browsers struggle with larger images in the comparison; the download is always whole.
-PAIR_SIDE = 2048
-# How often it is shown at most, and the share of the time that this may take.
-PREVIEWS, PREVIEW_SHARE = 10, 0.04
+# Longest edge of previews, and of the two images of the before/after viewer: browsers struggle with larger ones.
+PREVIEW_EDGE, VIEWER_EDGE = 1024, 2048
+# Maximum number of previews, and the share of the time that they may take.
+MAX_PREVIEWS, PREVIEW_TIME_SHARE = 10, 0.04
 
 
 @dataclass(frozen=True)
 class LoadedImage:
-    """An image that was read: its pixels, what they are called, and what the reader had to say."""
+    """A decoded 8-bit image, its file name, and the decoder's warnings as text."""
 
     image: Image.Image
     name: str
-    notes: str
+    warnings: str
 
-    def size(self, settings: Settings) -> tuple[int, int]:
-        """Return width and height of the result. ValueError if it cannot be so large."""
-        scale = load_model(PRESETS[settings.kind].perceptual).scale
+    def output_size(self, settings: Settings) -> tuple[int, int]:
+        """Return the output's width and height. Raises ValueError if it is larger than the model's scale allows."""
+        scale = load_model(PRESETS[settings.preset].perceptual).scale
         return TargetSize.parse(settings.target_size).resolve(self.image.width, self.image.height, scale=scale)
+
+    def with_pixels(self, array: np.ndarray) -> Image.Image:
+        """Return an image of other pixels with the metadata of this one."""
+        image = Image.fromarray(array)
+        image.info = dict(self.image.info)
+        return image
 
     @property
     def cost(self) -> int:
-        """LR pixels that go through the network; transparency goes through it beside the colors."""
+        """Number of LR pixels that pass through the network; transparency is a second pass."""
         return self.image.width * self.image.height * (2 if "A" in self.image.mode else 1)
 
 
-def read(path: Path, *, max_pixels: int) -> LoadedImage:
-    """Read an image. ImageError if it cannot be read or has more pixels."""
+def load(path: Path, *, max_pixels: int) -> LoadedImage:
+    """Load an image with 8 bits per channel. Raises `ImageError` if it cannot be decoded or has more pixels."""
     raster = load_raster(path, max_pixels=max_pixels)
     warnings = list(raster.warnings)
     if raster.bits > 8:
         warnings.append(f"has {raster.bits} bits per channel and is read with 8")
-    return LoadedImage(raster.with_bits(8).to_pil(), path.name, " ".join(f"{path.name}: {each}." for each in warnings))
+    return LoadedImage(raster.with_bits(8).to_pil(), path.name, " ".join(f"{path.name} {each}." for each in warnings))
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is: the share in [0, 1], the seconds left if they are known, a preview if there is a new one."""
+    """Progress of an upscale: output size, fraction in [0, 1], estimated seconds left, and a preview if it is new."""
 
     source: LoadedImage
     width: int
     height: int
-    share: float
-    left: float | None
+    fraction: float
+    seconds_left: float | None
     preview: str | None
 
 
 @dataclass(frozen=True)
 class Completed:
-    """A result: the image, its file, and where previews were asked for two files that compare it with bicubic."""
+    """An upscaled image, its file, and with previews the files of the viewer: bicubic and result."""
 
     source: LoadedImage
     image: Image.Image
     file: Path
-    pair: tuple[Path, ...]
+    viewer_files: tuple[Path, ...]
     seconds: float
 
 
 def upscale(
-    path: Path, settings: Settings, folder: Path, *, max_pixels: int, speed: EtaEstimator, previews: bool = False
+    path: Path, settings: Settings, directory: Path, *, max_pixels: int, eta: EtaEstimator, previews: bool = False
 ) -> Iterator[Progress | Completed]:
     """Upscale an image file.
 
     Args:
-        path: the image.
-        settings: what is asked for.
-        folder: where the result goes.
-        max_pixels: the largest image that is accepted.
-        speed: gets the time that it took.
-        previews: make images of the result as it grows.
+        path: Input image.
+        settings: How to upscale it.
+        directory: Where to write the output.
+        max_pixels: Maximum input width times height.
+        eta: Estimator to use and update.
+        previews: Render previews and the viewer's files.
 
     Yields:
         Progress after each strip, then the result.
 
     Raises:
-        ValueError: the image cannot be read, or not made so large; the message says why.
+        ValueError: The image cannot be decoded, or not be upscaled with these settings.
     """
-    weights = PRESETS[settings.kind].weights(settings.detail)
+    model = PRESETS[settings.preset].select_model(settings.detail)
     if not ZERO_GPU:
-        find_upscaler(*weights)  # loading it is no measure of this machine
+        load_upscaler(*model)  # outside the measured time
     start = time.perf_counter()
-    source = read(path, max_pixels=max_pixels)
-    width, height = source.size(settings)
-    size = f"x{settings.size[0]}" if settings.size in SIZES else f"{width}x{height}"
-    target = folder / f"{path.stem}_{size}{FORMATS[settings.format]}"
+    source = load(path, max_pixels=max_pixels)
+    width, height = source.output_size(settings)
+    suffix = TargetSize.parse(settings.target_size).suffix(load_model(model[0]).scale)
+    target = directory / f"{path.stem}_{suffix}{FORMATS[settings.format]}"
     try:
         validate_output(target, width=width, height=height, alpha="A" in source.image.mode)
     except ImageError as error:
         raise ImageError(f"{error}".replace(str(target), source.name)) from None
     preview = Preview(source.image, (width, height))
-    yield Progress(source, width, height, 0, speed.estimate(source.cost), preview.draw() if previews else None)
+    yield Progress(source, width, height, 0, eta.estimate(source.cost), preview.render() if previews else None)
     strips: list[np.ndarray] = []
-    done = 0
-    began = time.perf_counter()
-    for rows in stream(np.asarray(source.image), *weights, (width, height)):
-        strips.append(rows)
-        done += len(rows)
-        share = done / height
-        left = (time.perf_counter() - began) * (1 - share) / share
-        image = preview.draw(strips) if previews and preview.is_due(done) else None
-        yield Progress(source, width, height, share, left, image)
-    result = Image.fromarray(np.concatenate(strips))
-    result.info = dict(source.image.info)
-    quality = None if settings.format == "PNG" else settings.quality
-    strip: Literal["gps", "all"] | None = {"all": None, "no place": "gps"}.get(settings.metadata, "all")
-    save_image(result, target, quality=quality, strip_metadata=strip)
-    pair = _write_pair(source.image, result, target) if previews else ()
+    rows = 0
+    stream_start = time.perf_counter()
+    for strip in stream(np.asarray(source.image), *model, (width, height)):
+        strips.append(strip)
+        rows += len(strip)
+        fraction = rows / height
+        seconds_left = (time.perf_counter() - stream_start) * (1 - fraction) / fraction
+        image = preview.render(strips) if previews and preview.is_due(rows) else None
+        yield Progress(source, width, height, fraction, seconds_left, image)
+    result = source.with_pixels(np.concatenate(strips))
+    save_image(result, target, **settings.save_kwargs)
+    viewer_files = _save_viewer_files(source.image, result, target) if previews else ()
     seconds = time.perf_counter() - start
-    speed.update(source.cost, seconds)
-    yield Completed(source, result, target, pair, seconds)
+    eta.update(source.cost, seconds)
+    yield Completed(source, result, target, viewer_files, seconds)
 
 
 class Preview:
-    """A reduced copy of a result that grows: bicubic at first, and finished rows from the top.
+    """Reduced image of a growing result: bicubic at first, overwritten by upscaled strips from the top.
 
     Args:
-        image: the LR image.
-        size: the result's width and height.
+        image: Input image.
+        size: Width and height of the result.
     """
 
     def __init__(self, image: Image.Image, size: tuple[int, int]) -> None:
         self._height = size[1]
-        shrink = min(1.0, PREVIEW_SIDE / max(size))
-        small = max(1, round(size[0] * shrink)), max(1, round(size[1] * shrink))
-        self._canvas = flatten_alpha(image).resize(small, Image.Resampling.BICUBIC)
-        self._strips = self._rows = 0  # those that are drawn
-        self._cost, self._shown = 0.0, time.perf_counter()
+        self._canvas = flatten_alpha(image).resize(limit_size(size, PREVIEW_EDGE), Image.Resampling.BICUBIC)
+        self._strips = self._rows = 0  # already drawn
+        self._seconds, self._rendered_at = 0.0, time.perf_counter()
 
     def is_due(self, rows: int) -> bool:
-        """Return whether a tenth is new since it was drawn last, and enough time passed for what drawing costs."""
-        since = time.perf_counter() - self._shown
-        return (rows - self._rows) * PREVIEWS >= self._height and since * PREVIEW_SHARE >= self._cost
+        """Return whether enough rows are new since the last preview, and enough time has passed for its cost."""
+        elapsed = time.perf_counter() - self._rendered_at
+        enough_rows = (rows - self._rows) * MAX_PREVIEWS >= self._height
+        return enough_rows and elapsed * PREVIEW_TIME_SHARE >= self._seconds
 
-    def draw(self, strips: Sequence[np.ndarray] = ()) -> str:
-        """Draw the strips that are done by now, and return the image as a data address."""
+    def render(self, strips: Sequence[np.ndarray] = ()) -> str:
+        """Draw all strips that are finished, and return the preview as a data URL."""
         start = time.perf_counter()
         for strip in strips[self._strips :]:
             top, bottom = (row * self._canvas.height // self._height for row in (self._rows, self._rows + len(strip)))
             if bottom > top:
-                scaled = flatten_alpha(Image.fromarray(strip)).resize(
-                    (self._canvas.width, bottom - top), Image.Resampling.BOX
-                )
-                self._canvas.paste(scaled, (0, top))
+                size = self._canvas.width, bottom - top
+                reduced = flatten_alpha(Image.fromarray(strip)).resize(size, Image.Resampling.BOX)
+                self._canvas.paste(reduced, (0, top))
             self._rows += len(strip)
         self._strips = len(strips)
-        address = to_data_url(self._canvas, "JPEG")
-        self._shown = time.perf_counter()
-        self._cost = self._shown - start
-        return address
+        url = to_data_url(self._canvas, "JPEG")
+        self._rendered_at = time.perf_counter()
+        self._seconds = self._rendered_at - start
+        return url
 
 
-def _write_pair(image: Image.Image, result: Image.Image, target: Path) -> tuple[Path, Path]:
-    """Write bicubic and result for the comparison beside the target, at one size that browsers bear."""
-    shrink = min(1.0, PAIR_SIDE / max(result.size))
-    size = (max(1, round(result.width * shrink)), max(1, round(result.height * shrink)))
-    paths = (target.with_name(f"{target.stem} bicubic.png"), target.with_name(f"{target.stem} shown.png"))
-    for path, large in zip(paths, (image.resize(result.size, Image.Resampling.BICUBIC), result), strict=True):
-        small = large.resize(size, Image.Resampling.LANCZOS) if shrink < 1 else large
-        small.save(path, compress_level=1, icc_profile=result.info.get("icc_profile"))
-    return paths
-
-
-def flatten_alpha(image: Image.Image) -> Image.Image:
-    """Return an image as RGB, on white where it is transparent."""
-    if "A" not in image.mode:
-        return image.convert("RGB")
-    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA")).convert("RGB")
-
-
-def to_data_url(image: Image.Image, kind: str) -> str:
-    """Return an image as a data address of Pillow's kind of file."""
-    buffer = io.BytesIO()
-    image.save(buffer, kind)
-    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
-def close_up(source: LoadedImage, kind: str, x: float, y: float, *, side: int = 44) -> dict[str, str]:
-    """Upscale the region around a place three times: bicubic, faithful, crisp.
+def close_up(source: LoadedImage, preset: str, x: float, y: float, *, side: int = 44) -> dict[str, str]:
+    """Upscale a region by bicubic interpolation and by both models of a preset.
 
     Args:
-        source: the LR image.
-        kind: whose weights are compared.
-        x, y: the middle of the region, as shares of the image's width and height.
-        side: of the region, in LR pixels, as far as the image is that large.
+        source: Input image.
+        preset: One of `PRESETS`.
+        x, y: Center of the region, as fractions of width and height.
+        side: Width and height of the region in LR pixels, limited by the image.
 
     Returns:
-        Data addresses of lossless images at the network's scale, by name.
+        Data URLs of PNG images at the models' scale, by name. Their pixels equal those of the full result.
     """
     image = source.image
     width, height = min(side, image.width), min(side, image.height)
     left = round(min(max(x * image.width - width / 2, 0), image.width - width))
     top = round(min(max(y * image.height - height / 2, 0), image.height - height))
-    models = {"Faithful": PRESETS[kind].fidelity, "Crisp": PRESETS[kind].perceptual}
-    # What the region's pixels depend on, so that they are those of the whole result.
-    reach, scale = (
-        max(find_upscaler(name).receptive_field for name in models.values()),
-        load_model(PRESETS[kind].perceptual).scale,
-    )
-    box = (
-        max(0, left - reach),
-        max(0, top - reach),
-        min(image.width, left + width + reach),
-        min(image.height, top + height + reach),
-    )
-    around = image.crop(box)
-    x0, y0 = scale * (left - box[0]), scale * (top - box[1])
-    region = (x0, y0, x0 + scale * width, y0 + scale * height)
-    large = {
-        "Bicubic": around.resize((around.width * scale, around.height * scale), Image.Resampling.BICUBIC),
-    }
+    models = {"Faithful": PRESETS[preset].fidelity, "Sharp": PRESETS[preset].perceptual}
+    scale = load_model(PRESETS[preset].perceptual).scale
+    halo = max(load_upscaler(name).receptive_field for name in models.values())
+    x0, y0 = max(0, left - halo), max(0, top - halo)
+    padded = image.crop((x0, y0, min(image.width, left + width + halo), min(image.height, top + height + halo)))
+    size = padded.width * scale, padded.height * scale
+    outputs = {"Bicubic": padded.resize(size, Image.Resampling.BICUBIC)}
     for label, name in models.items():
-        strips = stream(np.asarray(around), name)
-        large[label] = Image.fromarray(np.concatenate(list(strips)))
-    return {name: to_data_url(flatten_alpha(each.crop(region)), "PNG") for name, each in large.items()}
+        outputs[label] = Image.fromarray(np.concatenate(list(stream(np.asarray(padded), name))))
+    left, top = left - x0, top - y0
+    region = scale * left, scale * top, scale * (left + width), scale * (top + height)
+    return {label: to_data_url(flatten_alpha(output.crop(region)), "PNG") for label, output in outputs.items()}
+
+
+def flatten_alpha(image: Image.Image) -> Image.Image:
+    """Return an image as RGB, composited on white."""
+    if "A" not in image.mode:
+        return image.convert("RGB")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA")).convert("RGB")
+
+
+def limit_size(size: tuple[int, int], edge: int) -> tuple[int, int]:
+    """Reduce a width and height in proportion to a longest edge."""
+    ratio = min(1.0, edge / max(size))
+    return max(1, round(size[0] * ratio)), max(1, round(size[1] * ratio))
+
+
+def to_data_url(image: Image.Image, format: str) -> str:
+    """Encode an image as a data URL, in one of Pillow's formats."""
+    buffer = io.BytesIO()
+    image.save(buffer, format)
+    return f"data:image/{format.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _save_viewer_files(image: Image.Image, result: Image.Image, target: Path) -> tuple[Path, Path]:
+    """Write bicubic and result next to the target, both limited to `VIEWER_EDGE`."""
+    size = limit_size(result.size, VIEWER_EDGE)
+    bicubic = image.resize(result.size, Image.Resampling.BICUBIC)
+    paths = target.with_name(f"{target.stem} bicubic.png"), target.with_name(f"{target.stem} result.png")
+    for path, output in zip(paths, (bicubic, result), strict=True):
+        reduced = output if output.size == size else output.resize(size, Image.Resampling.LANCZOS)
+        reduced.save(path, compress_level=1, icc_profile=result.info.get("icc_profile"))
+    return paths

@@ -1,60 +1,72 @@
-"""Who waits for whom."""
+"""Job queue."""
 
 import threading
 
 import pytest
 
-from srgan_hub.demo.queue import JobCancelledError, JobQueue
+from srgan_hub.demo import queue
+from srgan_hub.demo.queue import Client, Job, JobCancelledError, JobQueue, QueueFullError
+
+A, B, C, D = (Client(name, name) for name in "abcd")
 
 
-def ahead(line: JobQueue, job) -> int:
-    return next(line.wait_turn(job), 0)
+@pytest.fixture(autouse=True)
+def _fast_updates(monkeypatch) -> None:
+    monkeypatch.setattr(queue, "UPDATE_SECONDS", 0.01)
 
 
-def test_the_first_are_at_work_and_the_others_wait_in_their_order():
-    line = JobQueue(concurrency=2)
-    with line.enqueue("a") as a, line.enqueue("b") as b, line.enqueue("c") as c, line.enqueue("d") as d:
-        assert [ahead(line, job) for job in (a, b, c, d)] == [0, 0, 1, 2]
-    with line.enqueue("a") as a:
-        assert ahead(line, a) == 0
+def ahead(queue: JobQueue, job: Job) -> int:
+    return next(queue.wait_turn(job), 0)
 
 
-def test_a_full_line_says_so():
-    line = JobQueue(length=2)
-    busy = pytest.raises(ValueError, match=r"Busy: the line is full\. Try again in a minute")
-    with line.enqueue("a"), line.enqueue("b"), busy, line.enqueue("c"):
+def test_first_jobs_run_and_others_wait_in_order():
+    queue = JobQueue(concurrency=2)
+    with queue.enqueue(A) as a, queue.enqueue(B) as b, queue.enqueue(C) as c, queue.enqueue(D) as d:
+        assert [ahead(queue, job) for job in (a, b, c, d)] == [0, 0, 1, 2]
+    with queue.enqueue(A) as a:
+        assert ahead(queue, a) == 0
+
+
+def test_full_queue_refuses_jobs():
+    queue = JobQueue(size=2)
+    with (
+        queue.enqueue(A),
+        queue.enqueue(B),
+        pytest.raises(QueueFullError, match="queue is full"),
+        queue.enqueue(C),
+    ):
         pass
-    with line.enqueue("c"):
+    with queue.enqueue(C):
         pass
 
 
-def test_one_user_cannot_take_the_whole_line():
-    line = JobQueue(each=2)
-    with line.enqueue("a", "1.2.3.4"), line.enqueue("b", "1.2.3.4"):
-        with pytest.raises(ValueError, match="You have 2 images in the line"), line.enqueue("c", "1.2.3.4"):
+def test_jobs_per_client_are_limited_by_address():
+    queue = JobQueue(per_client=2)
+    with queue.enqueue(Client("a", "1.2.3.4")), queue.enqueue(Client("b", "1.2.3.4")):
+        with pytest.raises(QueueFullError, match="already have 2 jobs"), queue.enqueue(Client("c", "1.2.3.4")):
             pass
-        with line.enqueue("d", "5.6.7.8"):
+        with queue.enqueue(Client("d", "5.6.7.8")):
             pass
 
 
-def test_others_have_their_turn_between_the_images_of_one():
-    line = JobQueue()
-    with line.enqueue("many") as many, line.enqueue("one") as one:
-        assert (ahead(line, many), ahead(line, one)) == (0, 1)
-        line.requeue(many)
-        assert (ahead(line, many), ahead(line, one)) == (1, 0)
+def test_requeue_lets_others_run():
+    queue = JobQueue()
+    with queue.enqueue(A) as batch, queue.enqueue(B) as single:
+        assert (ahead(queue, batch), ahead(queue, single)) == (0, 1)
+        queue.requeue(batch)
+        assert (ahead(queue, batch), ahead(queue, single)) == (1, 0)
 
 
-def test_stopping_waits_until_the_run_is_out_of_the_line_and_touches_no_other():
-    line = JobQueue()
-    with line.enqueue("b") as other:
-        assert not line.cancel("c", "Cancelled.")
-        with line.enqueue("a") as job:
-            stop = threading.Thread(target=line.cancel, args=("a", "Cancelled."))
-            stop.start()
-            with pytest.raises(JobCancelledError, match="Cancelled"):
-                for _ in line.wait_turn(job):
+def test_cancel_waits_for_the_session_and_leaves_others():
+    queue = JobQueue()
+    with queue.enqueue(B) as other:
+        assert not queue.cancel(C, "reason")
+        with queue.enqueue(A) as job:
+            thread = threading.Thread(target=queue.cancel, args=(A, "reason"))
+            thread.start()
+            with pytest.raises(JobCancelledError) as cancelled:
+                for _ in queue.wait_turn(job):
                     pass
-            assert stop.is_alive()
-        stop.join(30)
-        assert not stop.is_alive() and not other.stopped
+            assert cancelled.value.args == ("reason",) and thread.is_alive()
+        thread.join(30)
+        assert not thread.is_alive() and other.cancel_reason is None

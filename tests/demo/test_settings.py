@@ -1,4 +1,4 @@
-"""What can be asked for, and the same in code."""
+"""Settings and generated snippets. tests/e2e/test_api.py runs the snippets."""
 
 import pytest
 
@@ -6,28 +6,28 @@ from srgan_hub.demo.settings import Settings, to_python
 
 
 @pytest.mark.parametrize(
-    ("asked", "message"),
+    ("options", "message"),
     [
-        ({"size": "8x"}, "Expected a size of 2x, 3x, 4x or a longest side in pixels, got '8x'"),
-        ({"size": "-100"}, "Expected a size"),
-        ({"size": None}, "Expected a size"),
-        ({"detail": -0.1}, "Expected a detail from 0 to 1, got -0.1"),
-        ({"detail": "much"}, "Expected a detail from 0 to 1, got 'much'"),
-        ({"detail": float("nan")}, "Expected a detail from 0 to 1, got nan"),
-        ({"quality": 101}, "Expected a quality from 1 to 100, got 101"),
-        ({"kind": "drawing"}, "Expected a kind out of photo, clean, got 'drawing'"),
-        ({"format": "GIF"}, "Expected a format out of PNG, JPEG, WebP, got 'GIF'"),
-        ({"metadata": "some"}, "Expected a metadata out of no place, all, none, got 'some'"),
+        ({"size": "8x"}, "`size`.*'8x'"),
+        ({"size": "-100"}, "`size`.*'-100'"),
+        ({"size": None}, "`size`.*None"),
+        ({"detail": -0.1}, "`detail`.*-0.1"),
+        ({"detail": "much"}, "`detail`.*'much'"),
+        ({"detail": float("nan")}, "`detail`.*nan"),
+        ({"quality": 101}, "`quality`.*101"),
+        ({"preset": "drawing"}, "`preset`.*photo, clean.*'drawing'"),
+        ({"format": "GIF"}, "`format`.*PNG, JPEG, WebP.*'GIF'"),
+        ({"strip_metadata": "some"}, "`strip_metadata`.*gps, none, all.*'some'"),
     ],
 )
-def test_what_is_out_of_range_gets_a_sentence(asked, message):
+def test_invalid_settings_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        Settings(**asked)
+        Settings(**options)
 
 
-def test_python_names_the_weights_and_what_differs():
-    code = to_python(Settings("1200", 0.3, "photo", "JPEG", 80, "all"), 'a "quoted" name.jpg')
+def test_snippet_has_model_and_changed_settings():
+    code = to_python(Settings("1200", 0.3, "photo", "JPEG", 80, "none"), 'a "quoted" name.jpg')
     assert 'from_pretrained("srgan-x4-photo")' in code
-    assert 'upscale("a \\"quoted\\" name.jpg", detail=0.3, size=1200)' in code
-    assert "quality=80" in code and "strip" not in code
-    assert 'from_pretrained("srresnet-x4")' in to_python(Settings(detail=0.2, kind="clean"), "a.png")
+    assert 'upscale("a \\"quoted\\" name.jpg", size=1200, detail=0.3)' in code
+    assert "quality=80" in code and "strip_metadata" not in code
+    assert 'from_pretrained("srresnet-x4")' in to_python(Settings(detail=0.2, preset="clean"), "a.png")

@@ -1,8 +1,7 @@
-"""A user's image on its way: what is shown of it, and what it becomes."""
+"""Upscaling one image in the demo."""
 
 import base64
 import io
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from srgan_hub import SRGAN
 from srgan_hub.demo import upscale as module
 from srgan_hub.demo.eta import EtaEstimator
 from srgan_hub.demo.settings import Settings
-from srgan_hub.demo.upscale import Completed, LoadedImage, Preview, close_up, flatten_alpha, read, upscale
+from srgan_hub.demo.upscale import Completed, LoadedImage, Preview, close_up, flatten_alpha, load, upscale
 from srgan_hub.images.errors import ImageError
 
 CAT = Path(module.__file__).parent.parent / "examples" / "cat.png"
@@ -25,119 +24,111 @@ def cat() -> Image.Image:
         return image.convert("RGB")
 
 
-def decode(address: str) -> np.ndarray:
-    with Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))) as image:
+def decode(url: str) -> np.ndarray:
+    with Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))) as image:
         return np.asarray(image.convert("RGB")).astype(int)
 
 
-def test_a_preview_is_bicubic_and_then_the_result_from_the_top(cat):
+def test_preview_is_bicubic_then_the_result_from_the_top(cat):
     result = np.asarray(cat.resize((904, 600), Image.Resampling.BICUBIC)) // 2  # darker, to tell them apart
     preview = Preview(cat, (904, 600))
-    bicubic = decode(preview.draw())
+    bicubic = decode(preview.render())
     assert np.abs(bicubic - np.asarray(cat.resize((904, 600), Image.Resampling.BICUBIC))).mean() < 3
     strips = [result[:100], result[100:300]]
-    half = decode(preview.draw(strips))
+    half = decode(preview.render(strips))
     assert np.abs(half[:300] - result[:300]).mean() < 3 and np.abs(half[310:] - bicubic[310:]).mean() < 1
-    whole = decode(preview.draw([*strips, result[300:]]))
-    assert np.abs(whole - result).mean() < 3
+    complete = decode(preview.render([*strips, result[300:]]))
+    assert np.abs(complete - result).mean() < 3
 
 
-def test_a_large_preview_is_reduced_and_its_strips_fit(cat):
+def test_preview_of_a_large_image_is_reduced(cat):
     size = (2260, 1500)
     result = np.asarray(cat.resize(size, Image.Resampling.BICUBIC))
-    preview = Preview(cat, size)
-    whole = decode(preview.draw(np.array_split(result, 37)))
-    assert whole.shape == (680, 1024, 3)
-    assert np.abs(whole - np.asarray(cat.resize((1024, 680), Image.Resampling.BICUBIC))).mean() < 4
+    preview = decode(Preview(cat, size).render(np.array_split(result, 37)))
+    assert preview.shape == (680, 1024, 3)
+    assert np.abs(preview - np.asarray(cat.resize((1024, 680), Image.Resampling.BICUBIC))).mean() < 4
 
 
-def test_previews_are_few_and_cost_little(cat, monkeypatch):
-    now = [0.0]
+def test_previews_are_limited_in_number_and_time(cat, monkeypatch):
+    now, cost = [0.0], 0.3
     monkeypatch.setattr(module.time, "perf_counter", lambda: now[0])
-    real = module.to_data_url
-    cost = 0.3
-
-    def slow(image: Image.Image, kind: str) -> str:
-        now[0] += cost
-        return real(image, kind)
-
-    monkeypatch.setattr(module, "to_data_url", slow)
-    for pace in (0.01, 0.3, 2):  # seconds for each of 100 strips
-        preview, drawn = Preview(cat, (904, 600)), 0
+    monkeypatch.setattr(module, "to_data_url", lambda image, format: now.__setitem__(0, now[0] + cost) or "")
+    for seconds in (0.01, 0.3, 2):  # for each of 100 strips
+        preview, rendered = Preview(cat, (904, 600)), 0
         strips = []
         for strip in np.array_split(np.zeros((600, 904, 3), np.uint8), 100):
-            now[0] += pace
+            now[0] += seconds
             strips.append(strip)
             if preview.is_due(sum(map(len, strips))):
-                preview.draw(strips)
-                drawn += 1
-        assert drawn <= 10
-        if drawn > 1:  # the first one tells the cost
-            assert (drawn - 1) * cost < 0.05 * 100 * pace
-    assert drawn >= 9
+                preview.render(strips)
+                rendered += 1
+        assert rendered <= 10
+        if rendered > 1:  # the cost is unknown before the first
+            assert (rendered - 1) * cost < 0.05 * 100 * seconds
+    assert rendered >= 9
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA"])
-def test_a_close_up_shows_the_pixels_of_the_whole_result(cat, mode):
+def test_close_up_equals_the_full_result(cat, mode):
     cat = cat.crop((60, 30, 156, 110))
     image = cat.convert(mode)
     if mode == "RGBA":
         image.putalpha(cat.convert("L"))
-    loaded = LoadedImage(image, "cat.png", "")
-    wholes = {
+    source = LoadedImage(image, "cat.png", "")
+    results = {
         name: np.asarray(flatten_alpha(SRGAN.from_pretrained(model).upscale(image))).astype(int)
-        for name, model in (("Faithful", "srresnet-x4-photo"), ("Crisp", "srgan-x4-photo"))
+        for name, model in (("Faithful", "srresnet-x4-photo"), ("Sharp", "srgan-x4-photo"))
     }
     for x, y, left, top in ((0, 0, 0, 0), (0.5, 0.4, 40, 24), (1, 1, 80, 64)):
-        shown = close_up(loaded, "photo", x, y, side=16)
-        assert list(shown) == ["Bicubic", *wholes]
-        for name, whole in wholes.items():
-            region = whole[4 * top : 4 * top + 64, 4 * left : 4 * left + 64]
-            assert np.abs(decode(shown[name]) - region).max() <= 1
+        urls = close_up(source, "photo", x, y, side=16)
+        assert list(urls) == ["Bicubic", *results]
+        for name, result in results.items():
+            region = result[4 * top : 4 * top + 64, 4 * left : 4 * left + 64]
+            assert np.abs(decode(urls[name]) - region).max() <= 1
 
 
-def test_a_close_up_of_a_tiny_image_is_all_of_it(cat):
-    image = LoadedImage(cat.crop((0, 0, 10, 6)), "cat.png", "")
-    assert decode(close_up(image, "photo", 0.9, 0.1)["Bicubic"]).shape == (24, 40, 3)
+def test_close_up_of_a_tiny_image_shows_all_of_it(cat):
+    source = LoadedImage(cat.crop((0, 0, 10, 6)), "cat.png", "")
+    assert decode(close_up(source, "photo", 0.9, 0.1)["Bicubic"]).shape == (24, 40, 3)
 
 
-def test_a_run_tells_how_far_it_is_and_how_long_it_took(tmp_path):
-    speed = EtaEstimator()
-    *steps, done = upscale(CAT, Settings(), tmp_path, max_pixels=10**6, speed=speed, previews=True)
-    assert isinstance(done, Completed) and (done.image.size, done.file.name) == ((904, 600), "cat_x4.png")
-    shares = [step.share for step in steps]
-    assert shares == sorted(shares) and shares[0] == 0 and shares[-1] == 1 and len(shares) >= 4
+def test_progress_result_viewer_files_and_eta(tmp_path, cat, monkeypatch):
+    monkeypatch.setattr(module, "VIEWER_EDGE", 904)
+    eta = EtaEstimator()
+    *steps, completed = upscale(CAT, Settings(), tmp_path, max_pixels=10**6, eta=eta, previews=True)
+    assert isinstance(completed, Completed)
+    assert (completed.image.size, completed.file.name) == ((904, 600), "cat_x4.png")
+    fractions = [step.fraction for step in steps]
+    assert fractions == sorted(fractions) and fractions[0] == 0 and fractions[-1] == 1 and len(fractions) >= 4
     assert steps[0].preview and all((step.width, step.height) == (904, 600) for step in steps)
-    assert speed.estimate(226 * 150) == pytest.approx(done.seconds)
-    bicubic, shown = (Image.open(path) for path in done.pair)
-    with Image.open(CAT) as cat, bicubic, shown:
-        assert np.array_equal(np.asarray(bicubic), np.asarray(cat.resize((904, 600), Image.Resampling.BICUBIC)))
-        assert np.array_equal(np.asarray(shown), np.asarray(done.image))
+    assert eta.estimate(226 * 150) == pytest.approx(completed.seconds)
+    bicubic, result = (np.asarray(Image.open(path)) for path in completed.viewer_files)
+    assert np.array_equal(bicubic, np.asarray(cat.resize((904, 600), Image.Resampling.BICUBIC)))
+    assert np.array_equal(result, np.asarray(completed.image))
 
 
-def test_the_compared_images_are_capped_and_the_file_is_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "PAIR_SIDE", 512)
-    *_, done = upscale(CAT, Settings(), tmp_path, max_pixels=10**6, speed=EtaEstimator(), previews=True)
-    for path in done.pair:
-        with Image.open(path) as image:
-            assert image.size == (512, 340)
-    with Image.open(done.file) as result:
-        assert result.size == (904, 600)
+def test_viewer_files_are_reduced_and_the_output_is_not(tmp_path, cat, monkeypatch):
+    monkeypatch.setattr(module, "VIEWER_EDGE", 64)
+    cat.crop((0, 0, 24, 16)).save(tmp_path / "small.png")
+    *_, completed = upscale(
+        tmp_path / "small.png", Settings(), tmp_path, max_pixels=10**6, eta=EtaEstimator(), previews=True
+    )
+    assert [Image.open(path).size for path in completed.viewer_files] == [(64, 43)] * 2
+    assert Image.open(completed.file).size == (96, 64)
 
 
-def test_what_cannot_be_written_is_refused_before_the_work(tmp_path, cat, monkeypatch):
-    clear = cat.copy()
-    clear.putalpha(100)
-    clear.save(tmp_path / "clear.png")
+def test_invalid_output_is_refused_before_upscaling(tmp_path, cat, monkeypatch):
+    cat = cat.copy()
+    cat.putalpha(100)
+    cat.save(tmp_path / "alpha.png")
     monkeypatch.setattr(module, "stream", None)
-    with pytest.raises(ImageError, match=r"^clear\.png: JPEG cannot hold transparency"):
-        list(upscale(tmp_path / "clear.png", Settings(format="JPEG"), tmp_path, max_pixels=10**6, speed=EtaEstimator()))
+    with pytest.raises(ImageError, match="transparency") as error:
+        list(upscale(tmp_path / "alpha.png", Settings(format="JPEG"), tmp_path, max_pixels=10**6, eta=EtaEstimator()))
+    assert "alpha.png" in str(error.value) and ".jpg" not in str(error.value)
 
 
-def test_notes_of_one_reader_are_not_shown_to_another(tmp_path, cat):
-    cat.crop((0, 0, 9, 9)).save(tmp_path / "small.png")
-    Image.fromarray(np.full((30, 40), 40_000, np.uint16)).save(tmp_path / "deep.png")
-    with ThreadPoolExecutor(2) as pool:
-        names = ["deep.png", "small.png"] * 20
-        images = list(pool.map(lambda name: read(tmp_path / name, max_pixels=10**6), names))
-    assert [image.notes for image in images] == ["deep.png has 16 bits per channel and is read with 8.", ""] * 20
+def test_warnings_name_the_file_without_its_path(tmp_path):
+    Image.fromarray(np.full((30, 40), 40_000, np.uint16)).save(tmp_path / "16bit.png")
+    source = load(tmp_path / "16bit.png", max_pixels=10**6)
+    assert source.warnings.startswith("16bit.png has 16 bits per channel") and str(tmp_path) not in source.warnings
+    assert load(CAT, max_pixels=10**6).warnings == ""

@@ -1,4 +1,4 @@
-"""The tab that upscales one image."""
+"""\"Upscale\" tab."""
 
 import html
 import tempfile
@@ -10,256 +10,222 @@ from typing import Any
 import gradio as gr
 from gradio.route_utils import get_root_url
 
-from ...images import formats
-from .. import comparison_viewer as view
 from .. import theme
+from ..comparison_viewer import compared, planned
 from ..eta import format_duration
 from ..presets import PRESETS
-from ..service import Cancelled, Client, Queued, Service, user_message
-from ..settings import FORMATS, METADATA, SIZES, Settings, to_curl, to_python
-from ..uploads import get_client, megabytes, only_uploaded, to_path, to_value
+from ..queue import Client, JobState
+from ..service import Cancelled, Queued, Service, format_ahead, user_message
+from ..settings import FORMATS, SIZES, STRIP_METADATA, Settings, to_curl, to_python
+from ..uploads import get_client, only_uploaded, to_path
 from ..upscale import Completed, Progress
 
-EXAMPLES = Path(formats.__file__).parent.parent / "examples"
-LONGEST = "Longest side"
-# Who makes the results of the examples in advance.
-NOBODY = Client("examples", "examples")
+EXAMPLES = Path(__file__).parents[2] / "examples"
+LONGEST_EDGE = "Longest edge"
 
-# What events get: the components' values by component.
+# Inputs of event handlers: values by component.
 Values = dict[Any, Any]
-# The result panel, the download and the job, as the page shows them.
+# Outputs of event handlers: viewer, download, job.
 Outputs = tuple[Any, Any, Any]
 
 
 def build(service: Service, *, warm_up: bool = True) -> None:
-    """Add the tab's components and events to the Blocks and Tab around."""
-    # Results of the examples under the default settings.
-    ready: dict[str, Completed] = {}
-    # By session, what is shown of an image that was chosen while a run went on.
-    instead: dict[str, Outputs] = {}
+    """Add the tab's components and events; `warm_up` upscales the examples in the background."""
+    ready: dict[str, Completed] = {}  # examples with default settings
 
-    with gr.Row(elem_id="one"):
+    with gr.Row():
         with gr.Column(scale=2, min_width=300):
             image = gr.Image(
-                label="Your image",
-                alt_text="The image that you chose",
+                label="Image",
+                alt_text="Input image",
                 sources=["upload", "webcam"],
                 buttons=[],
                 height=260,
                 elem_id="image",
             )
-            gr.HTML("Or paste one anywhere, or try one of these:", elem_classes="hint")
+            gr.HTML("Or paste an image, or try an example:", elem_classes="hint")
             with gr.Row(elem_id="examples"):
-                buttons = [gr.Button(path.stem.capitalize(), icon=path) for path in example_paths()]
-            size = gr.Radio([*SIZES, LONGEST], value="4x", label="Size", elem_id="size")
-            longest = gr.Number(1600, label="Longest side in pixels", precision=0, minimum=1, visible=False)
-            detail = gr.Slider(
-                0, 1, 1, step=0.1, label="Detail", info="From 0, faithful, to 1, crisp.", buttons=[], elem_id="detail"
-            )
-            with gr.Accordion("More settings", open=False, elem_id="more"):
-                kind = gr.Radio(
-                    [(each.label, name) for name, each in PRESETS.items()],
-                    value="photo",
-                    label="Image kind",
-                    info=" ".join(each.text for each in PRESETS.values()),
-                )
+                buttons = [gr.Button(path.stem.capitalize(), icon=path) for path in list_examples()]
+            size = gr.Radio([*SIZES, LONGEST_EDGE], value="4x", label="Size")
+            longest = gr.Number(1600, label="Longest edge in pixels", precision=0, minimum=1, visible=False)
+            detail = theme.detail_slider()
+            with gr.Accordion("More settings", open=False):
+                preset = theme.preset_radio(" ".join(each.description for each in PRESETS.values()))
                 format = gr.Radio([*FORMATS], value="PNG", label="Format")
                 quality = gr.Slider(1, 100, 90, step=1, label="Quality", visible=False, buttons=[])
-                metadata = gr.Radio(
-                    [(label, name) for name, label in METADATA.items()],
-                    value="no place",
+                strip_metadata = gr.Radio(
+                    [(label, name) for name, label in STRIP_METADATA.items()],
+                    value="gps",
                     label="Metadata",
-                    info="Date, camera and place, as the image holds them. The place is removed unless you keep it.",
+                    info="Date, camera and location stored in the image. GPS location is removed by default.",
                 )
-            job = theme.add_job("Upscale", "Choose an image.", "job")
+            job = theme.job_component(service, "upscale", "Upscale", "Choose an image.")
         with gr.Column(scale=3, min_width=300):
-            viewer = gr.HTML(None, html_template=view.VIEWER, js_on_load=view.VIEWER_SCRIPT, elem_id="viewer")
-            download = gr.HTML(
-                None, html_template=theme.DOWNLOAD, js_on_load=None, elem_id="download", elem_classes="download"
-            )
-    close = gr.HTML(None, html_template=view.CLOSE_UP, js_on_load=None, elem_id="close-up")
-    paste = gr.HTML("", html_template="", js_on_load=theme.PASTE_SCRIPT)
-    with gr.Accordion("The same in code", open=False, elem_id="code") as opened:
-        code = gr.HTML(
-            theme.code(to_python(Settings(), "image.png"), ""),
-            html_template=theme.PROGRAMS,
-            js_on_load=theme.PROGRAMS_SCRIPT,
+            viewer = theme.component("viewer", elem_id="viewer")
+            download = theme.component("download", elem_id="download", elem_classes="download")
+    close_up = theme.component("close_up", elem_id="close-up")
+    paste = theme.component("paste")
+    with gr.Accordion("Use in code", open=False) as code:
+        snippets = theme.component(
+            "snippets", theme.snippets(Python=to_python(Settings(), "image.png")), elem_id="snippets"
         )
 
-    settings: list[Any] = [size, longest, detail, kind, format, quality, metadata]
+    settings: list[Any] = [size, longest, detail, preset, format, quality, strip_metadata]
 
     def to_settings(values: Values) -> Settings:
-        wish = str(int(values[longest] or 0)) if values[size] == LONGEST else values[size]
-        return Settings(wish, values[detail], values[kind], values[format], int(values[quality]), values[metadata])
+        target = str(int(values[longest] or 0)) if values[size] == LONGEST_EDGE else values[size]
+        chosen = (values[each] for each in (detail, preset, format, quality, strip_metadata))
+        return Settings(target, *chosen)
 
     def upscale(values: Values, request: gr.Request) -> Iterator[Outputs]:
-        path = to_path(values[image])
-        room = None
-        with tempfile.TemporaryDirectory() as folder:
+        path, frame = to_path(values[image]), None
+        with tempfile.TemporaryDirectory() as directory:
             try:
                 if not path:
                     raise ValueError("Choose an image first: upload one or click an example.")
-                chosen = to_settings(values)
-                instead.pop(get_client(request).session, None)
-                for step in service.upscale(path, chosen, Path(folder), get_client(request), previews=True):
+                chosen, client = to_settings(values), get_client(request, "upscale")
+                for step in service.upscale(path, chosen, Path(directory), client, previews=True):
                     match step:
-                        case Queued():
-                            yield gr.skip(), None, theme.job("queued", f"{path.name}: {step.count} ahead of you.", 0)
+                        case Queued(ahead):
+                            yield gr.skip(), None, theme.job("queued", f"{format_ahead(ahead)} ({path.name})", 0)
                         case Progress():
-                            room = view.planned(html.escape(path.name), step.width, step.height)
-                            yield _progress(step, room)
-                        case Cancelled():
-                            other = instead.pop(get_client(request).session, None)
-                            yield other or (room, None, theme.job("cancelled", step.text))
+                            frame = planned(path.name, (step.width, step.height))
+                            preview = {**frame, "preview": step.preview} if step.preview else gr.skip()
+                            yield preview, gr.skip(), _running(step)
+                        case Cancelled(str(reason)):
+                            yield frame, None, theme.job("cancelled", reason)
+                        case Cancelled(outputs):
+                            yield outputs
                         case Completed():
-                            yield _result(step, chosen)
+                            yield _completed(step, chosen)
             except Exception as error:
                 yield None, None, theme.job("failed", user_message(error, path))
 
-    def plan(values: Values, request: gr.Request) -> tuple[Any, Any]:
-        """Say what will come of the image under the settings, in words and in code."""
-        stopped = service.stop(get_client(request), "Stopped: another setting was chosen.")
+    def change_settings(values: Values, request: gr.Request) -> tuple[Any, Any]:
+        """Cancel the job, and show what to expect of the settings, in words and in code."""
         path = to_path(values[image])
+        # A cancelled job reports that itself.
+        cancelled = service.queue.cancel(get_client(request, "upscale"), "Cancelled: settings changed.")
         try:
             text = _plan(service, path, to_settings(values))[0] if path else "Choose an image."
         except Exception as error:
             return theme.job("failed", user_message(error, path)), gr.skip()
-        # What was stopped says so itself.
-        told = gr.skip() if stopped else theme.job("chosen" if path else "idle", text)
-        return told, show_code(values, request)
+        return gr.skip() if cancelled else theme.job("ready" if path else "idle", text), show_code(values, request)
 
     def show_code(values: Values, request: gr.Request) -> Any:
         try:
             path, chosen = to_path(values[image]), to_settings(values)
-        except ValueError:  # said where the settings are
+        except ValueError:  # shown by `change_settings`
             return gr.skip()
         name = path.name if path else "image.png"
         assert request.request
         root = get_root_url(request.request, request.request.url.path, None)
-        return theme.code(to_python(chosen, name), to_curl(chosen, name, root))
+        return theme.snippets(Python=to_python(chosen, name), curl=to_curl(chosen, name, root))
 
-    def choose(values: Values, request: gr.Request, done: Completed | None = None) -> tuple[Any, ...]:
-        """Check a new image, and stop the run and clear the result of the one before. It goes if it is bad.
+    def choose(values: Values, request: gr.Request, completed: Completed | None = None) -> tuple[Any, ...]:
+        """Check a new image and replace the job and result of the previous one; drop the image if it is invalid.
 
-        `done` is its result, if there is one already.
+        Args:
+            completed: Its result with default settings, if that exists already.
         """
         path = to_path(values[image])
-        room, download, kept, state, text = None, None, None, "idle", "Choose an image."
+        kept, frame, file, text = None, None, None, "Choose an image."
+        state: JobState = "idle"
         try:
-            if path and done and to_settings(values) == Settings():
-                room, download, _ = _result(done, Settings())
-                kept, state, text = gr.skip(), "done", _say(done)
+            if path and completed and to_settings(values) == Settings():
+                frame, file, _ = _completed(completed, Settings())
+                kept, state, text = gr.skip(), "done", _describe(completed)
             elif path:
-                text, room = _plan(service, path, to_settings(values))
-                kept, state = gr.skip(), "chosen"
+                text, frame = _plan(service, path, to_settings(values))
+                kept, state = gr.skip(), "ready"
         except Exception as error:
             state, text = "failed", user_message(error, path)
-        # The run says the same when it has stopped, so that it does not matter who is heard last.
-        session = get_client(request).session
-        instead[session] = room, download, theme.job(state, f"The run before was stopped. {text}")
-        told = theme.job(state, text)
-        if service.stop(get_client(request), "Stopped: another image was chosen."):
-            told = theme.job(state, f"The run before was stopped. {text}")
-        else:
-            instead.pop(session, None)
-        return kept, room, download, None, told
+        # The cancelled job shows the same: either may reach the browser last.
+        outputs = frame, file, theme.job(state, f"Previous job cancelled. {text}")
+        if not service.queue.cancel(get_client(request, "upscale"), outputs):
+            outputs = frame, file, theme.job(state, text)
+        return kept, None, *outputs
 
     def choose_example(example: dict[str, Any]) -> Callable[[Values, gr.Request], tuple[Any, ...]]:
         def choose_this(values: Values, request: gr.Request) -> tuple[Any, ...]:
-            done = ready.get(Path(example["path"]).name)
-            return example["path"], *choose({**values, image: example}, request, done)[1:]
+            completed = ready.get(Path(example["path"]).name)
+            return example["path"], *choose({**values, image: example}, request, completed)[1:]
 
         return choose_this
 
     def choose_pasted(values: Values, event: gr.EventData, request: gr.Request) -> tuple[Any, ...]:
         pasted = only_uploaded({**event._data["image"], "meta": {"_type": "gradio.FileData"}})
-        kept, *shown = choose({**values, image: pasted}, request)
-        return pasted["path"] if pasted and kept is not None else None, *shown
+        kept, *outputs = choose({**values, image: pasted}, request)
+        return pasted["path"] if pasted and kept is not None else None, *outputs
 
     def clear(request: gr.Request) -> tuple[Any, ...]:
         return choose({image: None}, request)
 
-    def cancel(request: gr.Request) -> None:
-        service.stop(get_client(request), "Cancelled.")
-
-    def look_closer(values: Values, request: gr.Request, event: gr.EventData) -> Any:
-        """Show the region around the place that was picked, by three ways to upscale it."""
+    def show_close_up(values: Values, request: gr.Request, event: gr.EventData) -> Any:
         path = to_path(values[image])
         try:
             if not path:
-                raise ValueError("The image is not here any more.")
+                raise ValueError("The image is no longer available.")
             x, y = (min(1.0, max(0.0, float(event._data[axis]))) for axis in "xy")
-            *_, last = service.close_up(path, values[kind], x, y, get_client(request))
+            *_, last = service.close_up(path, values[preset], x, y, get_client(request, "upscale"))
             return last if isinstance(last, dict) else None
         except Exception as error:
             return html.escape(user_message(error, path))
 
-    def make_examples() -> None:
-        for path in example_paths():
-            for step in service.upscale(path, Settings(), Path(service.folder.name), NOBODY, previews=True):
+    def upscale_examples() -> None:
+        client = Client("examples", "examples")
+        for path in list_examples():
+            for step in service.upscale(path, Settings(), Path(service.directory.name), client, previews=True):
                 if isinstance(step, Completed):
                     ready[path.name] = step
 
-    # A set, so that a function gets its inputs by component.
+    # A set makes Gradio pass values by component.
     inputs: set[Any] = {image, *settings}
-    shown = [viewer, download, job]
-    job.submit(upscale, inputs, shown, **theme.QUEUED_EVENT)
-    job.stop(cancel, **theme.SYNC_EVENT)
-    viewer.select(look_closer, {image, kind}, close, **theme.SYNC_EVENT)
-    size.change(lambda value: gr.update(visible=value == LONGEST), size, longest, **theme.SYNC_EVENT)
+    job.submit(upscale, inputs, [viewer, download, job], **theme.QUEUED_EVENT)
+    viewer.select(show_close_up, {image, preset}, close_up, **theme.SYNC_EVENT)
+    size.change(lambda value: gr.update(visible=value == LONGEST_EDGE), size, longest, **theme.SYNC_EVENT)
     format.change(lambda value: gr.update(visible=value != "PNG"), format, quality, **theme.SYNC_EVENT)
-    opened.expand(show_code, inputs, code, **theme.SYNC_EVENT)
+    code.expand(show_code, inputs, snippets, **theme.SYNC_EVENT)
     for each in settings:
-        each.input(plan, inputs, [job, code], **theme.SYNC_EVENT)
-    fresh = [image, viewer, download, close, job]
-    image.upload(choose, inputs, fresh, **theme.SYNC_EVENT)
-    image.clear(clear, None, fresh, **theme.SYNC_EVENT)  # an image that came from here is still its value then
-    paste.upload(choose_pasted, {*settings}, fresh, **theme.SYNC_EVENT)
+        each.input(change_settings, inputs, [job, snippets], **theme.SYNC_EVENT)
+    outputs = [image, close_up, viewer, download, job]
+    image.upload(choose, inputs, outputs, **theme.SYNC_EVENT)
+    image.clear(clear, None, outputs, **theme.SYNC_EVENT)  # an example would still be the value of `image`
+    paste.upload(choose_pasted, {*settings}, outputs, **theme.SYNC_EVENT)
     for button in buttons:
         assert button.icon
-        button.keep_in_cache.add(button.icon["path"])  # Gradio's copy, which is an upload like any other
-        button.click(choose_example(button.icon), {*settings}, fresh, **theme.SYNC_EVENT)
+        button.keep_in_cache.add(button.icon["path"])  # Gradio's copy, which counts as an upload
+        button.click(choose_example(button.icon), {*settings}, outputs, **theme.SYNC_EVENT)
     if warm_up:
-        threading.Thread(target=make_examples, daemon=True).start()
+        threading.Thread(target=upscale_examples, daemon=True).start()
 
 
-def example_paths() -> list[Path]:
-    """List the bundled examples."""
-    return sorted(path for path in EXAMPLES.iterdir() if path.suffix in formats.WRITE_SUFFIXES)
+def list_examples() -> list[Path]:
+    """List the bundled example images."""
+    return sorted(path for path in EXAMPLES.iterdir() if path.suffix in (".jpg", ".png"))
 
 
 def _plan(service: Service, path: Path, settings: Settings) -> tuple[str, dict[str, Any]]:
-    """Say an image's size, that of its result, and how long it will take, once this machine's speed is known.
-
-    Returns:
-        The sentence, and the viewer's value.
-    """
-    image = service.read(path)
-    width, height = image.size(settings)
-    seconds = service.speed.estimate(image.cost)
-    time = f", {format_duration(seconds)}" if seconds is not None else ""
-    before = f"{image.image.width} x {image.image.height}"
-    text = f"{image.name}: {before} to {width} x {height}{time}. {image.notes}"
-    return text, view.planned(html.escape(image.name), width, height)
+    """Describe what upscaling an image will give, and return the viewer's value for it."""
+    source = service.load(path)
+    width, height = source.output_size(settings)
+    seconds = service.eta.estimate(source.cost)
+    duration = f", {format_duration(seconds)}" if seconds is not None else ""
+    text = f"{source.name}: {source.image.width} × {source.image.height} to {width} × {height}{duration}."
+    return f"{text} {source.warnings}", planned(source.name, (width, height))
 
 
-def _progress(step: Progress, room: dict[str, Any]) -> Outputs:
-    left = f", {format_duration(step.left)} left" if step.left is not None and step.share < 1 else ""
-    text = f"Upscaling {step.source.name} to {step.width} x {step.height}{left}."
-    shown = {**room, "preview": step.preview} if step.preview else gr.skip()
-    return shown, gr.skip(), theme.job("running", text, step.share)
+def _running(step: Progress) -> dict[str, Any]:
+    left = f", {format_duration(step.seconds_left)} left" if step.seconds_left and step.fraction < 1 else ""
+    return theme.job("running", f"Upscaling {step.source.name} to {step.width} × {step.height}{left}", step.fraction)
 
 
-def _result(done: Completed, settings: Settings) -> Outputs:
-    name = done.source.name
-    width, height = done.image.size
-    bicubic, large = (to_value(path, path.name) for path in done.pair)
-    shown = {**view.planned(html.escape(name), width, height), "bicubic": bicubic, "result": large}
-    label = f"Download {settings.format}, {megabytes(done.file)}"
-    return shown, theme.link(to_value(done.file, done.file.name), label), theme.job("done", _say(done))
+def _completed(step: Completed, settings: Settings) -> Outputs:
+    label = f"Download {settings.format}"
+    return compared(step), theme.download(step.file, label), theme.job("done", _describe(step))
 
 
-def _say(done: Completed) -> str:
-    before, (width, height) = done.source.image, done.image.size
-    size = f"{before.width} x {before.height} to {width} x {height} pixels"
-    return f"{done.source.name}: {size} in {done.seconds:.1f} s. {done.source.notes}"
+def _describe(step: Completed) -> str:
+    before, (width, height) = step.source.image, step.image.size
+    size = f"{before.width} × {before.height} to {width} × {height}"
+    return f"{step.source.name}: {size} in {step.seconds:.1f} s. {step.source.warnings}"

@@ -1,4 +1,4 @@
-"""Many users at once, for two minutes: everyone gets what is theirs, and nothing is left."""
+"""Load test: 50 clients for two minutes get their own results, and leave neither memory nor files behind."""
 
 import io
 import itertools
@@ -13,23 +13,21 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
-
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-
-import httpx
 from PIL import Image
 
 import app
 from srgan_hub import SRGAN
+from srgan_hub.demo.settings import Settings
 
 pytestmark = pytest.mark.slow
 ROOT = Path(app.__file__).parent
-CLIENTS, SECONDS, KEPT = 50, 120, 150
+CLIENTS, SECONDS, RETENTION_SECONDS = 50, 120, 150
 SERVER = f"""
 import sys, app
-demo = app.create_demo(queue=20, kept={KEPT})
+demo = app.create_demo(queue_size=20, retention_seconds={RETENTION_SECONDS})
 _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **{{**app.launch_options(), "mcp_server": False}})
 print(url, flush=True)
 sys.stdin.read()
@@ -38,7 +36,7 @@ sys.stdin.read()
 
 @pytest.fixture
 def server(tmp_path) -> Iterator[tuple[str, int, Path]]:
-    """The demo in a process of its own: its address, its number and the folder of its files."""
+    """The demo in a process of its own: its URL, process id and directory of files."""
     files = tmp_path / "files"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "GRADIO_TEMP_DIR": str(files), "TMPDIR": str(tmp_path)}
     process = subprocess.Popen(
@@ -49,13 +47,12 @@ def server(tmp_path) -> Iterator[tuple[str, int, Path]]:
     process.wait()
 
 
-def resident(pid: int) -> float:
-    """Return a process's memory in MB."""
+def resident_megabytes(pid: int) -> float:
     status = Path(f"/proc/{pid}/status").read_text()
     return int(status.partition("VmRSS:")[2].split()[0]) / 1024
 
 
-def test_everyone_gets_what_is_theirs_and_nothing_is_left(server, tmp_path):
+def test_many_clients_get_their_results_and_nothing_is_left(server, tmp_path):
     url, pid, files = server
     model = SRGAN.from_pretrained("srgan-x4-photo")
     outcomes: Counter[str] = Counter()
@@ -63,35 +60,34 @@ def test_everyone_gets_what_is_theirs_and_nothing_is_left(server, tmp_path):
     lock = threading.Lock()
     end = time.monotonic() + SECONDS
 
-    def note(outcome: str) -> None:
+    def record(outcome: str) -> None:
         with lock:
             outcomes[outcome] += 1
-            runs = outcomes["right"] + outcomes["wrong"]
-            if runs in (20, 200) and runs not in memory:
-                memory[runs] = resident(pid)
+            jobs = outcomes["correct"] + outcomes["wrong"]
+            if jobs in (20, 200) and jobs not in memory:
+                memory[jobs] = resident_megabytes(pid)
 
     config = httpx.get(f"{url}config").json()
     (function,) = [each["id"] for each in config["dependencies"] if each["api_name"] == "upscale"]
 
-    def visit(number: int) -> None:
-        draw = random.Random(number)
-        size = draw.choice([(30, 20), (60, 40), (48, 64)])
+    def run_client(number: int) -> None:
+        rng = random.Random(number)
+        size = rng.choice([(30, 20), (60, 40), (48, 64)])
         buffer = io.BytesIO()
         Image.fromarray(np.random.default_rng(number).integers(0, 256, (*size, 3), dtype=np.uint8)).save(buffer, "PNG")
-        with Image.open(buffer) as opened:
-            expected = np.asarray(model.upscale(opened)).astype(int)
+        with Image.open(buffer) as image:
+            expected = np.asarray(model.upscale(image)).astype(int)
         sessions = (f"{number}-{page}" for page in itertools.count())
         session = next(sessions)
         with httpx.Client(base_url=f"{url}gradio_api/", timeout=180) as client:
             while time.monotonic() < end:
-                what = "leave" if number % 3 == 0 else draw.choice(["stay"] * 5 + ["rubbish"])
-                content = draw.randbytes(500) if what == "rubbish" else buffer.getvalue()
-                (path,) = client.post("upload", files={"files": (f"{what}.png", content)}).json()
-                image = {"path": path, "meta": {"_type": "gradio.FileData"}}
-                data = [image, "4x", 1, "photo", "PNG", 90, "no place"]
+                action = "leave" if number % 3 == 0 else rng.choice(["stay"] * 5 + ["garbage"])
+                content = rng.randbytes(500) if action == "garbage" else buffer.getvalue()
+                (path,) = client.post("upload", files={"files": (f"{action}.png", content)}).json()
+                data = [{"path": path, "meta": {"_type": "gradio.FileData"}}, *vars(Settings()).values()]
                 join = {"data": data, "fn_index": function, "session_hash": session}
                 client.post("queue/join", json=join).raise_for_status()
-                last = time.monotonic() + draw.uniform(0, 2) if what == "leave" else end + 300
+                last = time.monotonic() + rng.uniform(0, 2) if action == "leave" else end + 300
                 output = None
                 with client.stream("GET", "queue/data", params={"session_hash": session}) as stream:
                     for line in stream.iter_lines():
@@ -102,30 +98,30 @@ def test_everyone_gets_what_is_theirs_and_nothing_is_left(server, tmp_path):
                         if time.monotonic() > last:
                             break
                 if output is None:
-                    note("left")
-                    session = next(sessions)  # as one who closes the page and comes back
+                    record("left")
+                    session = next(sessions)  # as if the page were closed and opened again
                 elif error := output.get("error"):
-                    known = {"Busy": "busy", "rubbish.png is not an image": "refused"}
-                    note(next((name for text, name in known.items() if text in error), f"error: {error}"))
-                    time.sleep(draw.uniform(1, 5))
+                    known = {"queue is full": "busy", "garbage.png": "refused"}
+                    record(next((name for text, name in known.items() if text in error), f"error: {error}"))
+                    time.sleep(rng.uniform(1, 5))
                 else:
                     file, width, height, _ = output["data"]
-                    with Image.open(io.BytesIO(client.get(file["url"]).content)) as opened:
-                        same = opened.size == (width, height) == expected.shape[1::-1] and (
-                            np.abs(np.asarray(opened).astype(int) - expected).max() <= 1
+                    with Image.open(io.BytesIO(client.get(file["url"]).content)) as image:
+                        correct = image.size == (width, height) == expected.shape[1::-1] and (
+                            np.abs(np.asarray(image).astype(int) - expected).max() <= 1
                         )
-                    note("right" if same else "wrong")
+                    record("correct" if correct else "wrong")
 
-    threads = [threading.Thread(target=visit, args=(number,)) for number in range(CLIENTS)]
+    threads = [threading.Thread(target=run_client, args=(number,)) for number in range(CLIENTS)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     print(outcomes, memory)
-    assert set(outcomes) <= {"right", "left", "busy", "refused"}, outcomes
-    assert outcomes["right"] >= 200 and outcomes["left"] >= 50 and outcomes["refused"] and outcomes["busy"]
+    assert set(outcomes) <= {"correct", "left", "busy", "refused"}, outcomes
+    assert outcomes["correct"] >= 200 and outcomes["left"] >= 50 and outcomes["refused"] and outcomes["busy"]
     assert memory[200] <= 1.1 * memory[20], memory
-    deadline = time.monotonic() + 4 * KEPT
+    deadline = time.monotonic() + 4 * RETENTION_SECONDS
     examples = 3  # Gradio's copies, which stay
     while time.monotonic() < deadline:
         left = [path for path in files.rglob("*") if path.is_file()]

@@ -1,0 +1,69 @@
+"""One demo server and one browser for the end-to-end tests of a process."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+
+from e2e.screenshots import CHROMIUM_FLAGS
+from malformed_files import png_header
+from PIL import Image
+from playwright.sync_api import Browser, sync_playwright
+
+import app
+from srgan_hub.demo.tabs.upscale import EXAMPLES
+
+FLAGS = [
+    *CHROMIUM_FLAGS,
+    "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",
+    # Several pages are open at once.
+    "--disable-background-timer-throttling",
+    "--disable-renderer-backgrounding",
+    "--disable-backgrounding-occluded-windows",
+]
+
+
+@pytest.fixture(scope="session")
+def url() -> Iterator[str]:
+    """The demo's URL; its pixel limit is low enough for small files to exceed it."""
+    demo = app.create_demo(max_pixels=70_000, warm_up=False)
+    _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **app.launch_options())
+    yield url
+    demo.close()
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory) -> Path:
+    """A directory of valid and malformed image files."""
+    directory = tmp_path_factory.mktemp("images")
+    with Image.open(EXAMPLES / "cat.png") as cat:
+        cat.crop((0, 0, 50, 40)).save(directory / "other.png")
+        cat = cat.crop((60, 40, 100, 70))
+    cat.save(directory / "small.png")
+    cat.convert("L").save(directory / "gray.png")
+    cat.putalpha(cat.convert("L"))
+    cat.save(directory / "alpha.png")
+    cat.crop((0, 0, 1, 1)).convert("RGB").save(directory / "one.png")
+    Image.fromarray(np.full((30, 40), 40_000, np.uint16)).save(directory / "16bit.png")
+    exif = Image.Exif()
+    exif[0x010F] = "Maker"
+    exif.get_ifd(0x8825)[1] = "N"
+    cat.convert("RGB").save(directory / "gps.jpg", exif=exif, quality=95)
+    (directory / "text.png").write_text("not an image")
+    (directory / "empty.png").write_bytes(b"")
+    (directory / "huge.png").write_bytes(png_header(2_000, 2_000))
+    (directory / "truncated.jpg").write_bytes((EXAMPLES / "coffee.jpg").read_bytes()[:5000])
+    return directory
+
+
+@pytest.fixture(scope="session")
+def browser(chromium) -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield browser
+        browser.close()

@@ -30,7 +30,9 @@ def test_wheel_upscales_outside_the_checkout(tmp_path):
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    code = "import srgan_hub; print(srgan_hub.__file__); srgan_hub.SRGAN(channels=2, num_blocks=1).save_pretrained('new')"
+    code = (
+        "import srgan_hub; print(srgan_hub.__file__); srgan_hub.SRGAN(channels=2, num_blocks=1).save_pretrained('new')"
+    )
     assert run("-c", code).startswith(str(site))
     assert "# " in (tmp_path / "new" / "README.md").read_text()  # the model card template is part of the wheel
     run(site / "bin" / "srgan-hub", "upscale", "a.png", "--dtype", "float32")

@@ -230,6 +230,11 @@ def test_readme_has_two_setup_commands_and_one_page():
     assert README.count("\n") <= 180
 
 
+def test_fine_tuning_recipe_is_the_one_of_the_guide():
+    recipe = next(block for _, block in code_blocks(README) if "--freeze-bn" in block)
+    assert recipe in PAGES[ROOT / "srgan_hub" / "docs" / "training.md"]
+
+
 def test_ci_runs_the_lowest_and_highest_python():
     workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text()
     assert "run: bash .ci/run" in workflow and '["3.10", "3.13"]' in workflow

@@ -21,6 +21,7 @@ import app
 import train_accelerate
 from srgan_hub import SRGAN, bundled_models, cli
 from srgan_hub.hub import model_info
+from srgan_hub.training import arguments as training_arguments
 
 ROOT = Path(__file__).parent.parent
 PAGES = {path: path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *ROOT.glob("srgan_hub/docs/*.md"))}
@@ -174,8 +175,8 @@ def test_scientific_recipes():
 
 def test_commands_that_are_not_run_parse():
     """Those that need a GPU, the network or hours."""
-    train = train_accelerate.make_parser().parse_args
-    parsers = {"srgan-hub": cli.parse_args, "srgan_hub": cli.parse_args, "train_accelerate.py": train}
+    package = cli.build_parser().parse_args
+    parsers = {"srgan-hub": package, "srgan_hub": package, "train_accelerate.py": training_arguments.parse_args}
     parsed = 0
     for page in PAGES.values():
         for language, block in code_blocks(page):

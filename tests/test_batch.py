@@ -307,7 +307,7 @@ def test_the_next_is_read_and_the_last_written_while_one_is_computed(upscaler, t
 
 
 def test_images_of_several_sizes_are_no_batch(upscaler):
-    with pytest.raises(ValueError, match=r"one shape and type, got .*\(2, 3\).*\(3, 2\)"):
+    with pytest.raises(ValueError, match=r"one shape and dtype, got .*\(2, 3\).*\(3, 2\)"):
         upscaler.upscale_batch([np.zeros((2, 3), np.uint8), np.zeros((3, 2), np.uint8)])
 
 

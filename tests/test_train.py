@@ -727,7 +727,7 @@ def test_two_ranks_train_as_one(run, images, start_model, valid, tmp_path):
         (["--sigma", 1, 2], "Expected --degradation gaussian or real-world beside --sigma"),
         (["--degradation", "gaussian", "--sigma", 2, 1], "sigma"),
         (["--scale", 5], "scale"),
-        (["--pretrained-model-name-or-path", "no/such folder"], "no model 'no/such folder'"),
+        (["--pretrained-model-name-or-path", "no/such folder"], "Model 'no/such folder' not found"),
         (["--pretrained-model-name-or-path", "srresnet-x4", "--channels", 32], "--channels 32, but srresnet-x4 has 64"),
         (["--report-to", "trackio"], "trackio is not installed"),
         (["--content-loss", "lite"], "srgan-hub[lite]"),

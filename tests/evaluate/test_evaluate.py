@@ -57,7 +57,7 @@ def test_bad_requests_are_refused(data, make_model, tmp_path):
         evaluate([make_model("bicubic", 0)], data=data)
     with pytest.raises(ValueError, match=r"Expected scores out of psnr_y, .*, got 'niqe'"):
         evaluate([], data=data, metrics=["niqe"])
-    with pytest.raises(ModelLoadError, match="no model 'nothing'"):
+    with pytest.raises(ModelLoadError, match="Model 'nothing' not found"):
         evaluate(["nothing"], data=data)
     Image.fromarray(image(16, 80)).save(data / "low.png")
     with pytest.raises(ValueError, match="low: SSIM needs 11 pixels"):

@@ -1,4 +1,4 @@
-"""Many users at once, for two minutes: everyone gets what is theirs, and nothing is left."""
+"""Load test of the demo: 50 concurrent clients for two minutes."""
 
 import io
 import itertools
@@ -38,7 +38,7 @@ sys.stdin.read()
 
 @pytest.fixture
 def server(tmp_path) -> Iterator[tuple[str, int, Path]]:
-    """The demo in a process of its own: its address, its number and the folder of its files."""
+    """The demo in a separate process: its URL, process id and file directory."""
     files = tmp_path / "files"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "GRADIO_TEMP_DIR": str(files), "TMPDIR": str(tmp_path)}
     process = subprocess.Popen(
@@ -50,12 +50,12 @@ def server(tmp_path) -> Iterator[tuple[str, int, Path]]:
 
 
 def resident(pid: int) -> float:
-    """Return a process's memory in MB."""
+    """Return a process's resident memory in MB."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(status.partition("VmRSS:")[2].split()[0]) / 1024
 
 
-def test_everyone_gets_what_is_theirs_and_nothing_is_left(server, tmp_path):
+def test_clients_get_their_own_results_and_files_are_deleted(server, tmp_path):
     url, pid, files = server
     model = SRGAN.from_pretrained("srgan-x4-photo")
     outcomes: Counter[str] = Counter()
@@ -103,7 +103,7 @@ def test_everyone_gets_what_is_theirs_and_nothing_is_left(server, tmp_path):
                             break
                 if output is None:
                     note("left")
-                    session = next(sessions)  # as one who closes the page and comes back
+                    session = next(sessions)  # as after closing and reopening the page
                 elif error := output.get("error"):
                     known = {"Busy": "busy", "rubbish.png is not an image": "refused"}
                     note(next((name for text, name in known.items() if text in error), f"error: {error}"))

@@ -520,7 +520,7 @@ def test_bf16_keeps_weights_and_the_last_layer_in_float32(run, monkeypatch):
     assert len(prepared) == 2 and context.content not in prepared and state.ema.network not in prepared
 
 
-@pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs gloo")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_two_ranks_share_samples_weights_and_scores(run, images, pretrained, valid, tmp_path):
     argv = [*SMALL, "--threads", 1, "--log-every", 1, "--checkpointing-steps", 2, "--stage", "gan"]
     argv += ["--pretrained-model-name-or-path", pretrained, "--train-data", images, "--val-data", valid]

@@ -42,7 +42,7 @@ def list_images(directory: Path) -> list[Path]:
     """List the image files in a directory, without its subdirectories. Raise ValueError if there are none."""
     if not directory.is_dir():
         raise ValueError(f"'{directory}' is not a directory of ground-truth images.")
-    found = sorted(path for path in directory.iterdir() if path.suffix.lower() in decode.SUFFIXES and path.is_file())
+    found = [path for path in decode.find_images(directory, None, decode.SUFFIXES) if path.parent == directory]
     if not found:
         raise ValueError(f"'{directory}' holds no images ({', '.join(decode.SUFFIXES)}).")
     return found

@@ -43,6 +43,13 @@ TINY = [*SMALL, "--channels", "4", "--num-blocks", "1", "--threads", "1", "--lea
 GAN = ["--stage", "gan", "--content-loss", "l1", "--discriminator", "patch"]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def fork_server():
+    """Let the server import torch while the first tests run."""
+    if hasattr(os, "fork"):
+        interrupted_runs.fork_context()
+
+
 @pytest.fixture(autouse=True)
 def fresh_accelerate():
     """Reset Accelerate's process-wide state."""
@@ -70,7 +77,7 @@ def images(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def valid(tmp_path_factory) -> Path:
-    return draw_images(tmp_path_factory.mktemp("images") / "valid", 3)
+    return draw_images(tmp_path_factory.mktemp("images") / "valid", 2)
 
 
 @pytest.fixture(scope="session")

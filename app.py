@@ -23,7 +23,7 @@ from srgan_hub.demo.service import Service
 from srgan_hub.demo.spaces import ZERO_GPU
 from srgan_hub.demo.tabs import batch, compare, upscale
 from srgan_hub.demo.uploads import Demo
-from srgan_hub.hub import DEFAULT_MODEL, FIDELITY_MODEL, bundled_model_path, list_bundled_models
+from srgan_hub.hub import DEFAULT_MODEL, FIDELITY_MODEL, bundled_model_path, bundled_models
 
 MAX_PIXELS = 4_000_000  # a megapixel takes about half a minute on two CPU cores
 MAX_FILE_MB = 50
@@ -57,7 +57,7 @@ def create_demo(
         "megapixels": f"{max_pixels / 1e6:.3g}",
         "megabytes": MAX_FILE_MB,
         "retention": "one hour" if retention_seconds == 3600 else f"{retention_seconds / 3600:.3g} hours",
-        "models": list_bundled_models(),
+        "models": bundled_models(),
         "space": os.environ.get("SPACE_ID"),
     }
     with Demo(title="SRGAN Image Upscaler", delete_cache=(retention_seconds, retention_seconds)) as demo:
@@ -123,7 +123,7 @@ async def _about(request: Request) -> PlainTextResponse:
     """Return the license or a bundled model's card."""
     name = request.path_params["name"]
     files = {"license": Path(__file__).with_name("LICENSE")}
-    files |= {model: bundled_model_path(model) / "README.md" for model in list_bundled_models()}
+    files |= {model: bundled_model_path(model) / "README.md" for model in bundled_models()}
     if name not in files:
         return PlainTextResponse(f"{name!r} not found.", status_code=404)
     return PlainTextResponse(files[name].read_text(encoding="utf-8"))

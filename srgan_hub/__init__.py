@@ -1,8 +1,10 @@
-"""SRGAN super-resolution: any image four times larger, in bounded memory, with weights on the Hugging Face Hub."""
+"""SRGAN image super-resolution for PyTorch and the Hugging Face Hub."""
 
-from .hub import bundled_model_path
-from .images.encode import save_image
+from .batch import upscale_files
+from .hub import bundled_models
+from .images.encode import SaveOptions, save_image
 from .model import SRGAN
+from .upscaler import Upscaler
 from .version import __version__
 
-__all__ = ["SRGAN", "__version__", "bundled_model_path", "save_image"]
+__all__ = ["SRGAN", "SaveOptions", "Upscaler", "__version__", "bundled_models", "save_image", "upscale_files"]

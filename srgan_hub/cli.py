@@ -1,21 +1,21 @@
-"""The command line: `python -m srgan_hub COMMAND`, also installed as `srgan-hub`."""
+"""Command-line interface: `srgan-hub {upscale,evaluate,convert,export,push,info,prepare}`."""
 
-import argparse
-import contextlib
 import io
 import logging
 import os
+import re
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from argparse import ArgumentParser, BooleanOptionalAction
+from collections.abc import Sequence
+from contextlib import closing
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import torch
-from PIL import Image
 from tqdm import tqdm
 
 from . import hub
@@ -24,295 +24,223 @@ from .batch import upscale_files
 from .conversion import SOURCES, convert
 from .devices import resolve_num_threads
 from .export import export_onnx, export_openvino
-from .images.decode import MAX_PIXELS, is_folder
+from .images.decode import MAX_PIXELS, is_directory
+from .images.encode import SaveOptions
 from .model import SRGAN
-from .target_size import TargetSize
-from .upscaler import DTYPES, ProgressCallback
+from .publish import push_folder
+from .resize import TargetSize
 from .version import __version__
 
 PROGRAM = "srgan-hub"
-MODEL = "bundled name, folder or Hub id"
+MODEL_HELP = "bundled model, local directory or Hub id"
 SIZES = ("scale_factor", "width", "height", "longest_edge", "shortest_edge")
+UPSCALER_OPTIONS = ("detail", "dtype", "device", "strip_height", "backend")
+SAVE_OPTIONS = ("quality", "bit_depth", "strip_metadata", "overwrite", "codec", "crf")
+# Flags of the parameters that errors of the library name.
+FLAGS = {
+    name: f"--{name.replace('_', '-')}"
+    for name in (*SIZES, *UPSCALER_OPTIONS, *SAVE_OPTIONS, "value_range", "skip_existing", "max_pixels")
+} | {"scale_factor": "--scale"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command. Return 0, 1 if some images of several failed, or 2 for a mistake in what was asked for."""
-    options = vars(parse_args(argv))
-    with contextlib.redirect_stderr(_stderr_apart()):
-        return _run(**options)
-
-
-def _run(run: Callable[..., int | None], threads: int | None = None, **options: Any) -> int:
+    """Run a command. Return 0, 1 if some of several images failed, or 2 if an argument or the only image is invalid."""
+    options = vars(build_parser().parse_args(argv))
+    run, threads = options.pop("run"), options.pop("threads", None)
     handler = logging.StreamHandler()
     logging.getLogger(__package__).addHandler(handler)
-    # As an exception, so that half-written files are deleted.
+    # Raise instead of dying, so temporary files are deleted.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         if threads is not None and threads < 1:
-            raise ValueError(f"Expected --threads of at least 1, got {threads}.")
+            raise ValueError(f"--threads must be at least 1, got {threads}.")
         torch.set_num_threads(resolve_num_threads(threads, torch.device("cpu")))
         return run(**options) or 0
     except (ValueError, OSError) as error:
-        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        _print_error(error)
         return 2
     except KeyboardInterrupt:
-        print(f"{PROGRAM}: stopped", file=sys.stderr)
+        print(f"{PROGRAM}: interrupted", file=sys.stderr)
         return 130
     finally:
         logging.getLogger(__package__).removeHandler(handler)
 
 
-def _stderr_apart() -> TextIO:
-    """Return Python's stderr on a handle of its own, where `in_one_line` does not catch what we write."""
-    try:
-        if sys.stderr.fileno() == 2:
-            return os.fdopen(os.dup(2), "w", encoding=sys.stderr.encoding, errors="backslashreplace", buffering=1)
-    except (OSError, AttributeError):  # no stderr, or one that is no file
-        pass
-    return sys.stderr
-
-
-def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Read the command line into the function that runs the command, `run`, and its arguments."""
-    parser = argparse.ArgumentParser(prog=PROGRAM, description="SRGAN super-resolution.")
+def build_parser() -> ArgumentParser:
+    """Build the parser. Its namespace holds the function of the command, `run`, and that function's arguments."""
+    parser = ArgumentParser(prog=PROGRAM, description="SRGAN image super-resolution.")
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    def add(name: str, run: Callable[..., int | None], summary: str) -> argparse.ArgumentParser:
+    for add_arguments, run, summary in (
+        (_add_upscale_arguments, run_upscale, "Upscale images, animations, videos and multi-page TIFFs"),
+        (_add_evaluate_arguments, run_evaluate, "Score models on a folder of ground-truth images"),
+        (_add_convert_arguments, run_convert, "Convert a checkpoint of another project"),
+        (_add_export_arguments, run_export, "Export a model to ONNX or OpenVINO"),
+        (_add_push_arguments, run_push, "Push a model to the Hub"),
+        (_add_info_arguments, run_info, "Show a model's architecture, origin and scores, and verify its weights"),
+        (_add_prepare_arguments, run_prepare, "Decode training images once, into shards"),
+    ):
+        name = run.__name__.removeprefix("run_")
         command = commands.add_parser(name, help=summary, description=f"{summary}.")
         command.set_defaults(run=run)
-        return command
+        add_arguments(command)
+    return parser
 
-    upscale = add("upscale", run_upscale, "Upscale images")
-    upscale.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="image files, or folders of them")
-    upscale.add_argument(
+
+def _print_error(error: Exception) -> None:
+    message = re.sub(r"`(\w+)`", lambda match: FLAGS.get(match[1], match[0]), str(error))
+    print(f"{PROGRAM}: {message}", file=sys.stderr, flush=True)
+
+
+class ProgressBar:
+    """A tqdm bar that is called with (done, total); hidden unless stderr is a terminal."""
+
+    def __init__(self, **options: Any) -> None:
+        self._bar = tqdm(disable=None, leave=False, **options)
+
+    def __call__(self, done: int, total: int) -> None:
+        self._bar.total = total
+        self._bar.update(done - self._bar.n)
+
+    def close(self) -> None:
+        self._bar.close()
+
+
+def _add_flag(command: Any, *names: str, help: str, default: bool = False) -> None:
+    command.add_argument(*names, action=BooleanOptionalAction, default=default, help=help)
+
+
+def _add_inference_arguments(command: ArgumentParser, *, dtype: str, backend: str) -> None:
+    add = command.add_argument
+    native = "auto (bfloat16 for 8-bit images where the hardware has it, else float32)"
+    add("--dtype", default=dtype, help=f"{native}, float32, bfloat16 or float16 (default: {dtype})")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
+    faster = "auto: openvino where it is installed and faster"
+    add("--backend", choices=BACKENDS, default=backend, help=f"{faster}, else torch (default: {backend})")
+    add("--threads", type=int, help="CPU threads (default: chosen by PyTorch)")
+
+
+def _add_upscale_arguments(command: ArgumentParser) -> None:
+    add = command.add_argument
+    add("inputs", nargs="+", type=Path, metavar="INPUT", help="image files or directories of them")
+    add(
         "--output",
-        metavar="FILE_OR_FOLDER",
-        help="where the result goes; a folder if it exists, ends in a slash, or there are several inputs or a folder "
-        "(default: NAME_x4.png beside each input)",
+        metavar="PATH",
+        help="file, or directory if it exists, ends in a slash or there are several inputs (default: NAME_x4.png next "
+        "to each input)",
     )
-    upscale.add_argument(
+    add(
         "--model",
         default=hub.DEFAULT_MODEL,
-        help=f"{MODEL}; bundled are {', '.join(hub.list_bundled_models())} (default: {hub.DEFAULT_MODEL})",
+        help=f"{MODEL_HELP}; bundled: {', '.join(hub.bundled_models())} (default: {hub.DEFAULT_MODEL})",
     )
-    upscale.add_argument(
+    add(
         "--detail",
         type=float,
         metavar="0..1",
-        help=f"from faithful, {hub.FIDELITY_MODEL}, to --model, {hub.DEFAULT_MODEL} "
-        "or one fine-tuned from this pair (default: 1)",
+        help=f"interpolate between {hub.FIDELITY_MODEL} (0, smooth) and --model (1, sharp), which must be "
+        f"{hub.DEFAULT_MODEL} or fine-tuned from these two (default: 1)",
     )
-    size = upscale.add_argument_group("size of the result", "The model's scale by default, and never larger.")
-    size.add_argument("--scale", dest="scale_factor", type=int, choices=(2, 3, 4), help="times as large")
+    size = command.add_argument_group("output size", "Default, and maximum: the model's scale.")
+    size.add_argument("--scale", dest="scale_factor", type=int, choices=(2, 3, 4), help="scale factor")
     for name in SIZES[1:]:
-        side = name.replace("_", " ")
-        size.add_argument(f"--{name.replace('_', '-')}", type=int, metavar="PIXELS", help=f"its {side} in pixels")
-    upscale.add_argument(
-        "--bit-depth", type=int, choices=(8, 16), help="bits per channel (default: those of the image)"
-    )
-    upscale.add_argument(
-        "--value-range",
-        dest="value_range",
-        nargs=2,
-        type=float,
-        metavar=("LOW", "HIGH"),
-        help="what black and white mean in a TIFF of floats (default: its lowest and highest number)",
-    )
-    upscale.add_argument("--quality", type=int, metavar="1..100", help="of JPEG and WebP (default: 95; WebP lossless)")
-    metadata = upscale.add_mutually_exclusive_group()
-    metadata.add_argument(
-        "--strip-metadata", action="store_const", const="all", help="drop all metadata but the color profile"
-    )
-    metadata.add_argument(
-        "--strip-gps", dest="strip_metadata", action="store_const", const="gps", help="drop only the place"
-    )
-    upscale.add_argument("--codec", help="of a video: libx264, libx265, libvpx-vp9 or another that PyAV has")
-    upscale.add_argument("--crf", type=int, help="of a video: its constant rate factor, smaller is better")
-    upscale.add_argument(
-        "--no-software-tag",
-        dest="software_tag",
-        action="store_false",
-        help="do not name program, model and scale in the metadata",
-    )
-    _add_hardware(upscale, dtype="auto", backend="auto")
-    upscale.add_argument("--strip-height", type=int, metavar="ROWS", help="rows that go through the network at once")
-    upscale.add_argument("--max-pixels", type=int, default=MAX_PIXELS, help=f"largest input (default: {MAX_PIXELS})")
-    existing = upscale.add_mutually_exclusive_group()
-    existing.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
-    existing.add_argument(
-        "--skip-existing",
-        "--resume",
-        action="store_true",
-        help="pass over outputs that exist, as after a stop; what a killed run had done of a video or a large TIFF is "
-        "used in any case",
-    )
-    upscale.add_argument("--debug", action="store_true", help="show the full traceback of what goes wrong")
-
-    converting = add("convert", run_convert, "Convert another project's weights")
-    converting.add_argument("source", type=Path, metavar="SRC", help="the checkpoint")
-    converting.add_argument("destination", type=Path, metavar="DEST", help="folder for the model")
-    converting.add_argument(
-        "--from", dest="origin", choices=SOURCES, help="the project that it must come from (default: found out)"
-    )
-
-    evaluate = add("evaluate", run_evaluate, "Score models on images")
-    evaluate.add_argument("--data", required=True, type=Path, metavar="HR_FOLDER", help="ground truth")
-    evaluate.add_argument("--lr", type=Path, metavar="LR_FOLDER", help="the inputs, NAME or NAMEx4 (default: made)")
-    evaluate.add_argument(
-        "--model", action="append", default=[], dest="models", metavar="MODEL", help=f"{MODEL}; once for each"
-    )
-    evaluate.add_argument(
-        "--downsampling", choices=("matlab", "pillow"), default="matlab", help="how inputs are made (default: matlab)"
-    )
-    evaluate.add_argument("--jpeg", type=int, metavar="QUALITY", help="save the inputs as JPEG first")
-    evaluate.add_argument(
-        "--degradation", choices=("gaussian", "real-world"), help="make the inputs as training does, with a fixed seed"
-    )
-    evaluate.add_argument(
-        "--crop-border", type=int, metavar="PIXELS", help="border left out of PSNR, SSIM (default: scale)"
-    )
-    evaluate.add_argument("--metrics", nargs="+", metavar="NAME", help="which scores (default: all that are at hand)")
-    evaluate.add_argument("--json", type=Path, metavar="FILE", help="write everything, per image too")
-    evaluate.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables")
-    evaluate.add_argument("--contact-sheets", type=Path, metavar="FOLDER", help="write contact sheets")
-    evaluate.add_argument("--card", type=Path, metavar="FOLDER", help="write the scores into this model's card too")
-    _add_hardware(evaluate, dtype="fp32", backend="torch")
-
-    push = add("push", run_push, "Publish a model on the Hub")
-    push.add_argument("folder", metavar="FOLDER", help="what training or convert wrote, or a bundled name")
-    push.add_argument("repo_id", metavar="ORG/NAME", help="where it goes; created if it is missing")
-    push.add_argument("--private", action="store_true", help="create it as a private repository")
-    push.add_argument("--revision", help="branch to push to (default: main)")
-    push.add_argument("--tag", help="name this commit, so that it can be loaded by revision=TAG")
-    push.add_argument("--overwrite-card", action="store_true", help="replace the card that is on the Hub")
-    push.add_argument("--endpoint", action="store_true", help="add handler.py and requirements.txt for Endpoints")
-
-    exporting = add("export", run_export, "Write a model as ONNX")
-    exporting.add_argument("model", help=MODEL)
-    exporting.add_argument("target", type=Path, metavar="OUT.onnx", help="the file; with --openvino, OUT.xml")
-    exporting.add_argument(
-        "--streaming", action="store_true", help="one step of the stream, with what it keeps as inputs and outputs"
-    )
-    exporting.add_argument("--openvino", action="store_true", help="write it as OpenVINO's files")
-
-    info = add("info", run_info, "Say what is known of a model")
-    info.add_argument("model", help=MODEL)
-    info.add_argument("--revision", help="branch, tag or commit on the Hub")
-
-    prepare = add("prepare", run_prepare, "Decode images once, for training")
-    prepare.add_argument(
-        "--data", required=True, metavar="FOLDER_OR_div2k", help="images; div2k downloads DIV2K (4 GB)"
-    )
-    prepare.add_argument("--output", required=True, type=Path, metavar="FOLDER", help="where the shards go")
-    return parser.parse_args(argv)
-
-
-def _add_hardware(command: argparse.ArgumentParser, *, dtype: str, backend: str) -> None:
-    command.add_argument(
-        "--dtype",
-        choices=("auto", *DTYPES),
-        default=dtype,
-        help=f"auto: bf16 for 8-bit images where the hardware has it, otherwise fp32 (default: {dtype})",
-    )
-    command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
-    command.add_argument(
-        "--backend",
-        choices=BACKENDS,
-        default=backend,
-        help="what runs the network; auto: openvino for small images and in bf16 on x86 CPUs where it is "
-        f"installed, otherwise torch (default: {backend})",
-    )
-    command.add_argument("--threads", type=int, help="CPU threads (default: PyTorch's choice)")
-
-
-def _move(bar: Any, done: int, total: int) -> None:
-    """Show progress on a bar of tqdm's."""
-    bar.total = total
-    bar.update(done - bar.n)
-
-
-def _show_rows(source: Path) -> ProgressCallback:
-    """Make a bar for an image's rows, which goes when they are done."""
-    bar = tqdm(desc=source.name, unit="row", disable=None, leave=False)
-
-    def update(done: int, total: int) -> None:
-        _move(bar, done, total)
-        if done == total:
-            bar.close()
-
-    return update
+        flag, edge = name.replace("_", "-"), name.replace("_", " ")
+        size.add_argument(f"--{flag}", type=int, metavar="PIXELS", help=f"{edge} of the output")
+    add("--bit-depth", type=int, choices=(8, 16), help="bits per channel (default: as in the input)")
+    value_range = "black and white of a floating-point TIFF (default: its minimum and maximum)"
+    add("--value-range", nargs=2, type=float, metavar=("LOW", "HIGH"), help=value_range)
+    add("--quality", type=int, metavar="1..100", help="default: JPEG 95, AVIF 90, WebP lossless")
+    metadata = command.add_mutually_exclusive_group()
+    strip = partial(metadata.add_argument, dest="strip_metadata", action="store_const")
+    strip("--strip-metadata", const="all", help="remove all metadata except the color profile")
+    strip("--strip-gps", const="gps", help="remove only the GPS location")
+    add("--codec", help="video encoder: libx264, libx265, libvpx-vp9 or another one of PyAV")
+    add("--crf", type=int, help="constant rate factor of a video; lower is better")
+    _add_flag(command, "--software-tag", default=True, help="name program, model and scale in the metadata")
+    _add_inference_arguments(command, dtype="auto", backend="auto")
+    add("--strip-height", type=int, metavar="ROWS", help="input rows per pass (default: by image width)")
+    add("--max-pixels", type=int, default=MAX_PIXELS, help=f"reject larger inputs (default: {MAX_PIXELS})")
+    existing = command.add_mutually_exclusive_group()
+    _add_flag(existing, "--overwrite", help="replace existing outputs")
+    skip = "skip existing outputs; partly written videos and large TIFFs are always resumed"
+    _add_flag(existing, "--skip-existing", "--resume", help=skip)
+    _add_flag(command, "--debug", help="show tracebacks")
 
 
 def run_upscale(
-    inputs: list[Path], output: str | None, model: str, max_pixels: int, software_tag: bool, debug: bool, **options: Any
+    inputs: list[Path], output: str | None, model: str, software_tag: bool, debug: bool, **options: Any
 ) -> int:
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a file may have a name that it cannot encode
+    """Upscale images; print the path of each output."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # File names may have characters that its encoding lacks.
         sys.stdout.reconfigure(errors="backslashreplace")
     size = TargetSize(**{name: options.pop(name) for name in SIZES})
-    ranks = _join_others()
-    upscaler = SRGAN.from_pretrained(model).upscaler(
-        **{name: options.pop(name) for name in ("detail", "dtype", "device", "strip_height", "backend")}
-    )
+    shard = _init_process_group()
+    upscaler = SRGAN.from_pretrained(model).upscaler(**{name: options.pop(name) for name in UPSCALER_OPTIONS})
     software = f"{PROGRAM} {__version__}, {Path(model).name}, {size.suffix(upscaler.scale)}" if software_tag else None
     results = upscale_files(
         upscaler,
         inputs,
         output,
         size=size,
-        software=software,
-        max_pixels=max_pixels,
-        progress=_show_rows,
-        shard=ranks,
+        options=SaveOptions(software=software, **{name: options.pop(name) for name in SAVE_OPTIONS}),
+        progress=lambda source: ProgressBar(desc=source.name, unit="row"),
+        shard=shard,
         **options,
     )
-    # Pillow checks also what it finds while it decodes, such as an image within an icon.
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, max_pixels
     images = failures = 0
-    try:
-        for _, target, problem in results:
-            images += 1
-            if problem is None:
-                print(target, flush=True)
-                continue
-            failures += 1
-            print(f"{PROGRAM}: {problem}", file=sys.stderr, flush=True)
-            if debug:
-                traceback.print_exception(problem)
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
-    if torch.distributed.is_initialized():  # launchers end all processes as soon as one ends with an error
+    for result in results:
+        images += 1
+        if result.error is None:
+            print(f"{result.target}\n", end="", flush=True)  # in one write: the processes of a launcher share stdout
+            continue
+        failures += 1
+        _print_error(result.error)
+        if debug:
+            traceback.print_exception(result.error)
+    if torch.distributed.is_initialized():  # Launchers end all processes as soon as one exits with an error.
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
-    if failures and len(inputs) == 1 and not is_folder(inputs[0]):
+    if failures and len(inputs) == 1 and not is_directory(inputs[0]):
         return 2
     if failures:
         print(f"{PROGRAM}: {failures} of {images} images failed", file=sys.stderr)
     return 1 if failures else 0
 
 
-def _join_others() -> tuple[int, int]:
-    """Meet the other processes if a launcher has started several. Return this one's rank and their number."""
-    count = int(os.environ.get("WORLD_SIZE", 1))
-    if count == 1:
+def _init_process_group() -> tuple[int, int]:
+    """Join the other processes of a launcher, if any. Return rank and world size."""
+    world_size = int(os.environ.get("WORLD_SIZE", 1))
+    if world_size == 1:
         return 0, 1
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    torch.distributed.init_process_group("gloo", timeout=timedelta(days=30))  # for which the first one done may wait
-    return torch.distributed.get_rank(), count
+    torch.distributed.init_process_group("gloo", timeout=timedelta(days=30))  # The first one to finish waits this long.
+    return torch.distributed.get_rank(), world_size
 
 
-def run_convert(source: Path, destination: Path, origin: str | None) -> None:
-    convert(source, destination, origin=origin)
-    print(destination)
+def _add_evaluate_arguments(command: ArgumentParser) -> None:
+    add = command.add_argument
+    add("--data", required=True, type=Path, metavar="HR_DIR", help="ground-truth images")
+    add("--lr", type=Path, metavar="LR_DIR", help="LR images, NAME or NAMEx4 (default: downscaled ground truth)")
+    add("--model", action="append", default=[], dest="models", metavar="MODEL", help=f"{MODEL_HELP}; repeatable")
+    add("--downsampling", choices=("matlab", "pillow"), default="matlab", help="bicubic for LR (default: matlab)")
+    add("--jpeg", type=int, metavar="QUALITY", help="compress the LR images as JPEG first")
+    add("--degradation", choices=("gaussian", "real-world"), help="degrade as in training, with a fixed seed")
+    add("--crop-border", type=int, metavar="PIXELS", help="border to ignore in PSNR and SSIM (default: scale)")
+    add("--metrics", nargs="+", metavar="NAME", help="metrics to compute (default: all available)")
+    add("--json", type=Path, metavar="FILE", help="write the full report, with scores per image")
+    add("--markdown", type=Path, metavar="FILE", help="write the tables")
+    add("--contact-sheets", type=Path, metavar="DIR", help="write side-by-side comparison images")
+    add("--card", type=Path, metavar="DIR", help="add the scores to the card of the model in DIR")
+    _add_inference_arguments(command, dtype="float32", backend="torch")
 
 
 def run_evaluate(json: Path | None, markdown: Path | None, card: Path | None, **options: Any) -> None:
-    # These load more libraries than the other commands need, as those of `prepare` do.
-    from .evaluate import evaluate, write_to_card
+    """Score models; print the tables."""
+    from .evaluate import evaluate, write_to_card  # Imports libraries that other commands do not need.
 
-    with tqdm(unit="image", disable=None, leave=False) as bar:
-        report = evaluate(**options, progress=partial(_move, bar))
+    with closing(ProgressBar(unit="image")) as bar:
+        report = evaluate(**options, progress=bar)
     if json:
         json.write_text(report.to_json(), encoding="utf-8")
     if markdown:
@@ -322,12 +250,27 @@ def run_evaluate(json: Path | None, markdown: Path | None, card: Path | None, **
     print(report.to_markdown(), end="")
 
 
-def run_push(folder: str, repo_id: str, **options: Any) -> None:
-    bundled = folder in hub.list_bundled_models() and not Path(folder).is_dir()
-    print(hub.push_folder(hub.bundled_model_path(folder) if bundled else Path(folder), repo_id, **options))
+def _add_convert_arguments(command: ArgumentParser) -> None:
+    command.add_argument("source", type=Path, metavar="CHECKPOINT", help="checkpoint file")
+    command.add_argument("destination", type=Path, metavar="DIR", help="model directory to create")
+    command.add_argument("--from", dest="origin", choices=SOURCES, help="its project (default: detected)")
+
+
+def run_convert(source: Path, destination: Path, origin: str | None) -> None:
+    """Convert a checkpoint; print the path of the model directory."""
+    convert(source, destination, origin=origin)
+    print(destination)
+
+
+def _add_export_arguments(command: ArgumentParser) -> None:
+    command.add_argument("model", help=MODEL_HELP)
+    command.add_argument("target", type=Path, metavar="FILE", help="OUT.onnx; with --openvino, OUT.xml")
+    _add_flag(command, "--streaming", help="export one streaming step, with the cache as inputs and outputs")
+    _add_flag(command, "--openvino", help="write OpenVINO files instead of ONNX")
 
 
 def run_export(model: str, target: Path, streaming: bool, openvino: bool) -> None:
+    """Export a model; print the path of the file."""
     license = hub.model_info(model).value("license") or None
     loaded = SRGAN.from_pretrained(model)
     if openvino:
@@ -336,20 +279,45 @@ def run_export(model: str, target: Path, streaming: bool, openvino: bool) -> Non
         print(export_onnx(loaded, target, streaming=streaming, name=model, license=license))
 
 
+def _add_push_arguments(command: ArgumentParser) -> None:
+    command.add_argument("folder", metavar="MODEL_DIR", help="directory from training or convert, or a bundled model")
+    command.add_argument("repo_id", metavar="ORG/NAME", help="Hub repository; created if it does not exist")
+    _add_flag(command, "--private", help="create a private repository")
+    command.add_argument("--revision", help="branch to push to (default: main)")
+    command.add_argument("--tag", help="tag this commit; load it with revision=TAG")
+    _add_flag(command, "--overwrite-card", help="replace the model card on the Hub")
+    _add_flag(command, "--endpoint", help="add handler.py and requirements.txt for Inference Endpoints")
+
+
+def run_push(folder: str, repo_id: str, **options: Any) -> None:
+    """Push a model; print the URL of the commit."""
+    bundled = folder in hub.bundled_models() and not Path(folder).is_dir()
+    print(push_folder(hub.bundled_model_path(folder) if bundled else Path(folder), repo_id, **options))
+
+
+def _add_info_arguments(command: ArgumentParser) -> None:
+    command.add_argument("model", help=MODEL_HELP)
+    command.add_argument("--revision", help="branch, tag or commit on the Hub")
+
+
 def run_info(model: str, revision: str | None) -> None:
+    """Print what a model's card and weights say."""
     print(hub.model_info(model, revision=revision))
 
 
+def _add_prepare_arguments(command: ArgumentParser) -> None:
+    command.add_argument(
+        "--data", required=True, metavar="DIR_OR_div2k", help="image directory, or div2k to download DIV2K (4 GB)"
+    )
+    command.add_argument("--output", required=True, type=Path, metavar="DIR", help="directory for the shards")
+
+
 def run_prepare(data: str, output: Path) -> None:
+    """Build the shards; print the path of their directory."""
     from .training.dataset import build_shards
     from .training.div2k import prepare_div2k
 
-    with tqdm(disable=None, unit_scale=True) as bar:
-
-        def show(what: str, done: int, total: int) -> None:
-            bar.set_description(what, refresh=False)
-            _move(bar, done, total)
-
-        decode = prepare_div2k if data == "div2k" else partial(build_shards, Path(data))
-        folder = decode(output, progress=show)
-    print(folder)
+    build = prepare_div2k if data == "div2k" else partial(build_shards, Path(data))
+    with closing(ProgressBar(unit="image")) as bar:
+        directory = build(output, progress=bar)
+    print(directory)

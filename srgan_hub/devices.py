@@ -1,4 +1,4 @@
-"""What depends on the device: which one there is, what it is fast in, and how results leave it."""
+"""Device, dtype and thread-count selection."""
 
 import contextlib
 import os
@@ -10,25 +10,40 @@ from typing import Any
 import torch
 from torch import Tensor
 
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES |= {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
 
 def resolve_device(device: str | torch.device) -> torch.device:
-    """Return a device that can be used; "auto" takes cuda, then mps, then cpu.
+    """Return an available device; "auto" selects cuda, then mps, then cpu.
 
     Raises:
-        ValueError: it cannot be used here; the message says why.
+        ValueError: The device is not available.
     """
     if device != "auto":
         try:
             return torch.empty(0, device=device).device
         except (RuntimeError, AssertionError) as error:
-            raise ValueError(f"Device {device!r} cannot be used here: {str(error).splitlines()[0]}.") from error
+            raise ValueError(f"Device {str(device)!r} is not available: {str(error).splitlines()[0]}.") from error
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
+def parse_dtype(dtype: str | torch.dtype) -> torch.dtype | None:
+    """Return the dtype that a name, its short form ("fp32", "bf16", "fp16") or a dtype means; None for "auto".
+
+    Raises:
+        ValueError: The dtype is not supported.
+    """
+    parsed = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
+    if dtype != "auto" and parsed not in DTYPES.values():
+        raise ValueError(f"`dtype` must be one of 'auto', {', '.join(map(repr, DTYPES))}, got {dtype!r}.")
+    return parsed
+
+
 def preferred_dtype(device: torch.device) -> torch.dtype:
-    """Return bfloat16 where the device computes in it natively; emulation is slower than float32."""
+    """Return bfloat16 if the device computes in it natively, else float32, which is faster than emulation."""
     if device.type == "cuda":
         native = torch.cuda.get_device_capability(device) >= (8, 0)
     else:
@@ -37,66 +52,71 @@ def preferred_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
-def resolve_num_threads(given: int | None, device: torch.device) -> int:
-    """Return how many threads compute in this process.
+def resolve_num_threads(requested: int | None, device: torch.device) -> int:
+    """Return the number of threads to compute with in this process.
 
-    Accelerate's and torch's launchers leave one to each by default: then it is this process's share of all cores.
+    The launchers of accelerate and torch set one thread per process by default; that becomes the process's share of
+    all cores.
     """
     launched = {"ACCELERATE_MIXED_PRECISION", "LOCAL_WORLD_SIZE"} & os.environ.keys()
-    if given or device.type != "cpu" or not launched or os.environ.get("OMP_NUM_THREADS") != "1":
-        return given or torch.get_num_threads()
+    if requested or device.type != "cpu" or not launched or os.environ.get("OMP_NUM_THREADS") != "1":
+        return requested or torch.get_num_threads()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
 
 
 class _ExactFloat32(contextlib.AbstractContextManager[None]):
-    """Forbid TensorFloat-32, the default of CUDA convolutions, which has ten bits where float32 has 23.
+    """Disable TensorFloat-32, which CUDA convolutions use by default, while any thread is inside.
 
-    The switch is the process's: the first thread that enters turns it off, and the last one that leaves puts it back.
+    `torch.backends.cudnn.flags` would leave it disabled after two threads overlap: the second one saves the first one's
+    setting as the previous one.
     """
 
     def __init__(self, backend: Any) -> None:
-        self.backend, self.before = backend, True
-        self.lock, self.inside = threading.Lock(), 0
+        self.backend, self.previous = backend, True
+        self.lock, self.num_inside = threading.Lock(), 0
 
     def __enter__(self) -> None:
         with self.lock:
-            if not self.inside:
-                self.before, self.backend.allow_tf32 = self.backend.allow_tf32, False
-            self.inside += 1
+            if not self.num_inside:
+                self.previous, self.backend.allow_tf32 = self.backend.allow_tf32, False
+            self.num_inside += 1
 
     def __exit__(self, *_: object) -> None:
         with self.lock:
-            self.inside -= 1
-            if not self.inside:
-                self.backend.allow_tf32 = self.before
+            self.num_inside -= 1
+            if not self.num_inside:
+                self.backend.allow_tf32 = self.previous
 
 
 exact_float32 = _ExactFloat32(torch.backends.cudnn)
 
 
 def copy_to_cpu(strips: Iterator[Tensor], device: torch.device) -> Iterator[Tensor]:
-    """Bring strips to the CPU. While the network computes the next strip on a CUDA device, one is on its way."""
-    if device.type != "cuda":
-        yield from (strip.cpu() for strip in strips)
-        return
-    on_their_way: deque[tuple[Tensor, Any]] = deque()
+    """Return strips on the CPU. From a CUDA device, each is copied while the network computes the next one."""
+    if device.type == "cpu":
+        return strips
+    return _copy_asynchronously(strips) if device.type == "cuda" else (strip.cpu() for strip in strips)
+
+
+def _copy_asynchronously(strips: Iterator[Tensor]) -> Iterator[Tensor]:
+    pending: deque[tuple[Tensor, Any]] = deque()
     for strip in strips:
-        on_their_way.append(_start_copy(strip))
-        if len(on_their_way) == 2:
-            yield _finish_copy(*on_their_way.popleft())
-    yield _finish_copy(*on_their_way.popleft())
+        pending.append(_start_copy(strip))
+        if len(pending) == 2:
+            yield _finish_copy(*pending.popleft())
+    yield from (_finish_copy(*copy) for copy in pending)
 
 
 def _start_copy(strip: Tensor) -> tuple[Tensor, torch.cuda.Event]:
-    # Only a copy to pinned memory, on a stream of its own, runs beside the network's kernels.
+    # Only a copy to pinned memory, on a stream of its own, runs concurrently with the network's kernels.
     host = torch.empty_like(strip, device="cpu", pin_memory=True)
-    beside = torch.cuda.Stream(strip.device)
-    beside.wait_stream(torch.cuda.current_stream(strip.device))
-    with torch.cuda.stream(beside):
+    stream = torch.cuda.Stream(strip.device)
+    stream.wait_stream(torch.cuda.current_stream(strip.device))
+    with torch.cuda.stream(stream):
         host.copy_(strip, non_blocking=True)
-    strip.record_stream(beside)  # its memory is not to be used again before it is copied
-    return host, beside.record_event()
+    strip.record_stream(stream)  # keeps its memory from being reused before it is copied
+    return host, stream.record_event()
 
 
 def _finish_copy(host: Tensor, copied: torch.cuda.Event) -> Tensor:

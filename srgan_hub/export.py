@@ -1,4 +1,4 @@
-"""The fused network as ONNX or OpenVINO files, for other programs; or one step of its stream, with what it keeps."""
+"""Export models to ONNX and OpenVINO, as a whole or as one streaming step."""
 
 import tempfile
 from pathlib import Path
@@ -12,55 +12,60 @@ from .network.fusion import fuse
 def export_onnx(
     model: SRGAN, target: Path, *, streaming: bool = False, name: str | None = None, license: str | None = None
 ) -> Path:
-    """Write a model as ONNX: input `lr` (N, 3, H, W) and output `sr` (N, 3, H * scale, W * scale), any size.
+    """Export a model to ONNX: input `lr` (N, 3, H, W), output `sr` (N, 3, H * scale, W * scale), dynamic sizes.
 
-    Both are float32 RGB in [0, 1]. The file's metadata state this, `scale`, and what is given here.
+    Both are float32 RGB in [0, 1]; the file's metadata state this, `scale`, `name` and `license`. Batch norm is
+    exported in evaluation mode, and files are written atomically.
 
-    With `streaming` the file is one step of a stream: it takes the next rows of an image and what was kept of those
-    before (`kept0`, ...), and gives rows of the result, which are late, and what to keep (`keep0`, ...). Beside it are
-    two files for the ends of an image: NAME_first takes nothing that was kept, and at least as many rows as `least` in
-    its metadata says; NAME_last gives nothing to keep. Together the rows are the result for the whole image.
+    With `streaming` the file is one step of a stream: it takes the next rows of an image and the rows cached before
+    (`cache0`, ...), and returns output rows, delayed by the receptive field, and rows to cache (`new_cache0`, ...).
+    Two more files handle the ends of an image: NAME_first takes no cache, and at least `min_rows` rows, which its
+    metadata state; NAME_last returns no cache. Concatenated, the outputs are that of the whole image.
 
     Args:
-        model: the model; batch norm is taken in evaluation mode.
-        target: the file; one that is there is replaced, and only by a whole one.
-        streaming: write a step and its two ends.
-        name: what the model is called.
-        license: the license of its weights.
+        model: The model.
+        target: The file to write.
+        streaming: Export a streaming step.
+        name: The model's name.
+        license: The license of its weights.
+
+    Returns:
+        `target`.
 
     Raises:
-        ValueError: the package onnx is missing.
-        OSError: the file cannot be written.
+        ValueError: The package onnx is not installed.
+        OSError: The file cannot be written.
     """
     metadata = {"scale": str(model.scale), "range": "[0, 1]", "colors": "RGB", "name": name, "license": license}
     network = fuse(model.generator)
-    for part, file in _files(target, streaming).items():
-        graph = build_onnx(network, scale=model.scale, part=part, metadata=metadata)
+    for stage, file in _files(target, streaming).items():
+        onnx_model = build_onnx(network, scale=model.scale, stage=stage, metadata=metadata)
         with atomic_write(file) as tmp_path:
-            tmp_path.write_bytes(graph.data)
+            tmp_path.write_bytes(onnx_model.data)
     return target
 
 
 def export_openvino(model: SRGAN, target: Path, *, streaming: bool = False) -> Path:
-    """Write what `export` writes as OpenVINO's files, `target` (.xml) and the weights beside it (.bin).
+    """Export what `export_onnx` does to OpenVINO: `target` (.xml), and the weights (.bin) next to it.
 
-    The files state that all is computed in float32.
+    The files request float32 inference.
 
     Raises:
-        ValueError: the package openvino or onnx is missing.
-        OSError: a file cannot be written.
+        ValueError: The package openvino or onnx is not installed.
+        OSError: A file cannot be written.
     """
     try:
         import openvino
     except ImportError as error:
-        raise ValueError('The package openvino is missing; pip install "srgan-hub[openvino]".') from error
-    with tempfile.TemporaryDirectory() as folder:
-        file = export_onnx(model, Path(folder, target.stem + ".onnx"), streaming=streaming)
-        for source, goal in zip(_files(file, streaming).values(), _files(target, streaming).values(), strict=True):
-            converted = openvino.convert_model(source)
-            for operation in converted.get_ops():  # CPUs with bfloat16 would compute in it by default
+        raise ValueError('OpenVINO export requires `openvino`: pip install "srgan-hub[openvino]".') from error
+    with tempfile.TemporaryDirectory() as directory:
+        source = export_onnx(model, Path(directory, target.stem + ".onnx"), streaming=streaming)
+        pairs = zip(_files(source, streaming).values(), _files(target, streaming).values(), strict=True)
+        for onnx_file, openvino_file in pairs:
+            converted = openvino.convert_model(onnx_file)
+            for operation in converted.get_ops():  # by default, CPUs with bfloat16 would compute in it
                 operation.get_rt_info()["precise_0"] = ""
-            openvino.save_model(converted, goal, compress_to_fp16=False)
+            openvino.save_model(converted, openvino_file, compress_to_fp16=False)
     return target
 
 

@@ -1,4 +1,4 @@
-"""A file or a folder that is whole or not there: made aside under a random name, then put in its place."""
+"""Atomic file and directory writes: write to a temporary sibling, then rename."""
 
 import os
 import re
@@ -17,23 +17,20 @@ _PART = re.compile(r"\..+\.[0-9a-f]{16}\.part", re.DOTALL)
 
 @contextmanager
 def atomic_write(path: Path, *, directory: bool = False, overwrite: bool = True, fsync: bool = False) -> Iterator[Path]:
-    """Make an empty file or folder beside `path` for the block to fill; it gets the name when the block ends.
-
-    If the block raises, nothing is left of it. A folder that is there is renamed away first: there is a moment in which
-    a crash leaves none.
+    """Create an empty temporary file next to `path`; rename it to `path` after the block, or delete it on error.
 
     Args:
-        path: its name.
-        directory: make a folder.
-        overwrite: replace what has that name by then. Folders are always replaced.
-        fsync: wait until the disk has it, so that a power cut leaves the old or the new one.
+        path: Destination.
+        directory: Create a directory. An existing one is renamed away first: a crash at that moment leaves none.
+        overwrite: Replace an existing file. Directories are always replaced.
+        fsync: Flush to disk before and after renaming, so a power cut leaves either the old or the new file.
 
     Yields:
-        Where the block writes.
+        Path of the temporary file or directory.
 
     Raises:
-        FileExistsError: `overwrite` is false and the name is taken, if only by a link that leads nowhere.
-        OSError: the place cannot be written.
+        FileExistsError: `overwrite` is false and `path` exists, possibly as a dangling symbolic link.
+        OSError: The parent directory is not writable.
     """
     tmp_path, lock = _create_part(path, directory)
     try:
@@ -50,15 +47,14 @@ def atomic_write(path: Path, *, directory: bool = False, overwrite: bool = True,
         _remove(tmp_path)
 
 
-def remove_stale_parts(folder: Path) -> None:
-    """Delete the part files and folders of killed runs in a folder, and none that a run still writes.
+def remove_stale_parts(directory: Path) -> None:
+    """Delete the temporary files and directories of interrupted runs from a directory.
 
-    A run holds a lock on its part, which the system lets go when the run ends, however it ends. Where there are no
-    locks, the parts stay.
+    A running process holds a lock on its own, which ends with the process. File systems without locks keep all of them.
     """
-    if sys.platform == "win32" or not folder.is_dir():
+    if sys.platform == "win32" or not directory.is_dir():
         return
-    for path in [path for path in folder.iterdir() if _PART.fullmatch(path.name)]:
+    for path in [path for path in directory.iterdir() if _PART.fullmatch(path.name)]:
         with suppress(OSError):
             lock = os.open(path, os.O_RDONLY)
             try:
@@ -69,22 +65,22 @@ def remove_stale_parts(folder: Path) -> None:
 
 
 def _part_name(path: Path) -> Path:
-    # A process id would not do: two containers that share a folder may have the same.
+    # Random instead of the process id: containers that share a directory may have the same.
     return path.with_name(f".{path.name[:50]}.{secrets.token_hex(8)}.part")
 
 
-def _create_part(path: Path, folder: bool) -> tuple[Path, int | None]:
+def _create_part(path: Path, directory: bool) -> tuple[Path, int | None]:
     while True:
         tmp_path = _part_name(path)
-        if folder:
+        if directory:
             tmp_path.mkdir()
         else:
             tmp_path.touch(exist_ok=False)
-        if sys.platform == "win32":  # which renames and deletes nothing that is open
+        if sys.platform == "win32":  # Open files can be neither renamed nor deleted there.
             return tmp_path, None
-        with suppress(FileNotFoundError):  # another run swept it away before it was locked
+        with suppress(FileNotFoundError):  # Another process removed it as stale before it was locked: retry.
             lock = os.open(tmp_path, os.O_RDONLY)
-            with suppress(OSError):  # some network file systems have no locks
+            with suppress(OSError):  # Some network file systems have no locks.
                 fcntl.flock(lock, fcntl.LOCK_EX)
             if tmp_path.exists():
                 return tmp_path, lock
@@ -93,23 +89,23 @@ def _create_part(path: Path, folder: bool) -> tuple[Path, int | None]:
 
 def _commit(tmp_path: Path, path: Path, overwrite: bool) -> None:
     if tmp_path.is_dir() and path.exists():
-        old = path.rename(_part_name(path))
+        old = path.rename(_part_name(path))  # A directory cannot be renamed over one that is not empty.
         tmp_path.rename(path)
         _remove(old)
     elif tmp_path.is_dir() or overwrite:
         tmp_path.replace(path)
     else:
         try:
-            path.hardlink_to(tmp_path)  # fails if the name is taken, which a rename does not
+            path.hardlink_to(tmp_path)  # Fails if `path` exists, unlike a rename.
         except FileExistsError:
             raise
-        except (OSError, NotImplementedError):  # FAT and some network file systems have no hard links
+        except OSError:  # FAT and some network file systems have no hard links.
             path.open("xb").close()
             tmp_path.replace(path)
 
 
 def _fsync(path: Path) -> None:
-    if sys.platform == "win32" and path.is_dir():  # which opens no folders
+    if sys.platform == "win32" and path.is_dir():  # Directories cannot be opened there.
         return
     handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
@@ -119,8 +115,6 @@ def _fsync(path: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with suppress(OSError):
-            path.unlink(missing_ok=True)
+    shutil.rmtree(path, ignore_errors=True)  # does nothing to a file
+    with suppress(OSError):
+        path.unlink()

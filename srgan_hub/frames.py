@@ -1,4 +1,4 @@
-"""Frames that follow one another: what is equal in them is not computed twice."""
+"""Upscale frame sequences, reusing results for repeated frames and unchanged regions."""
 
 import hashlib
 from collections import OrderedDict
@@ -6,67 +6,79 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from .target_size import TargetSize
+from .resize import TargetSize
 from .upscaler import Upscaler
 
-# Of results that are kept for frames that come again, as in a loop that goes forth and back.
-KEPT_BYTES = 256_000_000
+# Of results that are cached for repeated frames, as in a loop that goes back and forth.
+CACHE_BYTES = 256_000_000
 
 
 def upscale_frames(
-    upscaler: Upscaler, frames: Iterable[np.ndarray], size: TargetSize | None = None
+    upscaler: Upscaler,
+    frames: Iterable[np.ndarray],
+    size: TargetSize | None = None,
+    *,
+    restart_interval: int | None = None,
 ) -> Iterator[np.ndarray]:
-    """Upscale the frames of an animation.
+    """Upscale a sequence of frames.
 
-    A frame that came before is not computed again, nor what lies far enough from all that has changed since the last
-    one. The results are those of `Upscaler.upscale`, but for a few levels: where other kernels round otherwise, and in
-    changes that are gray amid color.
+    Exact repeats are served from a cache. For partially changed frames only the changed region plus its receptive field
+    is recomputed. The results are those of `Upscaler.upscale` up to a few 8-bit values, where other kernels round
+    differently, and in changed regions that are gray within color.
 
     Args:
-        upscaler: from `SRGAN.upscaler`.
+        upscaler: From `SRGAN.upscaler`.
         frames: uint8 or uint16 (H, W) or (H, W, C), as for `Upscaler.upscale`.
-        size: as there.
+        size: As for `Upscaler.upscale`.
+        restart_interval: Number of frames after which nothing is reused, which makes the results independent of the
+            frames before.
 
     Yields:
-        The results.
+        The upscaled frames.
     """
     size = size or TargetSize()
     cache: OrderedDict[bytes, np.ndarray] = OrderedDict()
-    before: np.ndarray | None = None
+    previous: np.ndarray | None = None
     result: np.ndarray | None = None
-    for frame in frames:
+    for number, frame in enumerate(frames):
+        if restart_interval and number % restart_interval == 0:
+            previous = None
+            cache.clear()
         key = hashlib.sha256(frame.tobytes() + repr((frame.shape, frame.dtype)).encode()).digest()
         if key in cache:
             result = cache.pop(key)
-        elif before is not None and result is not None and size == TargetSize() and _can_patch(before, frame):
-            result = _patch_changed_region(upscaler, result, before, frame)
+        elif previous is not None and result is not None and size == TargetSize() and _can_patch(previous, frame):
+            result = _patch_changed_region(upscaler, result, previous, frame)
         else:
             result = upscaler.upscale(frame, size=size)
-        before, cache[key] = frame, result
-        while len(cache) > 1 and sum(each.nbytes for each in cache.values()) > KEPT_BYTES:
+        previous, cache[key] = frame, result
+        while len(cache) > 1 and sum(each.nbytes for each in cache.values()) > CACHE_BYTES:
             cache.popitem(last=False)
         yield result
 
 
-def _can_patch(before: np.ndarray, frame: np.ndarray) -> bool:
-    """Return whether frames are alike, and opaque: hidden colors are filled from afar."""
-    return (before.shape, before.dtype) == (frame.shape, frame.dtype) and (frame.ndim == 2 or frame.shape[2] in (1, 3))
+def _can_patch(previous: np.ndarray, frame: np.ndarray) -> bool:
+    """Return whether frames have the same shape and no alpha; hidden colors are inpainted from far away."""
+    same = (previous.shape, previous.dtype) == (frame.shape, frame.dtype)
+    return same and (frame.ndim == 2 or frame.shape[2] in (1, 3))
 
 
-def _patch_changed_region(upscaler: Upscaler, result: np.ndarray, before: np.ndarray, frame: np.ndarray) -> np.ndarray:
-    """Return a frame's result, given that of the one before it."""
-    changed = (before != frame).reshape(*frame.shape[:2], -1).any(axis=2)
-    reach, scale = upscaler.receptive_field, upscaler.scale
-    # What the change reaches, and what that depends on.
+def _patch_changed_region(
+    upscaler: Upscaler, result: np.ndarray, previous: np.ndarray, frame: np.ndarray
+) -> np.ndarray:
+    """Return a frame's result, given that of the previous frame."""
+    changed = (previous != frame).reshape(*frame.shape[:2], -1).any(axis=2)
+    halo, scale = upscaler.receptive_field, upscaler.scale
+    # The region that the change affects, and the region that this one depends on.
     inner, outer = [], []
     for length, hit in zip(frame.shape, (changed.any(axis=1), changed.any(axis=0)), strict=False):
         first, last = hit.argmax(), length - hit[::-1].argmax()
-        inner.append((max(0, first - reach), min(length, last + reach)))
-        outer.append((max(0, first - 2 * reach), min(length, last + 2 * reach)))
+        inner.append((max(0, first - halo), min(length, last + halo)))
+        outer.append((max(0, first - 2 * halo), min(length, last + 2 * halo)))
     (top, bottom), (left, right) = outer
-    part = upscaler.upscale(np.ascontiguousarray(frame[top:bottom, left:right]))
+    patch = upscaler.upscale(np.ascontiguousarray(frame[top:bottom, left:right]))
     at = tuple(slice(first * scale, last * scale) for first, last in inner)
     within = tuple(slice((a - c) * scale, (b - c) * scale) for (a, b), (c, _) in zip(inner, outer, strict=True))
     result = result.copy()
-    result[at] = part[within]
+    result[at] = patch[within]
     return result

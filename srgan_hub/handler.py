@@ -1,4 +1,4 @@
-"""For Hugging Face Inference Endpoints: `srgan-hub push --endpoint` puts this file beside a model's weights."""
+"""Custom handler for Hugging Face Inference Endpoints, added to a repository by `srgan-hub push --endpoint`."""
 
 import base64
 import tempfile
@@ -7,59 +7,60 @@ from typing import Any
 
 from PIL import Image
 
-from srgan_hub.images import decode
+from srgan_hub.images.decode import load_image
 from srgan_hub.model import SRGAN
 
-# Four times as large, that is 64 megapixels.
+# The output has 16 times as many.
 MAX_PIXELS = 4_000_000
 
 
 class EndpointHandler:
-    """A model that answers an endpoint's requests.
+    """Answers requests with the model of a repository.
 
     Args:
-        path: the folder of the model's repository.
+        path: Directory of the repository.
     """
 
     def __init__(self, path: str = "") -> None:
-        model = SRGAN.from_pretrained(path or ".")
-        self.upscaler = model.upscaler()
+        self.upscaler = SRGAN.from_pretrained(path or ".").upscaler()
 
     def __call__(self, data: dict[str, Any]) -> Image.Image:
         """Upscale an image.
 
         Args:
-            data: `inputs` is a PIL image, a file's bytes, or these in base64; `parameters` may hold `size`, which is
-                "2x" or the like or the longest side in pixels.
+            data: `inputs` is a PIL image, the bytes of an image file, or these in base64. `parameters` may contain
+                `size`: a factor ("2x") or the longest edge in pixels.
 
         Raises:
-            ValueError: the image cannot be read or is too large, or the size is out of its range.
+            ValueError: The request or the image is invalid, or the image or the requested size is too large.
         """
-        if not isinstance(data, dict) or not isinstance(data.get("parameters") or {}, dict):
-            raise ValueError('Expected {"inputs": an image, "parameters": {"size": "2x"}}, the parameters if wanted.')
-        parameters = data.get("parameters") or {}
-        unknown = set(parameters) - {"size"}
-        if unknown:
-            raise ValueError(f"Expected no parameter but size, got {', '.join(sorted(map(str, unknown)))}.")
-        return self.upscaler.upscale(_read(data.get("inputs")), size=parameters.get("size"))
+        parameters = isinstance(data, dict) and (data.get("parameters") or {})
+        if not isinstance(parameters, dict):
+            raise ValueError(
+                'The request must be {"inputs": image, "parameters": {"size": "2x"}}; `parameters` is optional.'
+            )
+        if unknown := sorted(str(name) for name in parameters if name != "size"):
+            raise ValueError(f"Unknown parameter {', '.join(unknown)}; only `size` is supported.")
+        return self.upscaler.upscale(_load(data.get("inputs")), size=parameters.get("size"))
 
 
-def _read(inputs: Any) -> Image.Image:
+def _load(inputs: Any) -> Image.Image:
     if isinstance(inputs, Image.Image):
         if inputs.width * inputs.height > MAX_PIXELS:
-            raise ValueError(f"Expected at most {MAX_PIXELS} pixels, got {inputs.width} x {inputs.height}.")
+            raise ValueError(f"The image has {inputs.width}x{inputs.height} pixels; the limit is {MAX_PIXELS}.")
         return inputs
     if isinstance(inputs, str):
         try:
-            inputs = base64.b64decode(inputs.rpartition(",")[2], validate=True)  # of a data address too
+            inputs = base64.b64decode(inputs.rpartition(",")[2], validate=True)  # also of a data URL
         except ValueError:
-            raise ValueError("Expected inputs as an image's bytes in base64, got other text.") from None
+            raise ValueError("`inputs` is a string, but not valid base64.") from None
     if not isinstance(inputs, bytes):
-        raise ValueError(f"Expected inputs as an image, its bytes or base64 text, got {type(inputs).__name__}.")
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "image")
+        raise ValueError(f"`inputs` must be an image, its bytes or base64, got {type(inputs).__name__}.")
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory, "image")
         path.write_bytes(inputs)
         try:
-            return decode.load_image(path, max_pixels=MAX_PIXELS)
-        except decode.ImageError as error:
-            raise ValueError(f"{error}".replace(str(path), "The image")) from None
+            return load_image(path, max_pixels=MAX_PIXELS)
+        except ValueError as error:  # names the temporary file
+            message = str(error).replace(f"'{path}'", "the image").replace(str(path), "the image")
+            raise ValueError(message[:1].upper() + message[1:]) from None

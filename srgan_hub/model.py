@@ -1,9 +1,10 @@
-"""The Hub-compatible model: `SRGAN.from_pretrained("org/srgan-x4").upscale("image.png")`."""
+"""`SRGAN`: the generator as an `nn.Module` with Hub integration (`from_pretrained`, `push_to_hub`)."""
 
 import copy
+import inspect
 import tempfile
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import torch
 from huggingface_hub import ModelCard, PyTorchModelHubMixin
@@ -12,25 +13,42 @@ from PIL import Image
 from torch import Tensor, nn
 
 from . import hub
-from .model_card import LIBRARY_NAME, PIPELINE_TAG, TAGS, create_model_card, load_card_text, set_weights_sha256
+from .model_card import (
+    LIBRARY_NAME,
+    PIPELINE_TAG,
+    TAGS,
+    WEIGHTS_HASH,
+    create_model_card,
+    file_sha256,
+    load_card_text,
+    set_weights_sha256,
+)
 from .network.generator import build_generator
-from .target_size import SizeLike
-from .upscaler import Array, ProgressCallback, Upscaler
+from .publish import PushOptions, push_folder
+from .resize import SizeLike
+from .upscaler import Array, ProgressCallback, Upscaler, UpscalerOptions
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+Self = TypeVar("Self", bound="SRGAN")
 
 
 class SRGAN(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY_NAME, pipeline_tag=PIPELINE_TAG, tags=[*TAGS]):
-    """The SRGAN generator (Ledig et al. 2016, https://arxiv.org/abs/1609.04802) as a model of the Hugging Face Hub.
+    """The SRGAN generator (Ledig et al. 2016, https://arxiv.org/abs/1609.04802).
+
+    Subclasses may add layers and constructor options; both are saved and loaded.
 
     Args:
-        scale: 2, 3 or 4.
-        channels: feature maps of the trunk.
-        num_blocks: residual blocks of the trunk.
+        scale: Upscaling factor: 2, 3 or 4.
+        channels: Channels of the trunk.
+        num_blocks: Residual blocks of the trunk.
         upsampler: "pixelshuffle" as in the paper, or "nearest".
         trunk_end: "batchnorm" as in the paper, or "prelu".
         output_activation: "sigmoid" as in the paper, or "clamp".
 
     Raises:
-        ValueError: an option is out of its range.
+        ValueError: An option is out of range.
     """
 
     def __init__(
@@ -45,52 +63,47 @@ class SRGAN(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY_NAME, pipeline
     ) -> None:
         super().__init__()
         self.scale = scale
-        # Not by `self.config`: the mixin leaves out what JSON does not hold.
-        self.generator = build_generator(
-            scale=scale,
-            channels=channels,
-            num_blocks=num_blocks,
-            upsampler=upsampler,
-            trunk_end=trunk_end,
-            output_activation=output_activation,
-        )
+        options: dict[str, Any] = {
+            "scale": scale,
+            "channels": channels,
+            "num_blocks": num_blocks,
+            "upsampler": upsampler,
+            "trunk_end": trunk_end,
+            "output_activation": output_activation,
+        }
+        self.generator = build_generator(**options)
+        # The mixin does not see what a subclass sets, or passes on as **kwargs.
+        self._hub_mixin_config = {**self.config, **options}
 
     @property
-    def config(self) -> dict[str, int | str]:
-        """The arguments that build this model, as config.json holds them."""
-        return dict(self._hub_mixin_config)  # type: ignore[arg-type]
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments, as saved in config.json."""
+        assert isinstance(self._hub_mixin_config, dict)
+        return {**self._hub_mixin_config}
 
     def forward(self, lr: Tensor) -> Tensor:
-        """Upscale a batch: (N, 3, H, W) in [0, 1] -> (N, 3, H * scale, W * scale) in [0, 1], RGB, any size from 1x1.
+        """Upscale a batch: (N, 3, H, W) RGB in [0, 1] -> (N, 3, H * scale, W * scale) in [0, 1], any size from 1x1.
 
-        This runs the network as it is trained, on the whole images at once; `upscale` is faster and takes less
-        memory.
+        This runs the training network on whole images; `upscale` is faster and needs less memory.
         """
         return self.generator(lr)
 
-    def upscaler(
-        self,
-        *,
-        detail: float | None = None,
-        dtype: str = "auto",
-        device: str | torch.device = "auto",
-        strip_height: int | None = None,
-        backend: str = "auto",
-    ) -> Upscaler:
-        """Prepare for many images.
+    def upscaler(self, *, detail: float | None = None, **options: "Unpack[UpscalerOptions]") -> Upscaler:
+        """Prepare an `Upscaler`, to upscale many images.
 
         Args:
-            detail: mix this model with the bundled "srresnet-x4-photo", which it should have been fine-tuned from:
-                0 is faithful, 1 is this model. None is this model too.
-            precision, device, strip, backend: as for `Upscaler`.
+            detail: Interpolate between the bundled "srresnet-x4-photo" (0, fidelity) and this model (1, perceptual),
+                which should have been fine-tuned from it. Each call loads that second model from the package. None is
+                this model alone.
+            options: `dtype`, `device`, `strip_height` and `backend`, as for `Upscaler`.
 
         Raises:
-            ValueError: an option is out of its range, or the architectures differ.
+            ValueError: An option is out of range, or the configs of the two models differ.
         """
-        model = self if detail is None else SRGAN.interpolate(SRGAN.from_pretrained(hub.FIDELITY_MODEL), self, detail)
-        return Upscaler(
-            model.generator, scale=self.scale, dtype=dtype, device=device, strip_height=strip_height, backend=backend
-        )
+        model = self
+        if detail is not None:
+            model = SRGAN.interpolate(SRGAN.from_pretrained(hub.FIDELITY_MODEL), self, detail)
+        return Upscaler(model.generator, scale=self.scale, **options)
 
     @overload
     def upscale(
@@ -100,10 +113,7 @@ class SRGAN(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY_NAME, pipeline
         size: SizeLike | None = None,
         progress: ProgressCallback | None = None,
         detail: float | None = None,
-        dtype: str = "auto",
-        device: str | torch.device = "auto",
-        strip_height: int | None = None,
-        backend: str = "auto",
+        **options: "Unpack[UpscalerOptions]",
     ) -> Image.Image: ...
 
     @overload
@@ -114,10 +124,7 @@ class SRGAN(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY_NAME, pipeline
         size: SizeLike | None = None,
         progress: ProgressCallback | None = None,
         detail: float | None = None,
-        dtype: str = "auto",
-        device: str | torch.device = "auto",
-        strip_height: int | None = None,
-        backend: str = "auto",
+        **options: "Unpack[UpscalerOptions]",
     ) -> Array: ...
 
     def upscale(
@@ -127,123 +134,132 @@ class SRGAN(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY_NAME, pipeline
         size: SizeLike | None = None,
         progress: ProgressCallback | None = None,
         detail: float | None = None,
-        dtype: str = "auto",
-        device: str | torch.device = "auto",
-        strip_height: int | None = None,
-        backend: str = "auto",
+        **options: "Unpack[UpscalerOptions]",
     ) -> Any:
-        """Upscale one image; see `Upscaler.upscale` for the kinds, and `upscaler` for the options."""
-        upscaler = self.upscaler(detail=detail, dtype=dtype, device=device, strip_height=strip_height, backend=backend)
-        return upscaler.upscale(image, size=size, progress=progress)
+        """Upscale one image; see `Upscaler.upscale` for inputs and outputs, and `upscaler` for the options."""
+        return self.upscaler(detail=detail, **options).upscale(image, size=size, progress=progress)
 
     @staticmethod
     def interpolate(model_a: "SRGAN", model_b: "SRGAN", alpha: float) -> "SRGAN":
-        """Mix two models of one architecture, of which one was fine-tuned from the other, weight by weight.
+        """Interpolate the weights of two models of one config, of which one was fine-tuned from the other.
 
         Args:
-            model_a, model_b: the models; they stay as they are.
-            alpha: from 0, which is `model_a`, to 1, which is `model_b`.
+            model_a: The model at `alpha` 0.
+            model_b: The model at `alpha` 1.
+            alpha: Interpolation weight in [0, 1].
 
         Returns:
-            A model of its own, in evaluation mode, on the device of `model_a`.
+            A new model in evaluation mode, on the device of `model_a`.
 
         Raises:
-            ValueError: the architectures differ, or the amount is not from 0 to 1.
+            ValueError: The configs differ, or `alpha` is not in [0, 1].
         """
         if not 0 <= alpha <= 1:
-            raise ValueError(f"Expected an amount (detail) from 0 to 1, got {alpha}.")
-        if model_a.config != model_b.config:
-            differ = [name for name in model_a.config if model_a.config[name] != model_b.config[name]]
-            raise ValueError(
-                "expected two models of one architecture, got "
-                + " and ".join(
-                    ", ".join(f"{name} {model.config[name]}" for name in differ) for model in (model_a, model_b)
-                )
-            )
-        mixed, other = copy.deepcopy(model_a), model_b.state_dict()
-        for name, tensor in mixed.state_dict().items():
+            raise ValueError(f"`alpha` (detail) must be in [0, 1], got {alpha}.")
+        config_a, config_b = model_a.config, model_b.config
+        if config_a != config_b:
+            differing = [key for key in {**config_a, **config_b} if config_a.get(key) != config_b.get(key)]
+            sides = (", ".join(f"{key}={config.get(key)}" for key in differing) for config in (config_a, config_b))
+            raise ValueError(f"Cannot interpolate models with different configs: {' vs. '.join(sides)}.")
+        result, other = copy.deepcopy(model_a), model_b.state_dict()
+        for name, tensor in result.state_dict().items():
             if tensor.is_floating_point():
                 tensor.copy_(tensor.lerp(other[name].to(tensor.device), alpha))
-        return mixed.eval()
+        return result.eval()
 
+    # Overridden since the mixin knows no bundled names, and could fetch config and weights from two commits.
     @classmethod
-    def from_pretrained(  # type: ignore[override]
-        cls,
+    def from_pretrained(
+        cls: type[Self],
         pretrained_model_name_or_path: str | Path,
         *,
-        revision: str | None = None,
+        force_download: bool = False,
         token: str | bool | None = None,
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
-        force_download: bool = False,
-    ) -> "SRGAN":
-        """Load a model in evaluation mode, on the CPU. Reads config.json and safetensors only, never a pickle.
+        revision: str | None = None,
+        **model_kwargs: Any,
+    ) -> Self:
+        """Load a model in evaluation mode, from config.json and model.safetensors, never from a pickle.
 
         Args:
-            pretrained_model_name_or_path: an existing folder, a bundled name ("srgan-x4") or a Hub id ("org/name").
-            revision: branch, tag or commit on the Hub.
-            token, cache_dir, local_files_only, force_download: as in `huggingface_hub.snapshot_download`.
+            pretrained_model_name_or_path: A local directory, a bundled name ("srgan-x4") or a Hub id ("org/name").
+            force_download, token, cache_dir, local_files_only: As for `huggingface_hub.snapshot_download`.
+            revision: Branch, tag or commit on the Hub.
+            model_kwargs: `map_location`, the device to load onto ("cpu" by default); `strict`, which refuses missing
+                and unexpected tensors (True by default); or constructor arguments that replace those of config.json.
 
         Raises:
-            ModelLoadError: nothing is found, config or weights are not exactly this model's, or the weights are not
-                those that the folder's card states; the message says what is missing or unexpected.
+            ModelLoadError: The model cannot be found, or its config or weights are invalid.
         """
-        folder = hub.resolve_model_path(
+        directory = hub.resolve_model_path(
             pretrained_model_name_or_path,
-            revision=revision,
+            force_download=force_download,
             token=token,
             cache_dir=cache_dir,
             local_files_only=local_files_only,
-            force_download=force_download,
+            revision=revision,
         )
-        config, generator = hub.load_generator(folder)
-        with torch.device("meta"):  # its own generator is replaced at once
-            model = cls(**config)
-        model.generator = generator
-        return model.eval()
+        classes = [each for each in cls.__mro__ if issubclass(each, SRGAN)]
+        hub.load_config(directory, {name for each in classes for name in inspect.signature(each).parameters})
+        return super().from_pretrained(directory, **model_kwargs)
 
-    def save_pretrained(  # type: ignore[override]
-        self, save_directory: str | Path, *, model_card_kwargs: dict[str, Any] | None = None
-    ) -> None:
-        """Save config.json, model.safetensors and the card; one that is there stays, but for its line with the hash.
+    @classmethod
+    def _from_pretrained(
+        cls: type[Self],
+        *,
+        model_id: str,
+        revision: str | None,
+        cache_dir: str | Path | None,
+        force_download: bool,
+        local_files_only: bool,
+        token: str | bool | None,
+        map_location: str | torch.device = "cpu",
+        strict: bool = True,
+        **model_kwargs: Any,
+    ) -> Self:
+        return hub.build_model(cls, Path(model_id), model_kwargs, map_location=map_location, strict=strict).eval()
 
-        Args:
-            save_directory: the folder; made if it is missing.
-            model_card_kwargs: as for `srgan_hub.model_card.create_model_card`.
-        """
-        super().save_pretrained(save_directory, model_card_kwargs=model_card_kwargs)
-        card, weights = Path(save_directory, REPOCARD_NAME), Path(save_directory, hub.WEIGHTS)
-        card.write_text(set_weights_sha256(load_card_text(card.parent), weights), encoding="utf-8", newline="\n")
+    def _save_pretrained(self, save_directory: Path) -> None:
+        super()._save_pretrained(save_directory)
+        if card := load_card_text(save_directory):  # the mixin keeps it
+            card = set_weights_sha256(card, save_directory / hub.WEIGHTS)
+            (save_directory / REPOCARD_NAME).write_text(card, encoding="utf-8", newline="\n")
 
-    def push_to_hub(  # type: ignore[override]
+    def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
+        """Render the model card from `model_card.md`; keyword arguments as for `create_model_card`."""
+        card = create_model_card(self.config, **kwargs)
+        with tempfile.TemporaryDirectory() as directory:
+            super()._save_pretrained(Path(directory))
+            card.data[WEIGHTS_HASH] = file_sha256(Path(directory, hub.WEIGHTS))
+        return card
+
+    # Overridden since the mixin would replace a card that was edited on the Hub.
+    def push_to_hub(
         self,
         repo_id: str,
         *,
-        private: bool = False,
-        revision: str | None = None,
-        tag: str | None = None,
-        token: str | None = None,
-        overwrite_card: bool = False,
-        endpoint: bool = False,
+        config: Any = None,
+        branch: str | None = None,
         model_card_kwargs: dict[str, Any] | None = None,
+        **options: "Unpack[PushOptions]",
     ) -> str:
-        """Publish this model as `srgan_hub.hub.push` does a folder: a card that is on the Hub stays.
+        """Publish this model as `push_folder` publishes a directory; an existing model card on the Hub is kept.
 
-        `model_card_kwargs` are those of `srgan_hub.model_card.create_model_card`, for a new card.
+        Args:
+            repo_id: "org/name".
+            config: Replaces config.json.
+            branch: The branch to push to; the default branch if None.
+            model_card_kwargs: Arguments of `create_model_card`, for a new card.
+            options: As for `push_folder`.
+
+        Returns:
+            The URL of the commit.
+
+        Raises:
+            PushError: The Hub is unreachable or refuses the commit.
         """
-        with tempfile.TemporaryDirectory() as folder:
-            self.save_pretrained(folder, model_card_kwargs={"name": repo_id, **(model_card_kwargs or {})})
-            return hub.push_folder(
-                Path(folder),
-                repo_id,
-                private=private,
-                revision=revision,
-                tag=tag,
-                token=token,
-                overwrite_card=overwrite_card,
-                endpoint=endpoint,
-            )
-
-    def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
-        """Render the card from `model_card.md`; keyword arguments as in `srgan_hub.model_card.create_model_card`."""
-        return create_model_card(self.config, **kwargs)
+        with tempfile.TemporaryDirectory() as directory:
+            card = {"name": repo_id, **(model_card_kwargs or {})}
+            self.save_pretrained(directory, config=config, model_card_kwargs=card)
+            return push_folder(directory, repo_id, revision=branch, upscaler=self.upscaler(), **options)

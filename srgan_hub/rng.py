@@ -1,19 +1,19 @@
-"""Random numbers as a pure function of seed and sample index, alike for any workers, ranks, batches and resumes."""
+"""Counter-based per-sample random numbers: reproducible across workers, ranks, batch sizes and resumes."""
 
 import numpy as np
 
-# Each purpose has its own numbers for a sample.
+# Independent streams of one sample.
 CROP = 0
 DEGRADATION = 1
 
 
 def sample_rng(seed: int, index: int, stream: int) -> np.random.Generator:
-    """Return the random numbers of one sample: Philox (Salmon et al. 2011), a counter-based generator, cheap to start.
+    """Return the random generator of a sample: Philox (Salmon et al. 2011), keyed by seed and index.
 
     Args:
-        seed: Of the run, 0 to 2**64 - 1.
-        index: Of the sample, 0 to 2**64 - 1.
-        stream: A constant of this module.
+        seed: of the run, 0 to 2**64 - 1.
+        index: of the sample, 0 to 2**64 - 1.
+        stream: a constant of this module.
     """
     key = np.array([seed, index], dtype=np.uint64)
     return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, stream]))

@@ -1,7 +1,7 @@
-"""Run by test_train.py under torchrun, on two ranks: trains, and writes down what each rank has and saw."""
+"""One rank of a training run with several processes, which records what it has and sees."""
 
 import json
-import sys
+import os
 from pathlib import Path
 
 import torch
@@ -11,43 +11,37 @@ import train_accelerate
 from srgan_hub.training.dataset import RandomCropDataset
 
 
-def main(output: str, *arguments: str) -> None:
-    samples, local = [], []
-    read, step, begin = RandomCropDataset.__getitem__, train_accelerate.generator_step, train_accelerate.build
-    runs = []
+def train(output: Path, rank: int, ranks: int, port: int, argv: list[str]) -> None:
+    """Run the script as one rank; write rank-N.json and the weights in rank-N.safetensors to the output directory."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks), "ACCELERATE_USE_CPU": "true"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    samples, local, runs = [], [], []
+    read, step, build = RandomCropDataset.__getitem__, train_accelerate.generator_step, train_accelerate.build
 
-    def noted_read(crops: RandomCropDataset, index: int) -> torch.Tensor:
+    def record_read(crops: RandomCropDataset, index: int) -> torch.Tensor:
         samples.append(index)
         return read(crops, index)
 
-    def noted_step(*args):
+    def record_step(*args):
         values = step(*args)
         local.append(values["g_l1"].item())
         return values
 
-    def noted_build(*args):
-        runs.append(begin(*args))
+    def record_build(*args):
+        runs.append(build(*args))
         return runs[-1]
 
-    RandomCropDataset.__getitem__ = noted_read
-    train_accelerate.generator_step, train_accelerate.build = noted_step, noted_build
-    assert train_accelerate.main([*arguments, "--output-dir", output]) == 0
+    RandomCropDataset.__getitem__ = record_read
+    train_accelerate.generator_step, train_accelerate.build = record_step, record_build
+    assert train_accelerate.main([*argv, "--output-dir", str(output)]) == 0
     ((run, state),) = runs
-    rank = run.accelerator.process_index
+    networks = {name: run.accelerator.unwrap_model(network) for name, network in state.networks.items()}
     tensors = {
         f"{name}.{key}": value.contiguous().clone()
-        for name, network in (
-            ("generator", run.accelerator.unwrap_model(state.generator)),
-            ("discriminator", run.accelerator.unwrap_model(state.discriminator)),
-            ("ema", state.ema.network),
-        )
+        for name, network in (networks | {"ema": state.ema.network}).items()
         for key, value in network.state_dict().items()
     }
-    save_file(tensors, Path(output) / f"rank-{rank}.safetensors")
-    facts = {"samples": samples, "g_l1": local, "scores": state.scores, "wrapped": type(state.generator).__name__}
-    facts["broadcast_buffers"] = getattr(state.discriminator, "broadcast_buffers", None)
-    (Path(output) / f"rank-{rank}.json").write_text(json.dumps(facts))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+    save_file(tensors, output / f"rank-{rank}.safetensors")
+    record = {"samples": samples, "g_l1": local, "scores": state.scores, "wrapped": type(state.generator).__name__}
+    record["broadcast_buffers"] = getattr(state.discriminator, "broadcast_buffers", None)
+    (output / f"rank-{rank}.json").write_text(json.dumps(record))

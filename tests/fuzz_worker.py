@@ -1,9 +1,9 @@
-"""Run by test_fuzz.py in a process of its own: upscales broken files, each in a fork with limits.
+"""Malformed image files, for test_fuzz.py; as a program, each one is upscaled in a fork with limits.
 
-    python fuzz_worker.py FOLDER COUNT
+    python fuzz_worker.py DIRECTORY COUNT
 
-makes a small file of each kind in FOLDER, breaks them COUNT times, and prints a line for each that is neither upscaled
-nor refused by an ImageError of those that read it: other errors, more than 10 s or 1 GB, or anything on stderr.
+writes a small file of each format to DIRECTORY, mutates them COUNT times, and prints a line for each that is neither
+upscaled nor rejected with an ImageError of a decoder: other errors, a crash, more than 10 s or 1 GB.
 """
 
 import os
@@ -11,6 +11,7 @@ import random
 import resource
 import signal
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import av
@@ -21,7 +22,7 @@ import torch
 from PIL import Image
 
 from srgan_hub.batch import upscale_files
-from srgan_hub.images.open_media import open_media
+from srgan_hub.images.encode import SaveOptions, save_image
 from srgan_hub.images.raster import Raster
 from srgan_hub.network.generator import build_generator
 from srgan_hub.upscaler import Upscaler
@@ -30,7 +31,7 @@ MEMORY, SECONDS = 1_000_000_000, 10
 
 
 def make_files(folder: Path) -> list[Path]:
-    """Write one small file of each kind, some of them with all that a file may carry."""
+    """Write one small file of each format, some with all metadata that it can store."""
     rng = np.random.default_rng(0)
     rgb = rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)
     image, gray = Image.fromarray(rgb), Image.fromarray(rgb[..., 0])
@@ -58,9 +59,7 @@ def make_files(folder: Path) -> list[Path]:
         tifffile.imwrite(folder / f"{name}.tif", array, metadata=None, **options)
     image.save(folder / "m.tif", save_all=True, append_images=frames)
     raster = Raster(rgb.astype(np.uint16) * 257)
-    from srgan_hub.images import decode
-
-    decode.save_image(raster, folder / "n.png")
+    save_image(raster, folder / "n.png")
     with av.open(str(folder / "o.mp4"), "w") as file:
         stream = file.add_stream("libx264", rate=5)
         stream.width, stream.height, stream.pix_fmt = 16, 12, "yuv420p"
@@ -70,90 +69,88 @@ def make_files(folder: Path) -> list[Path]:
     return sorted(folder.iterdir())
 
 
-def mutate(data: bytes, draw: random.Random) -> bytes:
-    """Break a file: bits, ends, pieces, numbers."""
-    broken = bytearray(data)
-    for _ in range(draw.choice((1, 1, 2, 5))):
-        at = draw.randrange(len(broken)) if draw.random() < 0.5 else draw.randrange(min(200, len(broken)))
-        length = draw.choice((1, 2, 4, 8, 30))
-        match draw.randrange(7):
+def mutate(data: bytes, rng: random.Random) -> bytes:
+    """Return a copy with flipped bits, removed, repeated or swapped pieces, extreme integers, or a missing end."""
+    copy = bytearray(data)
+    for _ in range(rng.choice((1, 1, 2, 5))):
+        at = rng.randrange(len(copy)) if rng.random() < 0.5 else rng.randrange(min(200, len(copy)))
+        length = rng.choice((1, 2, 4, 8, 30))
+        match rng.randrange(7):
             case 0:
-                broken[at] ^= 1 << draw.randrange(8)
+                copy[at] ^= 1 << rng.randrange(8)
             case 1:
-                broken = broken[: max(1, at)]
+                copy = copy[: max(1, at)]
             case 2:
-                del broken[at : at + length]
+                del copy[at : at + length]
             case 3:
-                broken[at:at] = broken[at : at + length]
+                copy[at:at] = copy[at : at + length]
             case 4:
-                broken[at : at + 4] = draw.choice((b"\0\0\0\0", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\0\0\0\1"))
+                copy[at : at + 4] = rng.choice((b"\0\0\0\0", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\0\0\0\1"))
             case 5:
-                broken[at : at + length] = draw.randbytes(length)
+                copy[at : at + length] = rng.randbytes(length)
             case 6:
-                to = draw.randrange(len(broken))
-                broken[at : at + length], broken[to : to + length] = broken[to : to + length], broken[at : at + length]
-        if not broken:
-            broken = bytearray(b"x")
-    return bytes(broken)
+                to = rng.randrange(len(copy))
+                copy[at : at + length], copy[to : to + length] = (
+                    copy[to : to + length],
+                    copy[at : at + length],
+                )
+        if not copy:
+            copy = bytearray(b"x")
+    return bytes(copy)
 
 
-def scorer(upscaler: Upscaler, path: Path) -> str:
-    """Upscale a file in this process; return what is wrong with how that went."""
-    suffix = ".tif" if path.suffix == ".tif" else ".mp4" if path.suffix == ".mp4" else ".png"
-    target = path.with_name(f"result{suffix}")
-    ((_, _, problem),) = upscale_files(upscaler, [path], str(target), overwrite=True, max_pixels=100_000)
-    text = str(problem or "")
-    if "cannot be upscaled:" in text:
-        return text
-    return "" if problem is None or str(path) in text or str(target) in text else f"names no file: {text}"
+def fuzz(directory: Path, count: int, check: Callable[[Upscaler, Path], str]) -> Iterator[str]:
+    """Check the files of `make_files` and `count` mutated ones. Yield a description of each failure."""
+    torch.manual_seed(0)
+    upscaler = Upscaler(build_generator(channels=2, num_blocks=1).eval(), scale=4, device="cpu", dtype="float32")
+    paths = make_files(directory)
+    for path in paths:
+        if failure := check(upscaler, path):
+            yield f"{path.name} as it is: {failure}"
+    rng = random.Random(0)
+    originals = [path.read_bytes() for path in paths]
+    for number in range(count):
+        path = paths[number % len(paths)]
+        mutated = path.with_name(f"mutated{path.suffix}")
+        mutated.write_bytes(mutate(originals[number % len(paths)], rng))
+        if failure := check(upscaler, mutated):
+            mutated.rename(path.with_name(f"{number}-{path.name}"))
+            yield f"{number} {path.name}: {failure}"
 
 
-def attempt(upscaler: Upscaler, path: Path) -> str:
-    """Judge in a fork with limits."""
+def check(upscaler: Upscaler, path: Path) -> str:
+    """Upscale a file; return what is wrong, if it is neither upscaled nor rejected by an error that names it."""
+    target = path.with_name(f"result{path.suffix if path.suffix in ('.tif', '.mp4') else '.png'}")
+    (result,) = upscale_files(upscaler, [path], str(target), options=SaveOptions(overwrite=True), max_pixels=100_000)
+    error = result.error
+    message = str(error or "")
+    if "cannot be upscaled:" in message:  # an error of another type
+        return message
+    return "" if error is None or str(path) in message or str(target) in message else f"names no file: {message}"
+
+
+def check_in_fork(upscaler: Upscaler, path: Path) -> str:
+    """As `check`, in a fork with limits of memory and time."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
         signal.alarm(SECONDS)
-        with path.with_name("stderr").open("wb") as file:
-            os.dup2(file.fileno(), 2)
         try:
-            said = scorer(upscaler, path)
+            failure = check(upscaler, path)
         except BaseException as error:
-            said = repr(error)
-        os.write(writing, said.encode()[:2000])
+            failure = repr(error)
+        os.write(writing, failure.encode()[:2000])
         os._exit(0)
     os.close(writing)
     with os.fdopen(reading, "rb") as file:
-        said = file.read().decode()
+        failure = file.read().decode()
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    errors = path.with_name("stderr").read_text(errors="replace").strip()
-    return " | ".join(part for part in (said, f"exit code {code}" if code else "", errors) if part)
-
-
-def main(folder: Path, count: int) -> None:
-    torch.set_num_threads(1)
-    import logging
-
-    logging.getLogger("srgan_hub").addHandler(logging.NullHandler())
-    torch.manual_seed(0)
-    upscaler = Upscaler(build_generator(channels=2, num_blocks=1).eval(), scale=4, device="cpu", dtype="fp32")
-    whole = make_files(folder)
-    draw = random.Random(0)
-    for path in whole:
-        if said := attempt(upscaler, path):
-            print(f"{path.name} as it is: {said}")
-    originals = {path: path.read_bytes() for path in whole}
-    for number in range(count):
-        path = whole[number % len(whole)]
-        broken = path.with_name(f"broken{path.suffix}")
-        broken.write_bytes(mutate(originals[path], draw))
-        if said := attempt(upscaler, broken):
-            broken.rename(path.with_name(f"{number}-{path.name}"))
-            print(f"{number} {path.name}: {said}")
-    assert open_media(whole[0], ".png", max_pixels=None) is None
+    return f"{failure} exit code {code}" if code else failure
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    torch.set_num_threads(1)
+    for failure in fuzz(Path(sys.argv[1]), int(sys.argv[2]), check_in_fork):
+        print(failure)

@@ -1,76 +1,71 @@
-"""Run by test_train.py in a process of its own, which forks a run for each attempt: torch is imported only once.
+"""Runs in forked processes that are killed at a chosen call. Torch is imported once, by the server that forks them."""
 
-    python interrupted_runs.py OUTPUT PRECISION ARGUMENTS...
-
-trains once without interruption into OUTPUT/whole, and once into OUTPUT/killed, where the runs are killed by SIGKILL at
-random places, within steps and within saves, and resumed.
-"""
-
+import functools
+import importlib
+import multiprocessing
 import os
-import random
 import signal
-import sys
-from collections.abc import Callable
+from multiprocessing import forkserver
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from unittest.mock import patch
 
-import torch._dynamo  # noqa: F401  # which the first optimizer would load, in each fork again
-
-import train_accelerate
-from srgan_hub import fileio
-from srgan_hub.training import checkpoint
+ROOT = Path(__file__).parent.parent
 
 
-def attempt(argv: list[str], plan: Callable[[], None] | None = None) -> int:
-    """Run in a fork; return its exit code, negative for a signal."""
-    child = os.fork()
-    if child == 0:
-        if plan:
-            plan()
-        os._exit(train_accelerate.main(argv))
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+class Kill(NamedTuple):
+    """SIGKILL before or after the numbered call of a function."""
+
+    module: str
+    function: str
+    call: int
+    after: bool = False
 
 
-def die_at_call(owner: Any, name: str, number: int, *, after: bool) -> Callable[[], None]:
-    """Plan a SIGKILL before or after the numbered call of a function."""
-
-    def plan() -> None:
-        real, calls = getattr(owner, name), []
-
-        def counted(*args: Any, **options: Any) -> Any:
-            calls.append(name)
-            if len(calls) == number and not after:
-                os.kill(os.getpid(), signal.SIGKILL)
-            result = real(*args, **options)
-            if len(calls) == number and after:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return result
-
-        setattr(owner, name, counted)
-
-    return plan
+@functools.cache
+def fork_context() -> Any:
+    """Start the server that imports torch and the training script and forks a process for each call."""
+    context: Any = multiprocessing.get_context("forkserver")
+    # torch._dynamo is loaded by the first optimizer, pytest by each process that pytest starts.
+    context.set_forkserver_preload(["pytest", "train_accelerate", "torch._dynamo"])
+    with patch.dict(os.environ, PYTHONPATH=os.pathsep.join([str(ROOT), str(ROOT / "tests")]), OMP_NUM_THREADS="1"):
+        forkserver.ensure_running()
+    return context
 
 
-def main(output: str, dtype: str, *arguments: str) -> None:
-    def argv(name: str) -> list[str]:
-        return [*arguments, "--mixed-precision", dtype, "--output-dir", str(Path(output) / name)]
-
-    assert attempt(argv("whole")) == 0
-    places = random.Random(dtype)
-    killed = [
-        attempt([*argv("killed"), "--resume-from-checkpoint"], die_at_call(*place, after=places.random() < 0.5))
-        for place in (
-            (train_accelerate, "train_step", 1),  # before any checkpoint
-            (train_accelerate, "generator_step", places.randint(4, 7)),
-            (checkpoint, "save_file", 1),  # half a checkpoint lies there
-            (fileio, "_fsync", places.randint(1, 8)),
-            (train_accelerate, "train_step", places.randint(1, 2)),
-            (checkpoint, "prune", 1),
-        )
-    ]
-    assert killed == [-signal.SIGKILL] * len(killed), killed
-    assert attempt([*argv("killed"), "--resume-from-checkpoint"]) == 0
+def run_forked(*calls: tuple[Any, ...]) -> list[int]:
+    """Run calls, each a function and its arguments, side by side; return exit codes, negative for a signal."""
+    processes = [fork_context().Process(target=function, args=arguments) for function, *arguments in calls]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(240)
+        process.kill()
+        process.join()
+    return [process.exitcode for process in processes]
 
 
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+def train(argv: list[str], kill: Kill | None = None) -> None:
+    """Run the training script."""
+    import train_accelerate
+
+    if kill:
+        plan(kill)
+    raise SystemExit(train_accelerate.main(argv))
+
+
+def plan(kill: Kill) -> None:
+    """Replace the function by one that kills this process."""
+    module, calls = importlib.import_module(kill.module), []
+    function = getattr(module, kill.function)
+
+    def counted(*args: Any, **options: Any) -> Any:
+        calls.append(kill.function)
+        if len(calls) == kill.call and not kill.after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = function(*args, **options)
+        if len(calls) == kill.call:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    setattr(module, kill.function, counted)

@@ -21,7 +21,7 @@ def batch(count=8, size=24, seed=0):
     return (200 * smooth + 55 * fine).byte()
 
 
-def levels(lr):
+def to_8bit(lr):
     scaled = lr.double() * 255
     assert (scaled - scaled.round()).abs().max() < 1e-4
     assert lr.dtype == torch.float32 and lr.min() >= 0 and lr.max() <= 1
@@ -32,21 +32,21 @@ def levels(lr):
 def test_bicubic_is_matlabs(scale):
     hr = batch()
     lr = make_degradation("bicubic", scale=scale)(hr, range(8), 0)
-    assert torch.equal(levels(lr), downscale(hr.double() / 255, scale, round_to_uint8=True).mul(255).round())
+    assert torch.equal(to_8bit(lr), downscale(hr.double() / 255, scale, round_to_uint8=True).mul(255).round())
 
 
-def test_bicubic_equals_the_benchmarks_files(benchmark_data):
+def test_bicubic_equals_the_lr_files_of_set5(benchmark_data):
     hr, expected = (
         torch.from_numpy(np.array(Image.open(benchmark_data / "Set5" / name).convert("RGB"))).permute(2, 0, 1)
         for name in ("butterfly.png", "LRbicx4/butterfly.png")
     )
     lr = make_degradation("bicubic", scale=4)(hr[None], [0], 0)
-    assert torch.equal(levels(lr)[0], expected.double())
+    assert torch.equal(to_8bit(lr)[0], expected.double())
 
 
 @pytest.mark.parametrize("name", ["bicubic", "gaussian", "real-world"])
 @pytest.mark.parametrize("scale", [2, 3, 4])
-def test_batches_change_nothing(name, scale):
+def test_result_does_not_depend_on_the_batch(name, scale):
     degrade = pickle.loads(pickle.dumps(make_degradation(name, scale=scale)))
     hr, indices = batch(), list(range(100, 108))
     together = degrade(hr, indices, 7)
@@ -56,11 +56,11 @@ def test_batches_change_nothing(name, scale):
     mixed = degrade(hr[order], torch.tensor(indices)[order], 7)
     assert torch.equal(together, alone)
     assert torch.equal(mixed, together[order])
-    levels(together)
+    to_8bit(together)
 
 
 @pytest.mark.parametrize("name", ["gaussian", "real-world"])
-def test_seed_and_index_change_the_draw(name):
+def test_result_depends_on_seed_and_index(name):
     degrade = make_degradation(name, scale=4, **({"clean_prob": 0.0} if name == "real-world" else {}))
     hr = batch(1).expand(6, -1, -1, -1)
     lr = degrade(hr, range(6), 7)
@@ -68,12 +68,12 @@ def test_seed_and_index_change_the_draw(name):
     assert not torch.equal(lr, degrade(hr, range(6), 8))
 
 
-def test_gaussian_of_a_point():
+def test_gaussian_point_spread_function():
     sigma = 1.3
     degrade = make_degradation("gaussian", scale=4, sigma=(sigma, sigma))
     hr = torch.zeros(1, 3, 24, 24, dtype=torch.uint8)
     hr[..., 13, 8] = 255
-    # LR pixel k lies at HR 4k + 1.5, between the pixels; the filter's weights are taken over all whole distances.
+    # The center of LR pixel k is at HR 4k + 1.5, between the pixels.
     norm = sum(math.exp(-0.5 * ((d + 0.5) / sigma) ** 2) for d in range(-20, 20))
 
     def weight(k, at):
@@ -81,18 +81,18 @@ def test_gaussian_of_a_point():
 
     expected = [[math.floor(255 * weight(y, 13) * weight(x, 8) + 0.5) for x in range(6)] for y in range(6)]
     assert expected[3][2] > 4
-    assert levels(degrade(hr, [0], 0))[0, 1].tolist() == expected
+    assert to_8bit(degrade(hr, [0], 0))[0, 1].tolist() == expected
 
 
 def test_gaussian_reflects_the_borders():
-    # A ramp along x, mirrored by hand three images wide, is filtered alike in the middle.
+    # The middle of a mirrored ramp of three times the width gives the same result.
     row = torch.arange(0, 240, 10, dtype=torch.uint8)
     hr = row.expand(1, 3, 24, 24)
     wide = torch.cat([hr.flip(3), hr, hr.flip(3)], dim=3)
     degrade = make_degradation("gaussian", scale=4, sigma=(2.0, 2.0))
-    lr = levels(degrade(hr, [0], 0))
-    assert torch.equal(lr, levels(degrade(wide, [0], 0))[..., 6:12])
-    assert lr[0, 0, 0, 0] > 15  # plain 4x4 means would give 15
+    lr = to_8bit(degrade(hr, [0], 0))
+    assert torch.equal(lr, to_8bit(degrade(wide, [0], 0))[..., 6:12])
+    assert lr[0, 0, 0, 0] > 15  # 4x4 means would give 15
 
 
 def test_gaussian_sigma_is_drawn_from_its_range():
@@ -101,14 +101,14 @@ def test_gaussian_sigma_is_drawn_from_its_range():
     peaks = {}
     for bounds in ((0.8, 0.8), (1.2, 1.2), (0.8, 1.2)):
         many = GaussianBlur(scale=5, sigma=bounds)(point.expand(50, -1, -1, -1), range(50), 3)
-        peaks[bounds] = levels(many)[:, 0, 2, 2]
+        peaks[bounds] = to_8bit(many)[:, 0, 2, 2]
     low, high = peaks[1.2, 1.2][0], peaks[0.8, 0.8][0]
     drawn = peaks[0.8, 1.2]
     assert drawn.min() >= low and drawn.max() <= high
     assert drawn.min() < low + 3 and drawn.max() > high - 6
 
 
-def test_camera_leaves_half_of_the_samples_clean():
+def test_real_world_keeps_half_of_the_samples_clean():
     hr = batch(1).expand(400, -1, -1, -1)
     lr = RealWorldDegradation(scale=4)(hr, range(400), 1)
     clean = downscale(hr[:1].float() / 255, 4, round_to_uint8=True)
@@ -119,8 +119,8 @@ def test_camera_leaves_half_of_the_samples_clean():
     )
 
 
-def camera(**options):
-    """A camera of which only the given steps do anything."""
+def degradation_with(**options):
+    """A real-world degradation in which only the given steps have an effect."""
     return RealWorldDegradation(
         **({"scale": 4, "clean_prob": 0.0, "sigma": (0.1, 0.1), "noise": (0, 0), "quality": (95, 95)} | options)
     )
@@ -133,46 +133,46 @@ def through_jpeg(image, quality, subsampling):
 
 
 @pytest.mark.parametrize("quality", [40, 95])
-def test_camera_draws_kernel_and_one_or_two_jpegs(quality):
+def test_real_world_draws_kernel_and_one_or_two_jpegs(quality):
     hr, count = batch(1, size=64), 120
-    lr = levels(camera(quality=(quality, quality))(hr.expand(count, -1, -1, -1), range(count), 2))
+    lr = to_8bit(degradation_with(quality=(quality, quality))(hr.expand(count, -1, -1, -1), range(count), 2))
     source = Image.fromarray(hr[0].permute(1, 2, 0).contiguous().numpy())
     outcomes, seen = {}, Counter()
     for kernel in ("BICUBIC", "BOX", "BILINEAR", "LANCZOS"):
         small = source.resize((16, 16), getattr(Image.Resampling, kernel))
-        # The same JPEG again may change nothing: what one pass can give counts as one.
+        # A second identical compression may have no effect, and then counts as one.
         for first, second in [(0, None), (2, None), (0, 2), (2, 0), (0, 0), (2, 2)]:
             once = through_jpeg(small, quality, first)
             encoded = once if second is None else through_jpeg(once, quality, second)
             outcomes.setdefault(np.asarray(encoded).tobytes(), (kernel, second is None))
     for image in lr:
-        seen[outcomes[image.permute(1, 2, 0).byte().contiguous().numpy().tobytes()]] += 1  # each is one of these
+        seen[outcomes[image.permute(1, 2, 0).byte().contiguous().numpy().tobytes()]] += 1
     assert len(seen) == 8 and min(seen.values()) >= 3
 
 
-def test_camera_draws_the_quality():
-    lr = levels(camera(quality=(40, 95))(batch(1, size=64).expand(60, -1, -1, -1), range(60), 2))
-    assert len({image.numpy().tobytes() for image in lr}) > 50  # kernels and subsampling alone make 24
+def test_real_world_draws_the_quality():
+    lr = to_8bit(degradation_with(quality=(40, 95))(batch(1, size=64).expand(60, -1, -1, -1), range(60), 2))
+    assert len({image.numpy().tobytes() for image in lr}) > 50  # kernels and subsampling give only 24
 
 
-def test_camera_noise_has_the_deviation():
+def test_real_world_noise_has_its_standard_deviation():
     hr = torch.full((4, 3, 256, 256), 128, dtype=torch.uint8)
-    noise = levels(camera(noise=(24, 24))(hr, range(4), 2)) - 128
-    # JPEG at 95 hardly changes noise as strong as this. Luma's is (0.299^2 + 0.587^2 + 0.114^2)^0.5 of a channel's.
+    noise = to_8bit(degradation_with(noise=(24, 24))(hr, range(4), 2)) - 128
+    # JPEG of quality 95 hardly changes strong noise. That of luma is (0.299^2 + 0.587^2 + 0.114^2)^0.5 of a channel's.
     luma = noise[:, 0] * 0.299 + noise[:, 1] * 0.587 + noise[:, 2] * 0.114
     assert luma.std().item() == pytest.approx(24 * 0.669, rel=0.03)
     assert luma.mean().abs() < 0.2
     assert not torch.equal(noise[0], noise[1])
 
 
-def test_camera_blurs():
+def test_real_world_sigma_blurs():
     hr = batch(4, size=64)
-    contrast = [levels(camera(sigma=(s, s))(hr, range(4), 2)).std().item() for s in (0.1, 2.0, 6.0)]
+    contrast = [to_8bit(degradation_with(sigma=(s, s))(hr, range(4), 2)).std().item() for s in (0.1, 2.0, 6.0)]
     assert contrast[0] > 1.02 * contrast[1] > 1.05 * contrast[2]
 
 
-def test_bad_input_is_named():
-    with pytest.raises(ValueError, match='out of bicubic, gaussian, real-world, got "lanczos"'):
+def test_invalid_arguments_raise():
+    with pytest.raises(ValueError, match="bicubic, gaussian, real-world, got 'lanczos'"):
         make_degradation("lanczos", scale=4)
     for name, options in [
         ("gaussian", {"sigma": (2, 1)}),
@@ -182,12 +182,12 @@ def test_bad_input_is_named():
         ("real-world", {"noise": (-1, 1)}),
         ("real-world", {"clean_prob": 1.5}),
     ]:
-        with pytest.raises(ValueError, match=f"Expected {next(iter(options))} from low to high"):
+        with pytest.raises(ValueError, match=f"`{next(iter(options))}` must be a range"):
             make_degradation(name, scale=4, **options)
     degrade = make_degradation("gaussian", scale=4)
     with pytest.raises(ValueError, match="uint8 NCHW RGB"):
         degrade(batch().float(), range(8), 0)
-    with pytest.raises(ValueError, match="each of 8 samples, got 7"):
+    with pytest.raises(ValueError, match="8 samples, got 7"):
         degrade(batch(), range(7), 0)
     with pytest.raises(ValueError, match="divisible by 5"):
         make_degradation("bicubic", scale=5)(batch(), range(8), 0)

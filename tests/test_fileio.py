@@ -1,32 +1,29 @@
-"""A file is whole or not there, whoever else writes into the folder, and whatever was killed there before."""
+"""Atomic writes with concurrent writers, interrupted processes and file systems that lack locks or hard links."""
 
 import fcntl
 import os
-import subprocess
-import sys
+import signal
 from pathlib import Path
 
 import pytest
 
 from srgan_hub.fileio import atomic_write, remove_stale_parts
 
-ROOT = Path(__file__).parents[1]
+
+def names(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
 
 
-def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
-
-
-def test_two_writers_of_one_file_do_not_share_a_part_file(tmp_path):
+def test_concurrent_writers_use_separate_temporary_files(tmp_path):
     with atomic_write(tmp_path / "a") as first, atomic_write(tmp_path / "a") as second:
         assert len(names(tmp_path)) == 2 and all(name.startswith(".a.") for name in names(tmp_path))
         first.write_bytes(b"first")
         second.write_bytes(b"second, longer")
-    assert (tmp_path / "a").read_bytes() == b"first" and names(tmp_path) == ["a"]  # the last to end
+    assert (tmp_path / "a").read_bytes() == b"first" and names(tmp_path) == ["a"]  # The last to finish wins.
 
 
-@pytest.mark.parametrize("hard_links", [True, False])
-def test_what_appears_meanwhile_is_kept(tmp_path, monkeypatch, hard_links):
+@pytest.mark.parametrize("hard_links", [True, False], ids=["hard links", "no hard links"])
+def test_overwrite_false_keeps_a_file_created_meanwhile(tmp_path, monkeypatch, hard_links):
     def unsupported(self, target):
         raise PermissionError(1, "Operation not permitted")
 
@@ -45,7 +42,7 @@ def test_what_appears_meanwhile_is_kept(tmp_path, monkeypatch, hard_links):
     assert (tmp_path / "b").read_bytes() == b"mine" and names(tmp_path) == ["a", "b", "link"]
 
 
-def test_a_file_has_the_rights_of_any_new_file_and_may_have_a_long_name(tmp_path):
+def test_output_has_default_permissions_and_may_have_the_longest_name(tmp_path):
     longest = tmp_path / ("é" * 125 + ".png")
     with atomic_write(longest, overwrite=False) as part:
         part.write_bytes(b"x")
@@ -53,53 +50,52 @@ def test_a_file_has_the_rights_of_any_new_file_and_may_have_a_long_name(tmp_path
     assert longest.stat().st_mode == (tmp_path / "usual").stat().st_mode
 
 
-def test_killed_runs_are_swept_and_running_ones_are_not(tmp_path):
-    script = (
-        "import os, sys; from pathlib import Path; from srgan_hub.fileio import atomic_write\n"
-        "with atomic_write(Path(sys.argv[1]), overwrite=False) as aside:\n"
-        "    aside.write_bytes(b'half'); os.kill(os.getpid(), 9)"
-    )
-    command = [sys.executable, "-c", script, str(tmp_path / "killed")]
-    assert subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}).returncode == -9
-    (tmp_path / ".video.mkv.part").write_bytes(b"another program's")
+def test_stale_parts_of_a_killed_process_are_removed_and_those_in_use_stay(tmp_path):
+    child = os.fork()
+    if child == 0:
+        with atomic_write(tmp_path / "killed", overwrite=False) as part:
+            part.write_bytes(b"half")
+            os.kill(os.getpid(), signal.SIGKILL)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    (tmp_path / ".film.mkv.part").write_bytes(b"another program's")
     (tmp_path / "0123456789abcdef.part").write_bytes(b"another program's")
     assert len(names(tmp_path)) == 3
     with atomic_write(tmp_path / "running", overwrite=False) as part:
         remove_stale_parts(tmp_path)
         assert len(names(tmp_path)) == 3 and not any("killed" in name for name in names(tmp_path))
-        part.write_bytes(b"whole")
-    assert names(tmp_path) == [".video.mkv.part", "0123456789abcdef.part", "running"]
+        part.write_bytes(b"complete")
+    assert names(tmp_path) == [".film.mkv.part", "0123456789abcdef.part", "running"]
     remove_stale_parts(tmp_path / "missing")
 
 
-def test_a_part_file_that_is_swept_before_it_is_locked_is_made_again(tmp_path, monkeypatch):
-    flock, swept = fcntl.flock, []
+def test_temporary_file_removed_before_it_is_locked_is_created_again(tmp_path, monkeypatch):
+    flock, removed = fcntl.flock, []
 
     def late(file, operation):
-        if not swept:
-            swept.extend(names(tmp_path))
-            (tmp_path / swept[0]).unlink()
+        if not removed:
+            removed.extend(names(tmp_path))
+            (tmp_path / removed[0]).unlink()
         flock(file, operation)
 
     monkeypatch.setattr(fcntl, "flock", late)
     with atomic_write(tmp_path / "a", overwrite=False) as part:
-        assert names(tmp_path) == [part.name] != swept
-        part.write_bytes(b"whole")
-    assert (tmp_path / "a").read_bytes() == b"whole"
+        assert names(tmp_path) == [part.name] != removed
+        part.write_bytes(b"complete")
+    assert (tmp_path / "a").read_bytes() == b"complete"
 
 
-def test_without_locks_part_files_stay(tmp_path, monkeypatch):
+def test_temporary_files_stay_on_file_systems_without_locks(tmp_path, monkeypatch):
     def unsupported(file, operation):
         raise OSError(37, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", unsupported)
     with atomic_write(tmp_path / "a", overwrite=False) as part:
         remove_stale_parts(tmp_path)
-        part.write_bytes(b"whole")
+        part.write_bytes(b"complete")
     assert names(tmp_path) == ["a"]
 
 
-def test_a_folder_is_replaced_whole_and_swept_if_it_is_not(tmp_path):
+def test_directory_is_replaced_only_when_complete(tmp_path):
     for text in ("old", "new"):
         with atomic_write(tmp_path / "model", directory=True, fsync=True) as part:
             (part / "inner").mkdir()
@@ -115,13 +111,13 @@ def test_a_folder_is_replaced_whole_and_swept_if_it_is_not(tmp_path):
     assert names(tmp_path) == ["model"]
 
 
-def test_what_is_durable_is_flushed_before_it_is_renamed(tmp_path, monkeypatch):
-    seen: list[tuple[str, list[str]]] = []
+def test_fsync_flushes_the_file_before_the_rename_and_the_directory_after(tmp_path, monkeypatch):
+    calls: list[tuple[str, list[str]]] = []
 
-    def note(handle: int) -> None:
-        seen.append((Path(f"/proc/self/fd/{handle}").readlink().name, names(tmp_path)))
+    def record(handle: int) -> None:
+        calls.append((Path(f"/proc/self/fd/{handle}").readlink().name, names(tmp_path)))
 
-    monkeypatch.setattr(os, "fsync", note)
+    monkeypatch.setattr(os, "fsync", record)
     with atomic_write(tmp_path / "a", fsync=True) as part:
-        part.write_bytes(b"whole")
-    assert seen == [(part.name, [part.name]), (tmp_path.name, ["a"])]
+        part.write_bytes(b"complete")
+    assert calls == [(part.name, [part.name]), (tmp_path.name, ["a"])]

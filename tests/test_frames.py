@@ -1,10 +1,10 @@
-"""Frames: the same as if each came alone, and nothing twice."""
+"""Frames equal those upscaled alone, and nothing is computed twice."""
 
 import numpy as np
 import pytest
 
 from srgan_hub.frames import upscale_frames
-from srgan_hub.target_size import TargetSize
+from srgan_hub.resize import TargetSize
 from srgan_hub.upscaler import Upscaler
 
 
@@ -24,19 +24,15 @@ def log(monkeypatch) -> list[tuple[int, ...]]:
     return shapes
 
 
-def test_what_changes_is_computed_and_no_more(upscaler, log):
-    radius = upscaler.receptive_field
-    scene = np.random.default_rng(0).integers(0, 256, (12 * radius, 10 * radius, 3), dtype=np.uint8)
+def test_only_changed_regions_are_computed(upscaler, log):
+    halo = upscaler.receptive_field
+    scene = np.random.default_rng(0).integers(0, 256, (12 * halo, 10 * halo, 3), dtype=np.uint8)
     moved, corner = scene.copy(), scene.copy()
-    moved[5 * radius : 5 * radius + 3, 4 * radius] ^= 1
+    moved[5 * halo : 5 * halo + 3, 4 * halo] ^= 1
     corner[0, -1] ^= 255
     frames = [scene, moved, scene, corner, moved]
     results = list(upscale_frames(upscaler, frames))
-    assert log == [
-        scene.shape,
-        (4 * radius + 3, 4 * radius + 1, 3),
-        (2 * radius + 1, 2 * radius + 1, 3),
-    ]
+    assert log == [scene.shape, (4 * halo + 3, 4 * halo + 1, 3), (2 * halo + 1, 2 * halo + 1, 3)]
     expected = [upscaler.upscale(frame) for frame in frames]
     for result, wanted in zip(results, expected, strict=True):
         assert np.abs(result.astype(int) - wanted).max() <= 1
@@ -44,17 +40,24 @@ def test_what_changes_is_computed_and_no_more(upscaler, log):
 
 
 @pytest.mark.parametrize("change", ["alpha", "size", "shape"])
-def test_what_is_computed_whole(upscaler, log, change):
-    radius = upscaler.receptive_field
-    scene = np.full((8 * radius, 8 * radius, 4 if change == "alpha" else 3), 90, np.uint8)
+def test_frames_that_are_computed_in_full(upscaler, log, change):
+    halo = upscaler.receptive_field
+    scene = np.full((8 * halo, 8 * halo, 4 if change == "alpha" else 3), 90, np.uint8)
     moved = scene.copy() if change != "shape" else scene[:-1].copy()
     moved[0, 0] ^= 1
-    list(upscale_frames(upscaler, [scene, moved], TargetSize(scale_factor=2) if change == "size" else None))
+    list(upscale_frames(upscaler, [scene, moved], TargetSize(2) if change == "size" else None))
     assert log == [scene.shape, moved.shape]
 
 
-def test_results_are_kept_within_bounds(upscaler, log, monkeypatch):
-    frames = [np.full((4, 4), level, np.uint8) for level in (1, 2, 3)]
-    monkeypatch.setattr("srgan_hub.frames.KEPT_BYTES", 2 * 16 * 16)
+def test_cache_is_bounded(upscaler, log, monkeypatch):
+    frames = [np.full((4, 4), value, np.uint8) for value in (1, 2, 3)]
+    monkeypatch.setattr("srgan_hub.frames.CACHE_BYTES", 2 * 16 * 16)
     list(upscale_frames(upscaler, [*frames, frames[1], frames[0]]))
     assert len(log) == 4
+
+
+def test_restart_interval(upscaler, log):
+    """Nothing is reused across restarts: each interval gives what it would give alone."""
+    frames = [np.full((4, 4), value, np.uint8) for value in (1, 1, 1, 2, 2)]
+    list(upscale_frames(upscaler, frames, restart_interval=2))
+    assert log == [(4, 4)] * 4

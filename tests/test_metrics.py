@@ -19,11 +19,11 @@ def noisy_pair():
     return (hr + 0.05 * (image(2, 3, 40, 50, seed=1) - 0.5)).clamp(0, 1), hr
 
 
-def as_channels_last(tensor, index, crop_border):
-    return tensor[index, :, crop_border:-crop_border, crop_border:-crop_border].permute(1, 2, 0).double().numpy()
+def as_channels_last(tensor, index, border):
+    return tensor[index, :, border:-border, border:-border].permute(1, 2, 0).double().numpy()
 
 
-def test_y_of_black_white_and_green():
+def test_luma_of_black_white_and_green():
     rgb = torch.tensor([[0.0, 0, 0], [1, 1, 1], [0, 1, 0]]).view(3, 3, 1, 1)
     torch.testing.assert_close(metrics.rgb_to_y(rgb).flatten() * 255, torch.tensor([16.0, 235.0, 144.553]))
 
@@ -31,12 +31,12 @@ def test_y_of_black_white_and_green():
 def test_psnr_of_a_constant_difference():
     hr = torch.full((1, 3, 8, 8), 0.5, dtype=torch.float64)
     assert metrics.psnr(hr + 0.1, hr, crop_border=2, channel="rgb").item() == pytest.approx(20.0)
-    # On luma the same difference is 219/255 as large.
+    # The difference in luma is 219/255 of that.
     assert metrics.psnr(hr + 0.1, hr, crop_border=2).item() == pytest.approx(20 - 20 * math.log10(219 / 255))
     assert metrics.psnr(hr, hr, crop_border=0).item() == math.inf
 
 
-def test_psnr_leaves_the_border_out():
+def test_psnr_ignores_the_cropped_border():
     hr = torch.full((1, 3, 8, 8), 0.5)
     sr = hr + 0.1
     sr[..., :2, :] = 0
@@ -46,7 +46,7 @@ def test_psnr_leaves_the_border_out():
 
 
 @pytest.mark.parametrize("channel", ["y", "rgb"])
-def test_equals_scikit_image(channel):
+def test_psnr_and_ssim_equal_scikit_image(channel):
     sr, hr = noisy_pair()
     scores = metrics.psnr(sr, hr, crop_border=4, channel=channel), metrics.ssim(sr, hr, crop_border=4, channel=channel)
     if channel == "y":
@@ -60,24 +60,24 @@ def test_equals_scikit_image(channel):
         assert scores[1][i].item() == pytest.approx(expected, abs=1e-4)
 
 
-def test_lr_consistency_counts_levels():
+def test_lr_consistency_is_in_8bit_values():
     hr = image(2, 3, 16, 24).mul(255).round() / 255
     lr = downscale(hr, 4, round_to_uint8=True)
     assert metrics.lr_consistency(hr, lr).tolist() == pytest.approx([0, 0], abs=1e-4)
     flat = torch.full((1, 3, 8, 8), 100 / 255)
     assert metrics.lr_consistency(flat, torch.full((1, 3, 4, 4), 103 / 255)).item() == pytest.approx(3, abs=1e-5)
-    with pytest.raises(ValueError, match="whole multiple"):
+    with pytest.raises(ValueError, match="integer multiple"):
         metrics.lr_consistency(hr, lr[..., :5])
 
 
 def waves(size, *frequencies, amplitude=0.1):
-    """Gray waves along x of the given frequencies, in cycles a pixel."""
+    """Gray waves along x, with frequencies in cycles per pixel."""
     x = torch.arange(size, dtype=torch.float64)
     row = 0.5 + sum(amplitude * torch.cos(2 * math.pi * f * x) for f in frequencies)
     return row.expand(1, 3, size, size)
 
 
-def test_high_frequencies_begin_at_a_quarter_cycle():
+def test_high_freq_energy_starts_at_a_quarter_cycle():
     # A wave of amplitude a has a mean square of a^2 / 2; luma's range is 219/255 of RGB's.
     energy = 0.1**2 / 2 * (219 / 255) ** 2
     assert metrics.high_freq_energy(waves(128, 0.375)).item() == pytest.approx(energy, rel=1e-6)
@@ -89,7 +89,7 @@ def test_high_frequencies_begin_at_a_quarter_cycle():
     assert metrics.high_freq_energy(tall).item() == pytest.approx(energy, rel=1e-6)
 
 
-def test_checkerboard_peak_of_noise_and_of_a_pattern():
+def test_checkerboard_db_of_noise_and_of_a_pattern():
     noise = image(1, 3, 256, 256).double()
     assert abs(metrics.checkerboard_db(noise).item()) < 0.5
     dots = torch.zeros(1, 3, 256, 256, dtype=torch.float64)
@@ -99,13 +99,13 @@ def test_checkerboard_peak_of_noise_and_of_a_pattern():
     variance = 0.01**2 / 12 * (65.481**2 + 128.553**2 + 24.966**2) / 255**2 + (0.1 / 255) ** 2
     expected = 10 * math.log10(1 + (0.1 * 219 / 255 / 16) ** 2 * 32**4 / (variance * 24**2))
     assert metrics.checkerboard_db(noise * 0.01 + dots).item() == pytest.approx(expected, abs=0.5)
-    # A pattern of twice the period is not seen, a flat image has no peak.
+    # A pattern of twice the period does not count, a flat image has none.
     assert abs(metrics.checkerboard_db(noise * 0.01 + waves(256, 0.125)).item()) < 0.5
     assert metrics.checkerboard_db(torch.full((2, 3, 64, 64), 0.5)).tolist() == pytest.approx([0, 0], abs=1e-9)
 
 
 @pytest.mark.parametrize(("name", "expected"), [("Set5", (28.43, 0.811)), ("Set14", (26.09, 0.705))])
-def test_bicubic_scores_as_published(benchmark_data, name, expected):
+def test_bicubic_scores_equal_published_ones(benchmark_data, name, expected):
     scores = []
     for path in sorted((benchmark_data / name / "LRbicx4").glob("*.png")):
         lr, hr = (
@@ -118,17 +118,17 @@ def test_bicubic_scores_as_published(benchmark_data, name, expected):
     assert np.mean(scores, axis=0) == pytest.approx(expected, abs=0.006)
 
 
-def test_bad_input_is_named():
+def test_invalid_arguments_raise():
     a = torch.rand(1, 3, 12, 12)
     with pytest.raises(ValueError, match="one shape"):
         metrics.psnr(a, a[..., :8], crop_border=0)
-    with pytest.raises(ValueError, match='"y" or "rgb", got "gray"'):
+    with pytest.raises(ValueError, match=r"`channel` must be .* got 'gray'"):
         metrics.psnr(a, a, crop_border=0, channel="gray")
-    with pytest.raises(ValueError, match="less than half of a side, got 6 for"):
+    with pytest.raises(ValueError, match="half of 12x12 pixels, got 6"):
         metrics.psnr(a, a, crop_border=6)
-    with pytest.raises(ValueError, match="SSIM needs 11"):
+    with pytest.raises(ValueError, match="SSIM requires 11x11"):
         metrics.ssim(a, a, crop_border=2)
     with pytest.raises(ValueError, match="3 channels"):
         metrics.rgb_to_y(a[:, :1])
-    with pytest.raises(ValueError, match="at least 64"):
+    with pytest.raises(ValueError, match="64x64"):
         metrics.checkerboard_db(a)

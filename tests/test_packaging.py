@@ -1,4 +1,4 @@
-"""What is installed: the few packages that upscaling needs, and the lists that must agree."""
+"""Declared dependencies suffice, and lists and versions that are stated twice agree."""
 
 import os
 import subprocess
@@ -10,25 +10,30 @@ import numpy as np
 from packaging.requirements import Requirement
 from PIL import Image
 
-from srgan_hub import SRGAN
+from srgan_hub import SRGAN, __version__
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
-    import tomli as tomllib  # pytest brings it there
+    import tomli as tomllib  # a dependency of pytest
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
-def test_requirements_are_those_of_the_package_the_demo_and_the_training():
+def test_requirements_are_those_of_package_demo_and_training():
     extras = PROJECT["optional-dependencies"]
     declared = [*PROJECT["dependencies"], *extras["app"], *extras["train"]]
     assert sorted((ROOT / "requirements.txt").read_text().split()) == sorted(declared)
 
 
+def test_changelog_and_citation_name_the_version():
+    assert f"\n## {__version__}\n" in (ROOT / "CHANGELOG.md").read_text()
+    assert f"version {__version__}}}" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
 def closure(requirements: list[str]) -> set[str]:
-    """Return the names of the distributions that these requirements bring along on this machine."""
+    """Return the names of the distributions that these requirements install on this machine."""
     names: set[str] = set()
     queue = [(Requirement(line), "") for line in requirements]
     seen = set()
@@ -43,8 +48,8 @@ def closure(requirements: list[str]) -> set[str]:
     return names
 
 
-def test_an_image_is_upscaled_with_the_declared_packages_alone(tmp_path):
-    # A folder of links to what the declared packages brought: what nobody declared cannot be imported.
+def test_upscaling_needs_only_the_declared_packages(tmp_path):
+    # Links to what the declared packages install: nothing else can be imported.
     site = tmp_path / "site"
     site.mkdir()
     (site / "srgan_hub").symlink_to(ROOT / "srgan_hub")
@@ -68,8 +73,8 @@ def test_an_image_is_upscaled_with_the_declared_packages_alone(tmp_path):
 
     for absent in ("gradio", "accelerate", "torchvision", "pytest", "h5py"):
         assert f"No module named '{absent}'" in python("-c", f"import {absent}").stderr
-    run = python("-m", "srgan_hub", "upscale", "a.png", "--dtype", "fp32")
+    run = python("-m", "srgan_hub", "upscale", "a.png", "--dtype", "float32")
     assert run.returncode == 0, run.stderr
     with Image.open(tmp_path / "a_x4.png") as result:
-        expected = SRGAN.from_pretrained("srgan-x4-photo").upscale(image, dtype="fp32")
+        expected = SRGAN.from_pretrained("srgan-x4-photo").upscale(image, dtype="float32")
         assert np.array_equal(np.asarray(result), expected)

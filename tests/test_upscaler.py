@@ -1,4 +1,5 @@
 import logging
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -6,219 +7,235 @@ import pytest
 import torch
 from PIL import Image
 
-from srgan_hub import SRGAN, bundled_model_path, devices
+from srgan_hub import SRGAN, devices
 from srgan_hub.backends.torch_backend import TorchBackend
-from srgan_hub.images.decode import ImageError
+from srgan_hub.images.errors import ImageError
 from srgan_hub.images.tensors import TensorImage
 from srgan_hub.network.fusion import fuse
 from srgan_hub.network.streaming import StreamingState
 from srgan_hub.network.winograd import WinogradConv2d
 from srgan_hub.upscaler import Upscaler
 
-CAT = bundled_model_path("srgan-x4").parent.parent / "examples" / "cat.png"
-
 
 @pytest.fixture(scope="module")
-def model() -> SRGAN:
-    return SRGAN.from_pretrained("srgan-x4")
+def model(bundled_model) -> SRGAN:
+    return bundled_model("srgan-x4")
 
 
 @pytest.fixture
-def cat() -> np.ndarray:
-    with Image.open(CAT) as image:
-        return np.asarray(image)[40:70, 60:100]
+def cat(cat_image) -> np.ndarray:
+    return cat_image[40:70, 60:100]
 
 
 def network_output(model: SRGAN, array: np.ndarray) -> np.ndarray:
-    """The plain network on the whole image, as HWC in [0, 1]."""
+    """The plain network's output for a complete image, (H, W, C) in [0, 1]."""
     lr = torch.from_numpy(array.astype(np.float32)).permute(2, 0, 1)[None]
     with torch.inference_mode():
         return model(lr)[0].permute(1, 2, 0).numpy()
 
 
-def test_kinds_of_images_agree(model, cat, tmp_path):
+def test_image_types_agree(model, cat, tmp_path):
     expected = network_output(model, cat / 255)
-    levels = np.round(expected * 255).astype(np.uint8)
-    array = model.upscale(cat, strip_height=7, dtype="fp32")
-    assert array.dtype == np.uint8 and np.abs(array.astype(int) - levels).max() <= 1
-    assert (array != levels).mean() < 1e-3  # ties that rounding in the last bit turned
+    rounded = np.round(expected * 255).astype(np.uint8)
+    upscaler = model.upscaler(strip_height=7, dtype="float32")
+    array = upscaler.upscale(cat)
+    assert array.dtype == np.uint8 and np.abs(array.astype(int) - rounded).max() <= 1
+    assert (array != rounded).mean() < 1e-3  # ties, rounded differently
 
-    image = model.upscale(Image.fromarray(cat), strip_height=7, dtype="fp32")
+    image = model.upscale(Image.fromarray(cat), strip_height=7, dtype="float32")
     assert isinstance(image, Image.Image) and np.array_equal(np.asarray(image), array)
     Image.fromarray(cat).save(tmp_path / "cat.png")
     for path in (tmp_path / "cat.png", str(tmp_path / "cat.png")):
-        assert np.array_equal(np.asarray(model.upscale(path, strip_height=7, dtype="fp32")), array)
+        assert np.array_equal(np.asarray(upscaler.upscale(path)), array)
 
     tensor = torch.from_numpy(cat / np.float32(255)).permute(2, 0, 1)
-    sr = model.upscale(tensor, strip_height=7)
+    sr = upscaler.upscale(tensor)
     assert sr.shape == (3, 120, 160) and sr.dtype == torch.float32
     np.testing.assert_allclose(sr.permute(1, 2, 0).numpy(), expected, atol=1e-5)
-    batch = model.upscale(torch.stack([tensor, tensor.flip(2)]).double(), strip_height=7)
+    batch = upscaler.upscale(torch.stack([tensor, tensor.flip(2)]).double())
     assert batch.dtype == torch.float64
     torch.testing.assert_close(batch[0].float(), sr, atol=1e-5, rtol=0)
 
-    deep = model.upscale(cat.astype(np.uint16) * 257, strip_height=7)
-    assert deep.dtype == np.uint16
-    np.testing.assert_allclose(deep / 65535, expected, atol=2e-5)
+    uint16 = upscaler.upscale(cat.astype(np.uint16) * 257)
+    assert uint16.dtype == np.uint16
+    np.testing.assert_allclose(uint16 / 65535, expected, atol=2e-5)
 
 
-def test_gray_alpha_and_one_pixel(model, cat):
+def test_grayscale_alpha_and_one_pixel(model, cat):
+    upscaler = model.upscaler(dtype="float32")
     gray = cat[:12, :12, 0]
-    result = model.upscale(gray, dtype="fp32")
+    result = upscaler.upscale(gray)
     assert result.shape == (48, 48)
     expected = network_output(model, np.dstack([gray] * 3) / 255).mean(2)
     assert np.abs(result - expected * 255).max() <= 0.51
-    assert np.array_equal(model.upscale(np.dstack([gray] * 3), dtype="fp32"), np.dstack([result] * 3))
+    assert np.array_equal(upscaler.upscale(np.dstack([gray] * 3)), np.dstack([result] * 3))
 
     alpha = np.tile(np.linspace(0, 255, 12).astype(np.uint8), (12, 1))
-    image = model.upscale(Image.fromarray(np.dstack([cat[:12, :12], alpha])), dtype="fp32")
+    image = upscaler.upscale(Image.fromarray(np.dstack([cat[:12, :12], alpha])))
     assert image.mode == "RGBA"
-    filled = TensorImage(np.dstack([cat[:12, :12], alpha]), 4)  # column 0 is hidden
+    filled = TensorImage(np.dstack([cat[:12, :12], alpha]), 4)  # column 0 is transparent
     colors = network_output(model, filled.to_input(filled.lr)[0].permute(1, 2, 0).numpy())
     np.testing.assert_allclose(np.asarray(image)[:, 16:, :3] / 255, colors[:, 16:], atol=0.003)
     a = np.asarray(image)[:, 16:, 3] / 255
     assert np.abs(a - network_output(model, np.dstack([alpha] * 3) / 255).mean(2)[:, 16:]).max() < 0.1
-    assert model.upscale(cat[:1, :1]).shape == (4, 4, 3)
+    assert upscaler.upscale(cat[:1, :1]).shape == (4, 4, 3)
 
 
-def test_progress_counts_rows_and_stream_gives_the_same(model, cat):
+def test_progress_counts_rows_and_stream_equals_upscale(model, cat):
     calls = []
-    whole = model.upscale(cat, strip_height=4, progress=lambda done, total: calls.append((done, total)))
-    assert [total for _, total in calls] == [30] * len(calls)
-    dones = [done for done, _ in calls]
-    assert dones == sorted(dones) and dones[-1] == 30
     upscaler = model.upscaler(strip_height=4)
+    whole = upscaler.upscale(cat, progress=lambda done, total: calls.append((done, total)))
+    assert {total for _, total in calls} == {30}
+    done = [done for done, _ in calls]
+    assert done == sorted(done) and done[-1] == 30
     assert np.array_equal(np.concatenate(list(upscaler.stream(cat))), whole)
     tensor = torch.from_numpy(cat / np.float32(255)).permute(2, 0, 1)
     assert torch.equal(torch.cat(list(upscaler.stream(tensor)), 1), upscaler.upscale(tensor))
 
 
-def test_the_strip_has_as_many_pixels_as_the_device_takes(tiny_generator, monkeypatch):
-    pushed = []
-    push = StreamingState.step
+@pytest.mark.parametrize("entry", ["model", "upscaler"])
+def test_at_most_9_frames_from_upscale_to_the_first_convolution(entry, tiny_generator, monkeypatch):
+    model = SRGAN(channels=4, num_blocks=2)
+    upscale = model.upscale if entry == "model" else model.upscaler().upscale
+    conv2d, stacks = torch.nn.functional.conv2d, []
+
+    def record(*args, **kwargs):
+        stacks.append([frame.name for frame in traceback.extract_stack()])
+        return conv2d(*args, **kwargs)
+
+    monkeypatch.setattr(torch.nn.functional, "conv2d", record)
+    for image in (np.zeros((9, 9, 3), np.uint8), Image.new("RGB", (9, 9)), torch.zeros(3, 9, 9)):
+        stacks.clear()
+        upscale(image)
+        frames = stacks[0][stacks[0].index("upscale") : -1]  # without `record`
+        assert frames[-1] == "_conv" and len(frames) <= 9, frames
+
+
+def test_strips_have_the_backends_pixels(tiny_generator, monkeypatch):
+    strips = []
+    step = StreamingState.step
     monkeypatch.setattr(
-        StreamingState, "step", lambda self, rows, **more: pushed.append(rows.shape) or push(self, rows, **more)
+        StreamingState, "step", lambda self, rows, **more: strips.append(rows.shape) or step(self, rows, **more)
     )
     monkeypatch.setattr("srgan_hub.backends.torch_backend.CPU_PIXELS", 100)
     list(Upscaler(tiny_generator(), scale=4, device="cpu").stream(torch.rand(2, 3, 30, 10)))
-    assert pushed == [(2, 3, 5, 10)] * 6
+    assert strips == [(2, 3, 5, 10)] * 6
 
 
-def test_model_and_image_are_left_as_they_were(model, cat):
+def test_model_and_image_are_not_modified(tiny_generator, cat):
+    model = SRGAN(channels=4, num_blocks=2)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     image = cat.copy()
-    model.train()
-    model.upscale(image)
-    assert model.training
-    model.eval()
-    assert np.array_equal(image, cat)
+    model.train().upscale(image)
+    assert model.training and np.array_equal(image, cat)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 @pytest.fixture
-def begun(monkeypatch) -> list[tuple[int, int]]:
-    """The LR rows and the height of the strips of each stream that is begun."""
-    streams = []
+def streams(monkeypatch) -> list[tuple[int, int]]:
+    """The LR rows and the strip height of each stream that is started."""
+    started = []
     stream = TorchBackend.stream
     monkeypatch.setattr(
         TorchBackend,
         "stream",
-        lambda self, lr, **more: streams.append((lr.shape[2], more["strip_height"])) or stream(self, lr, **more),
+        lambda self, lr, **more: started.append((lr.shape[2], more["strip_height"])) or stream(self, lr, **more),
     )
-    return streams
+    return started
 
 
 @pytest.mark.parametrize("layer", [0, 3, 5, 6])
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
-def test_out_of_memory_goes_on_with_half_the_strip(layer, error, tiny_generator, monkeypatch, caplog, begun):
-    """From its third call on, one convolution (head, trunk, both upsamplings) can do with no more than 6 new rows."""
+def test_out_of_memory_halves_the_strip_height(layer, error, tiny_generator, monkeypatch, caplog, streams):
+    """From its third call, one convolution (head, trunk, both upsamplings) fails with more than 6 new rows."""
     network, lr = tiny_generator(), torch.rand(1, 3, 81, 5)
-    prepared = Upscaler(network, scale=4, dtype="fp32", strip_height=20)
+    upscaler = Upscaler(network, scale=4, dtype="float32", strip_height=20)
     convs = [
         module
-        for module in prepared._backend_for(torch.float32).network.modules()
+        for module in upscaler._backend_for(torch.float32).network.modules()
         if isinstance(module, torch.nn.Conv2d)
     ]
-    convolve, calls, fails = torch.nn.functional.conv2d, [], []
+    conv2d, calls, failures = torch.nn.functional.conv2d, [], []
 
-    def crowded(x, weight, *args, **kwargs):
+    def limited(x, weight, *args, **kwargs):
         if weight is convs[layer].weight:
             calls.append(x.shape[2])
             if len(calls) > 2 and x.shape[2] > 6 + 2 * (convs[layer].kernel_size[0] // 2):
-                fails.append(x.shape[2])
+                failures.append(x.shape[2])
                 raise error
-        return convolve(x, weight, *args, **kwargs)
+        return conv2d(x, weight, *args, **kwargs)
 
     with torch.inference_mode():
         whole = fuse(network)(lr)
-    monkeypatch.setattr(torch.nn.functional, "conv2d", crowded)
+    monkeypatch.setattr(torch.nn.functional, "conv2d", limited)
     with caplog.at_level(logging.WARNING):
-        strips = list(prepared.stream(lr))
+        strips = list(upscaler.stream(lr))
     torch.testing.assert_close(torch.cat(strips, 2), whole, atol=1e-5, rtol=0)
-    assert 1 <= len(fails) == caplog.text.count("out of memory at row") == len(begun) - 1
-    assert [strip for _, strip in begun] == [20, 10, 5, 3][: len(begun)]
+    assert 1 <= len(failures) == caplog.text.count("Out of memory at row") == len(streams) - 1
+    assert [strip_height for _, strip_height in streams] == [20, 10, 5, 3][: len(streams)]
 
 
-def test_finished_rows_are_kept_when_memory_runs_out(tiny_generator, monkeypatch, begun):
-    """The stream begins again with the rows that the next one depends on, not with the image."""
-    prepared = Upscaler(tiny_generator(), scale=4, dtype="fp32", strip_height=20)
-    push, pushes = StreamingState.step, []
+def test_finished_rows_are_kept_after_out_of_memory(tiny_generator, monkeypatch, streams):
+    """The stream restarts at the receptive field of the next row, not at the top."""
+    upscaler = Upscaler(tiny_generator(), scale=4, dtype="float32", strip_height=20)
+    step, steps = StreamingState.step, []
 
-    def crowded(self, rows, **more):
-        pushes.append(rows.shape[2])
-        if len(pushes) == 4:
+    def limited(self, rows, **more):
+        steps.append(rows.shape[2])
+        if len(steps) == 4:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
-        return push(self, rows, **more)
+        return step(self, rows, **more)
 
-    monkeypatch.setattr(StreamingState, "step", crowded)
+    monkeypatch.setattr(StreamingState, "step", limited)
     lr = torch.rand(1, 3, 100, 5)
-    strips = prepared.stream(lr)
-    done = next(strips).shape[2] + next(strips).shape[2] + next(strips).shape[2]
+    strips = upscaler.stream(lr)
+    done = sum(next(strips).shape[2] for _ in range(3))
     rest = torch.cat(list(strips), 2)
-    assert begun == [(100, 20), (100 - (done // 4 - prepared.receptive_field), 10)] and done + rest.shape[2] == 400
-    torch.testing.assert_close(rest, prepared.upscale(lr)[:, :, done:], atol=1e-5, rtol=0)
+    assert streams == [(100, 20), (100 - (done // 4 - upscaler.receptive_field), 10)]
+    assert done + rest.shape[2] == 400
+    torch.testing.assert_close(rest, upscaler.upscale(lr)[:, :, done:], atol=1e-5, rtol=0)
 
 
-def test_out_of_memory_with_one_row_is_an_error(tiny_generator, monkeypatch, begun):
-    def full(*args, **kwargs):
+def test_out_of_memory_with_one_row_raises(tiny_generator, monkeypatch, streams):
+    def fail(*args, **kwargs):
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory")
 
-    monkeypatch.setattr(torch.nn.functional, "conv2d", full)
+    monkeypatch.setattr(torch.nn.functional, "conv2d", fail)
     with pytest.raises(RuntimeError, match="can't allocate"):
         Upscaler(tiny_generator(), scale=4, strip_height=30).upscale(torch.rand(3, 20, 4))
-    assert [strip for _, strip in begun] == [20, 10, 5, 3, 2, 1]
+    assert [strip_height for _, strip_height in streams] == [20, 10, 5, 3, 2, 1]
 
 
-def test_other_errors_are_not_tried_again(tiny_generator, monkeypatch, begun):
+def test_other_errors_are_not_retried(tiny_generator, monkeypatch, streams):
     monkeypatch.setattr(StreamingState, "step", lambda *args, **more: torch.zeros(2) + torch.zeros(3))
     with pytest.raises(RuntimeError, match="must match"):
         Upscaler(tiny_generator(), scale=4).upscale(torch.rand(3, 20, 4))
-    assert len(begun) == 1
+    assert len(streams) == 1
 
 
-def test_a_strip_is_copied_while_the_next_one_is_computed(monkeypatch):
-    """What a CUDA device would do, in the order in which it is told to."""
-    told = []
+def test_strips_are_copied_while_the_next_one_is_computed(monkeypatch):
+    """The order of operations on a CUDA device."""
+    log = []
 
-    class Copied:
+    class Event:
         def __init__(self, number):
             self.number = number
 
         def synchronize(self):
-            told.append(f"wait for {self.number}")
+            log.append(f"wait for {self.number}")
 
     def strips():
         for number in range(3):
-            told.append(f"compute {number}")
+            log.append(f"compute {number}")
             yield torch.tensor(number)
 
     def start_copy(strip):
-        told.append(f"copy {int(strip)}")
-        return strip, Copied(int(strip))
+        log.append(f"copy {int(strip)}")
+        return strip, Event(int(strip))
 
     monkeypatch.setattr(devices, "_start_copy", start_copy)
     assert [int(strip) for strip in devices.copy_to_cpu(strips(), torch.device("cuda"))] == [0, 1, 2]
-    assert told == [
+    assert log == [
         *("compute 0", "copy 0", "compute 1", "copy 1", "wait for 0"),
         *("compute 2", "copy 2", "wait for 1", "wait for 2"),
     ]
@@ -226,63 +243,58 @@ def test_a_strip_is_copied_while_the_next_one_is_computed(monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@pytest.mark.parametrize(("dtype", "levels"), [("fp32", 1), ("bf16", 30), ("fp16", 8)])
-def test_cuda_agrees_with_the_cpu(model, cat, dtype, levels):
-    expected = model.upscale(cat, device="cpu", dtype="fp32").astype(int)
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1), ("bfloat16", 30), ("float16", 8)])
+def test_cuda_agrees_with_cpu(model, cat, dtype, tolerance):
+    expected = model.upscale(cat, device="cpu", dtype="float32").astype(int)
     result = model.upscale(cat, device="cuda", dtype=dtype, strip_height=7)
-    assert np.abs(result - expected).max() <= levels
+    assert np.abs(result - expected).max() <= tolerance
     lr = torch.from_numpy(cat / np.float32(255)).permute(2, 0, 1)
     sr = model.upscale(lr, device="cuda", strip_height=7)
     assert sr.device.type == "cpu" and model.upscale(lr.cuda(), device="cuda").device.type == "cuda"
     torch.testing.assert_close(sr, model.upscale(lr, device="cpu"), atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("dtype", ["bf16", "fp16"])
+@pytest.mark.parametrize("dtype", ["bf16", torch.float16])
 def test_half_precision_is_close(model, cat, dtype):
-    exact, half = (model.upscale(cat, dtype=p).astype(int) for p in ("fp32", dtype))
+    exact, half = (model.upscale(cat[:12, :12], dtype=each).astype(int) for each in ("float32", dtype))
     assert 0 < np.abs(exact - half).mean() < 1
 
 
-@pytest.mark.parametrize("where", [0, 9, 25, 40])
-def test_rows_that_overflow_are_computed_again_in_float32(tiny_generator, where, caplog):
-    """One weight is too large for float16 where a single bright pixel meets it."""
+@pytest.mark.parametrize("row", [0, 9, 25, 40])
+def test_non_finite_rows_in_half_precision_are_computed_in_float32(tiny_generator, row, caplog):
+    """One weight overflows float16 at a single bright pixel."""
     network = tiny_generator(scale=3)
     lr = torch.full((1, 3, 41, 6), 1e-4)
-    lr[:, :, where, 3] = 1.0
+    lr[:, :, row, 3] = 1.0
     with torch.no_grad():
         network.head_conv.weight[0] = 5e4
         for conv in (network.trunk.block0.conv1, network.trunk.block1.conv1, network.trunk.conv):
-            conv.weight[:, 0] *= 1e-5  # float32 must hold it without losing the rest
+            conv.weight[:, 0] *= 1e-5  # float32 must represent it together with all others
         network.up0_conv.weight[:, 0] = 0
     with torch.inference_mode():
         whole = network(lr)
     assert not fuse(network)[:-1].half()(lr.half()).isfinite().all()
-    sr = Upscaler(network, scale=3, dtype="fp16", strip_height=5).upscale(lr)
-    assert "overflowed in torch.float16" in caplog.text
+    sr = Upscaler(network, scale=3, dtype="float16", strip_height=5).upscale(lr)
+    assert "Non-finite values" in caplog.text and "torch.float16" in caplog.text
     assert sr.isfinite().all()
-    reach = slice(max(0, where - 2) * 3, (where + 3) * 3)  # where the spike is felt most
-    torch.testing.assert_close(sr[:, :, reach], whole[:, :, reach], atol=1e-4, rtol=0)
+    affected = slice(max(0, row - 2) * 3, (row + 3) * 3)
+    torch.testing.assert_close(sr[:, :, affected], whole[:, :, affected], atol=1e-4, rtol=0)
 
 
-def test_auto_precision_asks_the_hardware(bfloat16, tiny_generator, monkeypatch):
-    used = []
-    network = Upscaler._backend_for
+def test_auto_dtype_depends_on_hardware_and_bit_depth(bfloat16, model, cat, monkeypatch):
+    used, backend_for = [], Upscaler._backend_for
     monkeypatch.setattr(
-        Upscaler, "_backend_for", lambda self, dtype, *width: used.append(dtype) or network(self, dtype, *width)
+        Upscaler, "_backend_for", lambda self, dtype, *size: used.append(dtype) or backend_for(self, dtype, *size)
     )
-    upscaler = Upscaler(tiny_generator(), scale=4, device="cpu")
-    upscaler.upscale(np.zeros((3, 3, 3), np.uint8))
+    upscaler = model.upscaler(device="cpu")
+    result = upscaler.upscale(cat[:8, :8])
     assert set(used) == {torch.bfloat16 if bfloat16 else torch.float32}
+    fp32, bf16 = (model.upscale(cat[:8, :8], device="cpu", dtype=dtype) for dtype in ("float32", "bfloat16"))
+    assert not np.array_equal(fp32, bf16) and np.array_equal(result, bf16 if bfloat16 else fp32)
     used.clear()
     upscaler.upscale(np.zeros((3, 3, 3), np.uint16))
     upscaler.upscale(torch.zeros(3, 3, 3))
     assert set(used) == {torch.float32}  # their values are finer than bfloat16
-
-
-def test_auto_gives_what_its_precision_gives(bfloat16, model, cat):
-    fp32, bf16 = (model.upscale(cat[:8, :8], device="cpu", dtype=dtype) for dtype in ("fp32", "bf16"))
-    assert not np.array_equal(fp32, bf16)
-    assert np.array_equal(model.upscale(cat[:8, :8], device="cpu"), bf16 if bfloat16 else fp32)
 
 
 @pytest.mark.parametrize(
@@ -291,14 +303,14 @@ def test_auto_gives_what_its_precision_gives(bfloat16, model, cat):
         (torch.zeros(4, 5, 5), r"\(3, H, W\)"),
         (torch.zeros(3, 0, 5), r"\(3, H, W\)"),
         (torch.zeros(3, 5, 5, dtype=torch.uint8), "float tensor"),
-        (torch.full((3, 5, 5), 255.0), r"values in \[0, 1\], got 255 to 255"),
+        (torch.full((3, 5, 5), 255.0), r"got 255 to 255"),
         (torch.full((3, 5, 5), torch.nan), r"values in \[0, 1\]"),
         (np.zeros((5, 5, 3), np.float32), "uint8 or uint16"),
-        (7, "Expected a path, PIL image, array or tensor, got int"),
-        ("no/such/file.png", "does not exist"),
+        (7, "got int"),
+        ("no/such/file.png", "no/such/file.png"),
     ],
 )
-def test_bad_images(tiny_generator, image, message):
+def test_invalid_images_are_refused(tiny_generator, image, message):
     with pytest.raises(ValueError, match=message):
         Upscaler(tiny_generator(), scale=4).upscale(image)
 
@@ -306,24 +318,25 @@ def test_bad_images(tiny_generator, image, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"dtype": "int8"}, "Expected a dtype out of"),
-        ({"strip_height": 0}, "Expected strip_height as a positive integer"),
-        ({"strip_height": 2.0}, "Expected strip_height as a positive integer"),
-        ({"device": "abacus"}, "Device 'abacus' cannot be used"),
+        ({"dtype": "int8"}, "`dtype`.*'int8'"),
+        ({"dtype": torch.float64}, "`dtype`.*torch.float64"),
+        ({"strip_height": 0}, "`strip_height`.*0"),
+        ({"strip_height": 2.0}, "`strip_height`.*2.0"),
+        ({"device": "abacus"}, "Device 'abacus' is not available"),
     ],
 )
-def test_bad_options(tiny_generator, options, message):
+def test_invalid_options_are_refused(tiny_generator, options, message):
     with pytest.raises(ValueError, match=message):
         Upscaler(tiny_generator(), scale=4, **options)
 
 
-def test_a_broken_file_is_an_image_error(model, tmp_path):
+def test_corrupt_file_raises_image_error(tiny_generator, tmp_path):
     (tmp_path / "a.png").write_text("no")
-    with pytest.raises(ImageError, match="not an image"):
-        model.upscale(tmp_path / "a.png")
+    with pytest.raises(ImageError, match=r"a.png"):
+        Upscaler(tiny_generator(), scale=4).upscale(tmp_path / "a.png")
 
 
-def test_winograd_is_for_float32_alone():
+def test_winograd_is_used_in_float32_only():
     upscaler = SRGAN(channels=48, num_blocks=1).upscaler(device="cpu")
     counts = [
         sum(isinstance(layer, WinogradConv2d) for layer in upscaler._backend_for(dtype).network.modules())
@@ -332,10 +345,10 @@ def test_winograd_is_for_float32_alone():
     assert counts == [5, 0]
 
 
-def test_threads_may_share_an_upscaler(tiny_generator):
+def test_threads_share_an_upscaler(tiny_generator):
     upscaler = Upscaler(tiny_generator(), scale=4, strip_height=3, device="cpu")
-    random = np.random.default_rng(0)
-    images = [random.integers(0, 256, (9 + n, 11, 3 + n % 2), dtype=np.uint8) for n in range(12)]
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (9 + n, 11, 3 + n % 2), dtype=np.uint8) for n in range(12)]
     with ThreadPoolExecutor(6) as pool:
         results = list(pool.map(upscaler.upscale, images))
     for image, result in zip(images, results, strict=True):

@@ -1,4 +1,4 @@
-"""What a backend is, and which one suits."""
+"""Backend protocol and selection."""
 
 import importlib.util
 import os
@@ -16,63 +16,75 @@ BACKENDS = ("auto", "torch", "openvino")
 
 
 class Backend(Protocol):
-    """A fused network that was prepared for a device and a precision. Threads may share one.
+    """A fused network prepared for a device and a dtype. Threads may share one.
 
     Attributes:
-        strip_pixels: how many LR pixels should go through the network at once.
-        whole_image_pixels: how many an image has at most that should go through at once, beyond these.
+        strip_pixels: Preferred LR pixels per strip.
+        whole_image_pixels: Images of at most this many LR pixels are processed in one pass.
     """
 
     strip_pixels: int
     whole_image_pixels: int
 
     def stream(self, lr: Any, *, strip_height: int, to_input: Callable[[Any], Tensor]) -> Iterator[Tensor]:
-        """Yield the network's output for an image as strips of rows, from top to bottom, on the network's device.
+        """Yield the network's output for an image in strips of rows, from top to bottom, on the network's device.
 
         Args:
-            lr: (N, C, H, W). It may lie elsewhere and be of another type than the network takes; all that it needs is
-                `shape` and `tensor_split`.
-            strip_height: rows of `lr` that go through the network at once, about.
-            to_input: turns rows of `lr` into the network's input, (N, 3, rows, W) float32 in [0, 1] on its device.
+            lr: (N, C, H, W), on any device and of any dtype. Only `shape` and `tensor_split` are used.
+            strip_height: Approximate LR rows per strip.
+            to_input: Converts rows of `lr` to network input, (N, 3, rows, W) float32 in [0, 1] on the network's device.
 
         Yields:
-            Tensors (N, C, rows, W * scale). Put together they are the output for the whole image.
+            Tensors (N, C, rows, W * scale); concatenated, they are the output for the whole image.
         """
         ...
 
 
-def select_backend(name: str, device: torch.device) -> str:
-    """Return "torch" or "openvino".
+def select_backend(
+    name: str, *, device: torch.device, dtype: torch.dtype | None = None, shape: tuple[int, int] | None = None
+) -> str:
+    """Return the backend for an image: "torch" or "openvino".
 
-    "auto" takes OpenVINO for a CPU of the x86 family, where the extra [openvino] is installed.
-    `SRGAN_BACKEND` in the environment overrules that. An upscaler gives images for which OpenVINO does not repay to
-    PyTorch all the same; see `OpenVINOBackend.repays`.
+    "auto" selects OpenVINO on x86 CPUs where the extra [openvino] is installed, except for images that PyTorch
+    processes as fast. The environment variable SRGAN_BACKEND replaces the check of CPU and installation.
+
+    Args:
+        name: "auto", "torch" or "openvino".
+        device: The device to run on.
+        dtype: The dtype to compute in, or None if it differs between images.
+        shape: Height and width of the LR image, or None for any image.
 
     Raises:
-        ValueError: there is no such backend, or it cannot be used here; the message says why.
+        ValueError: The backend is unknown or unavailable.
     """
     if name not in BACKENDS:
-        raise ValueError(f"Expected a backend out of {', '.join(BACKENDS)}, got {name!r}.")
+        raise ValueError(f"`backend` must be one of {', '.join(map(repr, BACKENDS))}, got {name!r}.")
     installed = all(map(importlib.util.find_spec, ("openvino", "onnx")))
     if name == "auto":
-        fits = installed and device.type == "cpu" and platform.machine().lower() in ("x86_64", "amd64")
-        asked = os.environ.get("SRGAN_BACKEND", "auto")
-        return select_backend(asked, device) if asked != "auto" else "openvino" if fits else "torch"
+        requested = os.environ.get("SRGAN_BACKEND", "auto")
+        if requested != "auto":
+            name = select_backend(requested, device=device)
+        elif installed and device.type == "cpu" and platform.machine().lower() in ("x86_64", "amd64"):
+            name = "openvino"
+        slower = dtype is not None and shape is not None and not OpenVINOBackend.is_faster_for(*shape, dtype)
+        return "openvino" if name == "openvino" and dtype != torch.float16 and not slower else "torch"
     if name == "openvino" and not installed:
-        raise ValueError('The backend openvino is missing; pip install "srgan-hub[openvino]".')
+        raise ValueError('The OpenVINO backend requires the extra [openvino]: pip install "srgan-hub[openvino]".')
     if name == "openvino" and device.type != "cpu":
-        raise ValueError(f"Expected the device cpu for the backend openvino, got {device.type}.")
+        raise ValueError(f"The OpenVINO backend runs on device 'cpu' only, got {device.type!r}.")
+    if name == "openvino" and dtype == torch.float16:
+        raise ValueError("The OpenVINO backend supports float32 and bfloat16 only, got float16.")
     return name
 
 
 def create_backend(name: str, network: nn.Sequential, *, scale: int, dtype: torch.dtype) -> Backend:
-    """Prepare a backend, "torch" or "openvino".
+    """Create a backend.
 
     Args:
-        name: from `select_backend`.
-        network: a fused generator, or its first layers, on its device and in float32.
-        scale: of the network.
-        dtype: float32, bfloat16 or, where it is not OpenVINO, float16.
+        name: From `select_backend`.
+        network: A fused generator, or its first layers, on its device and in float32.
+        scale: The upscaling factor of the network.
+        dtype: The dtype to compute in.
     """
     if name == "openvino":
         return OpenVINOBackend(network, scale=scale, dtype=dtype)

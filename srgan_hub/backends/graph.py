@@ -1,7 +1,7 @@
-"""A fused network as an ONNX graph: whole, or as a part of its stream, which is itself a network.
+"""Write a fused network as an ONNX graph: complete, or as one stage of its stream, which is itself a network.
 
-The generator is plain data, so its graph is written down layer by layer: no tracing, and the same file from every
-version of PyTorch. Batch, height and width stay free.
+The graph is built layer by layer instead of traced, so it does not depend on the version of PyTorch. Batch size, height
+and width are dynamic.
 """
 
 import itertools
@@ -13,146 +13,145 @@ import numpy as np
 from torch import Tensor, nn
 
 from ..network.layers import ChannelSlice, Residual, is_same_conv, nearest_scale
+from ..network.streaming import receptive_field_radius
 
-# Of 2022: old enough for the runtimes in other programs, new enough for all that is needed.
+# Of 2022: supported by the runtimes in other programs.
 OPSET = 17
 IR_VERSION = 8
-# Of an image: what takes no rows that were kept, and what keeps none.
+# Whether a stage takes cached rows, and whether it returns rows to cache.
 STAGES = {"whole": (False, False), "first": (False, True), "middle": (True, True), "last": (True, False)}
 
 
-class Graph(NamedTuple):
-    """An ONNX file's bytes, and how many rows must come first in a stream."""
+class OnnxModel(NamedTuple):
+    """A serialized ONNX model, and the minimum rows of the first strip of a stream."""
 
     data: bytes
     min_rows: int
 
 
 def build_onnx(
-    network: nn.Sequential, *, scale: int, part: str = "whole", metadata: Mapping[str, str | None] = {}
-) -> Graph:
-    """Return a network's graph.
+    network: nn.Sequential, *, scale: int, stage: str = "whole", metadata: Mapping[str, str | None] = {}
+) -> OnnxModel:
+    """Convert a network to ONNX.
 
-    Input is `lr` (N, 3, H, W) and output `sr` (N, 3, H * scale, W * scale), float32 RGB.
+    The input is `lr` (N, 3, H, W), the output `sr` (N, 3, H * scale, W * scale), float32 RGB.
 
-    A part of a stream takes the next rows of an image, and what was kept of those before (`cache0`, `cache1`, ...). It
-    gives rows of the result, which are late, and what to keep (`new_cache0`, ...). The first rows of an image go
-    through "first", which takes no kept rows, the last ones through "last", which keeps none, and those between through
-    "middle". Together they give what "whole" gives.
+    A stage of a stream takes the next rows of an image and the rows cached before (`cache0`, `cache1`, ...), and
+    returns output rows, delayed by the receptive field, and rows to cache (`new_cache0`, ...). The first strip of an
+    image passes through "first", which takes no cache; the last one through "last", which returns none; all others
+    through "middle". Concatenated, the outputs equal that of "whole".
 
     Args:
-        network: a fused generator, or its first layers.
-        scale: its scale.
-        part: one of `PARTS`.
-        metadata: for the file's metadata; `least` says how many rows "first" must be given.
+        network: A fused generator, or its first layers.
+        scale: The upscaling factor of the network.
+        stage: A key of `STAGES`.
+        metadata: Metadata of the file, to which a stream's stages add `min_rows`; None values are left out.
 
     Raises:
-        ValueError: the package onnx is missing.
-        TypeError: the network has a layer that cannot be exported.
+        ValueError: The package onnx is not installed.
+        TypeError: The network has a layer that cannot be exported.
     """
     try:
         import onnx
     except ImportError as error:
-        raise ValueError('The package onnx is missing; pip install "srgan-hub[onnx]".') from error
-    above, below = STAGES[part]
-    graph = _Graph(onnx, above=above, below=below)
+        raise ValueError('ONNX export requires the `onnx` package: pip install "srgan-hub[onnx]".') from error
+    takes_cache, returns_cache = STAGES[stage]
+    graph = _Graph(onnx, takes_cache=takes_cache, returns_cache=returns_cache)
     graph.node("Identity", [graph.network(network, "lr")], output="sr")
-    result = onnx.helper.make_model(
+    model = onnx.helper.make_model(
         graph.build(scale),
         opset_imports=[onnx.helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
         producer_name="srgan-hub",
     )
-    least = None if part == "whole" else str(graph.min_rows)
-    onnx.helper.set_model_props(result, {key: value for key, value in {**metadata, "min_rows": least}.items() if value})
-    onnx.checker.check_model(result, full_check=True)
-    return Graph(result.SerializeToString(), graph.min_rows)
+    properties = {**metadata, "min_rows": None if stage == "whole" else str(graph.min_rows)}
+    onnx.helper.set_model_props(model, {key: value for key, value in properties.items() if value})
+    onnx.checker.check_model(model, full_check=True)
+    return OnnxModel(model.SerializeToString(), graph.min_rows)
 
 
 class _Graph:
-    """Nodes and weights of an ONNX graph, in the order in which they are computed.
+    """Nodes and initializers of an ONNX graph, in order of execution.
 
-    Rows are kept where a run of convolutions begins, as many as all of them look at: those between compute a few rows
-    twice, which is cheaper than joining rows before each.
+    Rows are cached once for each chain of convolutions, at its input: its inner layers compute a few rows twice, which
+    is cheaper than a concatenation before each.
 
     Args:
-        onnx: the package.
-        above: rows have come before, and what was kept of them goes in as `cache0`, `cache1`, ... Otherwise zeros stand
-            above, the image's padding.
-        below: rows will come, and what they need comes out as `new_cache0`, `new_cache1`, ... Otherwise zeros stand
-            below.
+        onnx: The package.
+        takes_cache: Rows came before; the cached ones are the inputs `cache0`, `cache1`, ... Otherwise the input starts
+            with the zero padding above the image.
+        returns_cache: Rows will follow; those to cache are the outputs `new_cache0`, ... Otherwise the input ends with
+            the zero padding below the image.
 
     Attributes:
-        cache: channels, rows, and times the width, of each.
-        receptive_field: how many rows the output is late, in its own rows.
-        min_rows: how many rows must come first.
+        caches: Channels, rows, and width as a multiple of the LR width, of each cache.
+        latency: Rows by which the output is delayed, at its own scale.
+        min_rows: Minimum LR rows of the first strip.
     """
 
-    def __init__(self, onnx: ModuleType, *, above: bool = False, below: bool = False) -> None:
-        self.onnx, self.above, self.below = onnx, above, below
+    def __init__(self, onnx: ModuleType, *, takes_cache: bool, returns_cache: bool) -> None:
+        self.onnx, self.takes_cache, self.returns_cache = onnx, takes_cache, returns_cache
         self.nodes: list[Any] = []
-        self.weights: list[Any] = []
-        self.cache: list[tuple[int, int, int]] = []
-        self.channels, self.factor, self.receptive_field, self.min_rows = 3, 1, 0, 1
+        self.initializers: list[Any] = []
+        self.caches: list[tuple[int, int, int]] = []
+        self.channels, self.scale, self.latency, self.min_rows = 3, 1, 0, 1
 
     def network(self, layers: Iterable[nn.Module], x: str) -> str:
-        """Add layers, one after another, that take the tensor called `x`; return the name of what they make."""
-        for together, run in itertools.groupby(layers, _is_plain):
-            if together:
-                x = self.conv_chain([*run], x)[1]
+        """Add layers, applied one after another to the tensor named `x`; return the output's name."""
+        for pointwise_or_conv, group in itertools.groupby(layers, _keeps_resolution):
+            if pointwise_or_conv:
+                x = self.conv_chain([*group], x)[1]
             else:
-                for layer in run:
+                for layer in group:
                     x = self.residual(layer, x) if isinstance(layer, Residual) else self.upsample(layer, x)
         return x
 
     def conv_chain(self, layers: list[nn.Module], x: str) -> tuple[str, str]:
-        """Add convolutions and what computes pixel by pixel; return the names of what goes in and comes out."""
-        reach = sum(layer.kernel_size[0] // 2 for layer in layers if isinstance(layer, nn.Conv2d))
-        rows = y = self.with_cache(x, 2 * reach) if reach else x
+        """Add convolutions and pointwise layers; return the names of their input, with cached rows, and output."""
+        radius = receptive_field_radius(layers)
+        rows = y = self.with_cache(x, 2 * radius) if radius else x
         for layer in layers:
-            y = self.pointwise(layer, y)
-        self.receptive_field += reach
+            y = self.layer(layer, y)
+        self.latency += radius
         return rows, y
 
     def residual(self, block: Residual, x: str) -> str:
-        """Add a sum of what goes in and what comes out."""
-        before, channels = self.receptive_field, self.channels
-        if all(map(_is_plain, block)):
+        """Add layers and the sum of their input and output."""
+        radius = receptive_field_radius(block)
+        if all(map(_keeps_resolution, block)):
             rows, y = self.conv_chain([*block], x)
-            reach = self.receptive_field - before
-            return self.node("Add", [self.slice(rows, reach if self.above else 0, -reach if self.below else None), y])
-        number = len(self.cache)
-        self.cache.append((0, 0, 0))
+            start, end = radius if self.takes_cache else 0, -radius if self.returns_cache else None
+            return self.node("Add", [self.slice(rows, start, end), y])
+        number = len(self.caches)
+        self.caches.append((self.channels, radius, self.scale))
         y = self.network(block, x)
-        reach = self.receptive_field - before
-        self.cache[number] = channels, reach, self.factor
-        rows = self.node("Concat", [f"cache{number}", x], axis=2) if self.above else x
-        if self.below:
-            self.slice(rows, -reach, None, output=f"new_cache{number}")
-            rows = self.slice(rows, 0, -reach)
+        rows = self.node("Concat", [f"cache{number}", x], axis=2) if self.takes_cache else x
+        if self.returns_cache:
+            self.slice(rows, -radius, None, output=f"new_cache{number}")
+            rows = self.slice(rows, 0, -radius)
         return self.node("Add", [rows, y])
 
     def upsample(self, layer: nn.Module, x: str) -> str:
-        """Add an upsampling."""
+        """Add a pixel shuffle or nearest-neighbor upsampling."""
         if isinstance(layer, nn.PixelShuffle):
             factor = layer.upscale_factor
             self.channels //= factor**2
             y = self.node("DepthToSpace", [x], blocksize=factor, mode="CRD")
         elif factor := nearest_scale(layer):
             scales = self.initializer(Tensor([1, 1, factor, factor]))
-            how = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
-            y = self.node("Resize", [x, "", scales], **how)
+            modes = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+            y = self.node("Resize", [x, "", scales], **modes)
         else:
-            raise TypeError(f"Cannot export {layer}: only the fused generator's layers are known.")
-        self.factor, self.receptive_field = self.factor * factor, self.receptive_field * factor
+            raise TypeError(f"Cannot export {layer}: not a layer of a fused generator.")
+        self.scale, self.latency = self.scale * factor, self.latency * factor
         return y
 
-    def pointwise(self, layer: nn.Module, x: str) -> str:
-        """Add a layer that makes of each pixel one pixel."""
+    def layer(self, layer: nn.Module, x: str) -> str:
+        """Add a convolution or a pointwise layer."""
         if isinstance(layer, nn.Conv2d):
             weights = [self.initializer(layer.weight)] + ([] if layer.bias is None else [self.initializer(layer.bias)])
-            reach, side = layer.kernel_size[0] // 2, layer.kernel_size[1] // 2
-            pads = [0 if self.above else reach, side, 0 if self.below else reach, side]
+            above, side = layer.kernel_size[0] // 2, layer.kernel_size[1] // 2
+            pads = [0 if self.takes_cache else above, side, 0 if self.returns_cache else above, side]
             self.channels = layer.out_channels
             return self.node("Conv", [x, *weights], kernel_shape=layer.kernel_size, pads=pads, group=layer.groups)
         if isinstance(layer, nn.PReLU):
@@ -169,57 +168,56 @@ class _Graph:
         return self.node("Clip", [x, *limits])
 
     def with_cache(self, x: str, count: int) -> str:
-        """Return rows below those that were kept, of which the last `count` are kept in turn."""
-        number = len(self.cache)
-        self.cache.append((self.channels, count, self.factor))
-        self.min_rows = max(self.min_rows, -(-(self.receptive_field + count) // self.factor))
-        rows = self.node("Concat", [f"cache{number}", x], axis=2) if self.above else x
-        if self.below:
+        """Return the name of the cached rows followed by `x`, of which the last `count` are cached next."""
+        number = len(self.caches)
+        self.caches.append((self.channels, count, self.scale))
+        self.min_rows = max(self.min_rows, -(-(self.latency + count) // self.scale))
+        rows = self.node("Concat", [f"cache{number}", x], axis=2) if self.takes_cache else x
+        if self.returns_cache:
             self.slice(rows, -count, None, output=f"new_cache{number}")
         return rows
 
     def slice(self, x: str, start: int, end: int | None, *, axis: int = 2, output: str = "") -> str:
-        """Return the rows from `start` to `end`, counted as Python does, or what is along another axis."""
+        """Add a slice along an axis, rows by default, with Python's indices."""
         if (start, end) == (0, None):
             return x
-        return self.node(
-            "Slice", [x, *map(self.int_const, (start, 2**31 if end is None else end, axis))], output=output
-        )
+        bounds = map(self.int_const, (start, 2**31 if end is None else end, axis))
+        return self.node("Slice", [x, *bounds], output=output)
 
     def node(self, operator: str, inputs: list[str], *, output: str = "", **attributes: Any) -> str:
-        """Add a node; return the name of its result."""
+        """Add a node; return the name of its output."""
         output = output or f"x{len(self.nodes)}"
         self.nodes.append(self.onnx.helper.make_node(operator, inputs, [output], **attributes))
         return output
 
     def initializer(self, values: Tensor) -> str:
         """Add a constant; return its name."""
-        name = f"weight{len(self.weights)}"
-        self.weights.append(self.onnx.numpy_helper.from_array(values.detach().float().cpu().numpy(), name))
+        name = f"weight{len(self.initializers)}"
+        self.initializers.append(self.onnx.numpy_helper.from_array(values.detach().float().cpu().numpy(), name))
         return name
 
     def int_const(self, value: int) -> str:
-        """Add an integer, once; return its name."""
+        """Add an integer constant unless it exists; return its name."""
         name = f"integer{value}"
-        if all(weight.name != name for weight in self.weights):
-            self.weights.append(self.onnx.numpy_helper.from_array(np.array([value]), name))
+        if all(constant.name != name for constant in self.initializers):
+            self.initializers.append(self.onnx.numpy_helper.from_array(np.array([value]), name))
         return name
 
     def build(self, scale: int) -> Any:
-        """Return the graph from `lr` and what was kept to `sr` and what to keep."""
+        """Return the graph from `lr` and the cache to `sr` and the new cache."""
 
         def tensor(name: str, *shape: int | str) -> Any:
             return self.onnx.helper.make_tensor_value_info(name, self.onnx.TensorProto.FLOAT, ["batch", *shape])
 
-        rows = f"height_x{scale}" if not (self.above or self.below) else "rows"
+        rows = "rows" if self.takes_cache or self.returns_cache else f"height_x{scale}"
         inputs = [tensor("lr", 3, "height", "width")]
         outputs = [tensor("sr", 3, rows, f"width_x{scale}")]
-        for number, (channels, count, factor) in enumerate(self.cache):
+        for number, (channels, count, factor) in enumerate(self.caches):
             shape = channels, count, "width" if factor == 1 else f"width_x{factor}"
-            inputs += [tensor(f"cache{number}", *shape)] if self.above else []
-            outputs += [tensor(f"new_cache{number}", *shape)] if self.below else []
-        return self.onnx.helper.make_graph(self.nodes, "srgan", inputs, outputs, self.weights)
+            inputs += [tensor(f"cache{number}", *shape)] if self.takes_cache else []
+            outputs += [tensor(f"new_cache{number}", *shape)] if self.returns_cache else []
+        return self.onnx.helper.make_graph(self.nodes, "srgan", inputs, outputs, self.initializers)
 
 
-def _is_plain(layer: nn.Module) -> bool:
+def _keeps_resolution(layer: nn.Module) -> bool:
     return is_same_conv(layer) or type(layer) in (nn.PReLU, nn.LeakyReLU, nn.Sigmoid, nn.Hardtanh, ChannelSlice)

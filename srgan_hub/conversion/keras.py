@@ -1,4 +1,4 @@
-"""Weights of https://github.com/krasserm/super-resolution: a Keras SRGAN in HDF5."""
+"""Convert krasserm/super-resolution Keras weights."""
 
 import re
 from pathlib import Path
@@ -12,34 +12,34 @@ from ..hub import ModelLoadError, shorten_error
 from ..model import SRGAN
 
 KERAS_EPSILON = 1e-3
-# What a Keras layer of each kind holds.
-KINDS = {
+# Tensors of each type of Keras layer.
+LAYERS = {
     "conv2d": {"kernel", "bias"},
     "batch_normalization": {"gamma", "beta", "moving_mean", "moving_variance"},
     "p_re_lu": {"alpha"},
 }
 TENSORLAYER = (
-    "its SRGAN has 3x3 and 1x1 convolutions at the ends where the paper has 9x9, and ReLU in place of PReLU, which "
-    "this package's generator cannot express; train it again with this package"
+    "its SRGAN has 3x3 and 1x1 convolutions instead of 9x9 at both ends, and ReLU instead of PReLU, which this package "
+    "does not support"
 )
 Layer = dict[str, Tensor]
 
 
 def convert_krasserm(source: Path) -> SRGAN:
-    """Build the model of a Keras file. Raises ModelLoadError if it is no SRGAN generator of krasserm's."""
+    """Build the model from a Keras file. Raise ModelLoadError if it is not an SRGAN generator of krasserm."""
     layers = _read_keras(source)
     convs, norms, slopes = layers["conv2d"], layers["batch_normalization"], layers["p_re_lu"]
     num_blocks = (len(norms) - 1) // 2
     num_stages = len(convs) - 2 * num_blocks - 3
     if num_blocks < 1 or num_stages not in (1, 2) or len(slopes) != num_blocks + 1 + num_stages:
         raise ModelLoadError(
-            f"{source} is not an SRGAN generator of krasserm: it has {len(convs)} convolutions, {len(norms)} batch "
-            f"norms and {len(slopes)} PReLUs; of its other networks (EDSR, WDSR) none fits this package."
+            f"'{source}' is not an SRGAN generator of krasserm (EDSR and WDSR are not supported): it has {len(convs)} "
+            f"convolutions, {len(norms)} batch norms and {len(slopes)} PReLUs."
         )
     channels = convs[0]["kernel"].shape[-1]
     factor = round((convs[-2]["kernel"].shape[-1] / channels) ** 0.5)
     model = SRGAN(scale=factor**num_stages, channels=channels, num_blocks=num_blocks)
-    # The two networks have the same layers of each kind in the same order.
+    # Both networks have the same layers of each type in the same order.
     unused = {nn.Conv2d: iter(convs), nn.BatchNorm2d: iter(norms), nn.PReLU: iter(slopes)}
     for name, module in model.generator.named_modules():
         if type(module) in unused:
@@ -51,27 +51,25 @@ def convert_krasserm(source: Path) -> SRGAN:
             try:
                 module.load_state_dict({**module.state_dict(), **tensors})
             except RuntimeError as error:
-                raise ModelLoadError(f"{source}: the layer for {name} does not fit: {shorten_error(error)}.") from error
+                raise ModelLoadError(f"'{source}': cannot convert {name}: {shorten_error(error)}.") from error
     return model.eval()
 
 
 def _read_keras(source: Path) -> dict[str, list[Layer]]:
-    """Read a Keras file's layers by kind, in the order of their numbers: conv2d, conv2d_1, ..., conv2d_10."""
+    """Return the layers by type, in numeric order: conv2d, conv2d_1, ..., conv2d_10."""
     try:
         import h5py
     except ImportError as error:
-        raise ModelLoadError(
-            f"{source} is a Keras file; reading it needs h5py: pip install 'srgan-hub[convert]'."
-        ) from error
+        raise ModelLoadError(f"'{source}': Keras files require h5py: pip install 'srgan-hub[convert]'.") from error
 
-    found: dict[str, dict[int, Layer]] = {kind: {} for kind in KINDS}
+    found: dict[str, dict[int, Layer]] = {layer_type: {} for layer_type in LAYERS}
     others: list[str] = []
 
     def visit(path: str, item: Any) -> None:
         if not isinstance(item, h5py.Dataset):
             return
         match = re.fullmatch(r"(\w+?)(?:_v1)?(?:_(\d+))?/.*?(\w+):0", path)
-        if match and match[3] in KINDS.get(match[1], ()):
+        if match and match[3] in LAYERS.get(match[1], ()):
             layer = found[match[1]].setdefault(int(match[2] or 0), {})
             layer[match[3]] = torch.from_numpy(np.asarray(item, dtype=np.float32))
         else:
@@ -81,20 +79,20 @@ def _read_keras(source: Path) -> dict[str, list[Layer]]:
         with h5py.File(source, "r") as file:
             file.visititems(visit)
     except OSError as error:
-        raise ModelLoadError(f"{source} cannot be read as HDF5: {error}.") from error
+        raise ModelLoadError(f"'{source}': cannot read HDF5: {error}.") from error
     if any(path.endswith("/filters:0") for path in others):
-        raise ModelLoadError(f"{source} is a tensorlayer file: {TENSORLAYER}.")
+        raise ModelLoadError(f"'{source}' is a tensorlayer file: {TENSORLAYER}.")
     incomplete = [
-        f"{kind} {number} without {', '.join(sorted(KINDS[kind] - layer.keys()))}"
-        for kind, layers in found.items()
+        f"{layer_type} {number} without {', '.join(sorted(LAYERS[layer_type] - layer.keys()))}"
+        for layer_type, layers in found.items()
         for number, layer in layers.items()
-        if layer.keys() != KINDS[kind]
+        if layer.keys() != LAYERS[layer_type]
     ]
     if others or incomplete:
         raise ModelLoadError(
-            f"{source} is not an SRGAN generator of krasserm: it also holds {', '.join([*others, *incomplete][:4])}."
+            f"'{source}' is not an SRGAN generator of krasserm: it also holds {', '.join([*others, *incomplete][:4])}."
         )
-    return {kind: [layers[number] for number in sorted(layers)] for kind, layers in found.items()}
+    return {layer_type: [layers[number] for number in sorted(layers)] for layer_type, layers in found.items()}
 
 
 def _to_torch(module: nn.Module, keras: Layer) -> Layer:
@@ -112,5 +110,5 @@ def _to_torch(module: nn.Module, keras: Layer) -> Layer:
 
 
 def _reorder_for_shuffle(tensor: Tensor, factor: int) -> Tensor:
-    """Reorder channels from depth_to_space's (row, column, channel) to PixelShuffle's (channel, row, column)."""
+    """Reorder channels from (row, column, channel) of depth_to_space to (channel, row, column) of PixelShuffle."""
     return tensor.unflatten(0, (factor**2, -1)).transpose(0, 1).flatten(0, 1)

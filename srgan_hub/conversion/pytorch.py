@@ -1,8 +1,8 @@
-"""Generators of other PyTorch projects, recognised by the names of their tensors.
+"""Convert Lornatang and leftthomas PyTorch checkpoints.
 
-A layout maps the project's names of layers to ours. What differs besides names is expressed exactly:
-a PReLU with one slope repeats it for every channel, a convolution without bias has a bias of zero, tanh becomes a
-sigmoid of twice the last convolution, and a clamp, or a PReLU at the trunk's end, is an option of the model.
+A layout maps layer names of the project to ours. Other differences are expressed exactly: a PReLU with a single slope
+repeats it for every channel, a convolution without bias has a bias of zero, tanh becomes a sigmoid of twice the last
+convolution, and a clamp, or a PReLU at the end of the trunk, is an option of the model.
 """
 
 import re
@@ -16,49 +16,49 @@ from ..model import SRGAN
 
 State = dict[str, Tensor]
 
-# Other architectures by a name that only they have, and why they cannot be converted.
-REFUSED = (
+# Unsupported architectures: pattern of a tensor name, architecture, reason.
+UNSUPPORTED = (
     (
         r"(^|\.)(RRDB_trunk|body)\.\d+\.(RDB|rdb)\d\.|^model\.1\.sub\.\d+\.RDB\d\.",
         "ESRGAN (RRDB)",
-        "its blocks are dense and have no batch norm; spandrel loads it",
+        "its blocks are dense and have no batch norm; use spandrel",
     ),
     (
         r"^(recon_trunk|body)\.\d+\.conv1\.weight$|^model\.1\.sub\.\d+\.res\.\d",
         "MSRResNet (SRResNet of BasicSR)",
-        "it has no batch norm, 3x3 convolutions at the ends, and adds the upscaled input to its output",
+        "it has no batch norm, 3x3 convolutions at both ends, and adds the upscaled input to its output",
     ),
     (
         r"^conv3\.0\.weight$",
         "an early network of Lornatang/SRGAN-PyTorch (2020, 2021)",
-        "it ends in tanh, and its code changed how levels are scaled, while the weights do not say which applies; "
-        "those of 2022 and later (.pth.tar) can be converted",
+        "it ends in tanh, and its output range depends on the version of the code; checkpoints of 2022 and later are "
+        "supported",
     ),
-    (r"^(features|net|main)\.0\.weight$", "a discriminator", "convert the generator, which lies beside it"),
+    (r"^(features|net|main)\.0\.weight$", "a discriminator", "convert the generator instead"),
 )
 
 
 def convert_state(state: State, source: Path) -> tuple[str, SRGAN]:
-    """Build the model of a state dict and name the project that it comes from.
+    """Return the project that a state dict comes from, and the model built from it.
 
     Raises:
-        ModelLoadError: it is of no known project, of another architecture, or not complete.
+        ModelLoadError: the project or architecture is not supported, or tensors are missing.
     """
     if "trunk.0.rcb.0.weight" in state:
         return "lornatang", _convert_lornatang(state, source)
     if "block1.0.weight" in state and "block2.conv1.weight" in state:
         return "leftthomas", _convert_leftthomas(state, source)
-    for pattern, name, reason in REFUSED:
+    for pattern, name, reason in UNSUPPORTED:
         if any(re.search(pattern, key) for key in state):
-            raise ModelLoadError(f"{source} cannot be converted: it is {name}; {reason}.")
+            raise ModelLoadError(f"'{source}': cannot convert {name}: {reason}.")
     raise ModelLoadError(
-        f"{source} is of no known project: its tensors are {', '.join(list(state)[:4])}, ...; known are the SRGAN "
-        "generators of krasserm, Lornatang and leftthomas."
+        f"'{source}' is not a checkpoint of krasserm, Lornatang or leftthomas; its tensors are "
+        f"{', '.join(list(state)[:4])}, ..."
     )
 
 
 def _convert_lornatang(state: State, source: Path) -> SRGAN:
-    """Convert https://github.com/Lornatang/SRGAN-PyTorch, its Generator of 2022 and SRResNet of 2023."""
+    """Convert https://github.com/Lornatang/SRGAN-PyTorch: Generator (2022) or SRResNet (2023)."""
     conv = "conv_block" if "conv_block1.0.weight" in state else "conv"
     num_blocks = _count(state, r"trunk\.(\d+)\.rcb\.0\.weight")
     num_stages = _count(state, r"upsampling\.(\d+)\.upsample_block\.0\.weight")
@@ -79,7 +79,7 @@ def _convert_lornatang(state: State, source: Path) -> SRGAN:
 
 
 def _convert_leftthomas(state: State, source: Path) -> SRGAN:
-    """Convert https://github.com/leftthomas/SRGAN; the weights in its repository are older than its last batch norm."""
+    """Convert https://github.com/leftthomas/SRGAN; older weights have a PReLU in place of the last batch norm."""
     num_blocks = _count(state, r"block(\d+)\.conv1\.weight")
     end, tail = f"block{num_blocks + 2}", f"block{num_blocks + 3}"
     num_stages = _count(state, rf"{tail}\.(\d+)\.conv\.weight")
@@ -103,7 +103,7 @@ def _count(state: State, pattern: str) -> int:
 
 
 def _rename(state: State, layout: dict[str, str]) -> State:
-    """Name tensors by our layers; those of layers that the layout does not know keep their names."""
+    """Rename layers by the layout; other layers keep their names."""
     split = {name: name.rpartition(".") for name in state}
     return {f"{layout.get(layer, layer)}.{kind}": state[name] for name, (layer, _, kind) in split.items()}
 
@@ -113,12 +113,12 @@ def _channels(state: State) -> int:
 
 
 def _build(state: State, source: Path, *, num_blocks: int, num_stages: int, **options: str) -> SRGAN:
-    """Build the model of tensors by our names; one too many, too few or of another shape is an error."""
+    """Build the model from renamed tensors. Raise ModelLoadError for missing, unexpected or misshapen ones."""
     channels = _channels(state)
     slopes = {name: value for name, value in state.items() if name.endswith("act.weight") and value.numel() == 1}
     try:
         model = SRGAN(scale=2**num_stages, channels=channels, num_blocks=num_blocks, **options)
         model.generator.load_state_dict({**state, **{name: slopes[name].expand(channels) for name in slopes}})
     except (ValueError, RuntimeError) as error:
-        raise ModelLoadError(f"{source} cannot be converted: {shorten_error(error)}.") from error
+        raise ModelLoadError(f"'{source}': cannot convert: {shorten_error(error)}.") from error
     return model.eval()

@@ -69,7 +69,7 @@ class Service:
         queue_size: int = 20,
         jobs_per_client: int = 3,
     ) -> None:
-        self.models = [*hub.list_bundled_models(), *models]
+        self.models = [*hub.bundled_models(), *models]
         self.max_pixels = max_pixels
         self.queue = JobQueue(concurrency=concurrency, size=queue_size, per_client=jobs_per_client)
         self.eta = EtaEstimator()

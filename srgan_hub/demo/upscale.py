@@ -2,8 +2,6 @@
 
 import base64
 import io
-import logging
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..images import decode
+from ..images.decode import load_raster
 from ..images.encode import save_image, validate_output
 from ..images.errors import ImageError
-from ..target_size import TargetSize
+from ..resize import TargetSize
 from .eta import EtaEstimator
 from .presets import PRESETS, load_model, load_upscaler, stream
 from .settings import FORMATS, Settings
@@ -54,20 +52,11 @@ class LoadedImage:
 
 def load(path: Path, *, max_pixels: int) -> LoadedImage:
     """Load an image with 8 bits per channel. Raises `ImageError` if it cannot be decoded or has more pixels."""
-    warnings: list[str] = []
-    thread = threading.get_ident()
-
-    def collect(record: logging.LogRecord) -> bool:
-        if record.thread == thread:
-            warnings.append(record.getMessage().replace(str(path), path.name))
-        return True
-
-    decode.logger.addFilter(collect)
-    try:
-        image = decode.load_image(path, max_pixels=max_pixels)
-    finally:
-        decode.logger.removeFilter(collect)
-    return LoadedImage(image, path.name, " ".join(f"{text}." for text in warnings))
+    raster = load_raster(path, max_pixels=max_pixels)
+    warnings = list(raster.warnings)
+    if raster.bits > 8:
+        warnings.append(f"has {raster.bits} bits per channel and is read with 8")
+    return LoadedImage(raster.with_bits(8).to_pil(), path.name, " ".join(f"{path.name} {each}." for each in warnings))
 
 
 @dataclass(frozen=True)

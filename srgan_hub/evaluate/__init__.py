@@ -1,4 +1,4 @@
-"""Scores that can be compared: one protocol, stated beside every number."""
+"""Evaluation of models on benchmarks, with the protocol in every report."""
 
 from .evaluate import evaluate
 from .report import Report, write_to_card

@@ -1,4 +1,4 @@
-"""Contact sheets: LR, bicubic, models and HR side by side, whole and close up."""
+"""Side-by-side comparison images."""
 
 from pathlib import Path
 
@@ -7,34 +7,34 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 
-from ..images import decode
+from ..images.encode import save_image
 from .datasets import to_tensor
 
-CELL = 240  # pixels a side
-CROP = 60  # HR pixels a side that a close-up shows, four times as large
+CELL = 240  # side of a cell in pixels
+CROP = 60  # side of the close-up in HR pixels, shown at 4x
 GAP, LABEL = 8, 18
-ROWS = 8  # images on a sheet
+ROWS = 8  # images per sheet
 INK, PAPER, FRAME = (20, 20, 20), (255, 255, 255), (220, 30, 30)
 
 
 class ContactSheet:
-    """Images, collected and then written to contact_sheet.png, or contact_sheet_1.png, _2.png, ... if there are many.
+    """Collects LR, bicubic, model outputs and HR of images, in full and as close-ups, and saves them as PNG sheets.
 
     Args:
-        folder: where the sheets go; it is made if it is not there.
-        name: of the files, in place of contact_sheet.
+        directory: created if it does not exist.
+        name: of the file, `NAME.png`, or `NAME_1.png`, `NAME_2.png`, ... for more than 8 images.
     """
 
-    def __init__(self, folder: Path, name: str = "contact_sheet") -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self.name = folder, name
+    def __init__(self, directory: Path, name: str = "contact_sheet") -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self.directory, self.name = directory, name
         self.rows: list[Image.Image] = []
 
     def add(self, name: str, lr: np.ndarray, outputs: dict[str, np.ndarray], *, scale: int) -> None:
-        """Add an image: (h, w, 3) uint8, and by label what is `scale` times as large, the ground truth last."""
+        """Add a row: LR (h, w, 3) uint8, and outputs `scale` times as large by label, the ground truth last."""
         hr = list(outputs.values())[-1]
         top, left, height, width = most_detailed_crop(hr, scale)
-        # The LR by its pixels as they are, so that the cells show the same place.
+        # Nearest-neighbor upscaling of LR: all cells show the same region.
         shown = {"LR": lr.repeat(scale, axis=0).repeat(scale, axis=1), **outputs}
         fit = min(CELL / hr.shape[0], CELL / hr.shape[1])
         size = max(1, round(hr.shape[1] * fit)), max(1, round(hr.shape[0] * fit))
@@ -55,7 +55,7 @@ class ContactSheet:
         self.rows.append(row)
 
     def write(self) -> list[Path]:
-        """Write the sheets and return their paths."""
+        """Save the sheets and return their paths."""
         pages = [self.rows[i : i + ROWS] for i in range(0, len(self.rows), ROWS)]
         paths = []
         for number, page in enumerate(pages, start=1):
@@ -64,16 +64,16 @@ class ContactSheet:
             for row in page:
                 sheet.paste(row, (0, y))
                 y += row.height
-            paths.append(self.folder / (f"{self.name}.png" if len(pages) == 1 else f"{self.name}_{number}.png"))
-            decode.save_image(sheet, paths[-1])
+            paths.append(self.directory / (f"{self.name}.png" if len(pages) == 1 else f"{self.name}_{number}.png"))
+            save_image(sheet, paths[-1])
         return paths
 
 
 def most_detailed_crop(hr: np.ndarray, scale: int) -> tuple[int, int, int, int]:
-    """Find the square with the most fine detail: top, left, height and width, on LR's pixel grid."""
+    """Return top, left, height and width of the square with the most fine detail, aligned with the LR pixels."""
     luma = to_tensor(hr).mean(dim=1, keepdim=True)
-    fine = (luma - F.avg_pool2d(luma, 5, 1, 2, count_include_pad=False)).square()
+    detail = (luma - F.avg_pool2d(luma, 5, 1, 2, count_include_pad=False)).square()
     height, width = (min(CROP, side) // scale * scale for side in hr.shape[:2])
-    energy = F.avg_pool2d(fine, (height, width), scale)[0, 0]
+    energy = F.avg_pool2d(detail, (height, width), scale)[0, 0]
     top, left = divmod(int(torch.argmax(energy)), energy.shape[1])
     return top * scale, left * scale, height, width

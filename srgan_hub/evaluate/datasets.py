@@ -1,4 +1,4 @@
-"""Ground truth and the LR images made of it, or found beside it."""
+"""LR/HR image pairs."""
 
 import io
 from collections.abc import Sequence
@@ -11,18 +11,18 @@ from PIL import Image
 from torch import Tensor
 
 from ..degradations import Degradation, make_degradation
-from ..images import decode
+from ..images.decode import load_image
+from ..images.formats import WRITE_SUFFIXES
 from ..resize import downscale
 
 DOWNSAMPLINGS = ("matlab", "pillow")
-# Training's random ones: what an image gets depends on this seed and its place in the folder alone.
 DEGRADATIONS = ("gaussian", "real-world")
-SEED = 0
+SEED = 0  # of the degradations
 
 
 @dataclass(frozen=True)
 class ImagePair:
-    """An image's name, its LR (h, w, 3) and its HR (h * scale, w * scale, 3), uint8. Gray has three equal channels."""
+    """Name, LR (h, w, 3) and HR (h * scale, w * scale, 3) of an image, uint8; gray has three equal channels."""
 
     name: str
     lr: np.ndarray
@@ -30,39 +30,39 @@ class ImagePair:
 
 
 def to_tensor(array: np.ndarray) -> Tensor:
-    """Turn (H, W, 3) uint8 into (1, 3, H, W) float64 in [0, 1]."""
+    """Convert (H, W, 3) uint8 to (1, 3, H, W) float64 in [0, 1]."""
     return torch.from_numpy(array.copy()).permute(2, 0, 1)[None].double() / 255
 
 
 def to_uint8(image: Tensor) -> np.ndarray:
-    """Turn (1, 3, H, W) in [0, 1] into (H, W, 3) uint8."""
+    """Convert (1, 3, H, W) in [0, 1] to (H, W, 3) uint8."""
     return image[0].mul(255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
 
 
-def list_images(folder: Path) -> list[Path]:
-    """List a folder's image files by name. ValueError if there are none."""
-    if not folder.is_dir():
-        raise ValueError(f"Expected a folder of ground-truth images, got {folder}, which is not a folder.")
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in decode.SUFFIXES and path.is_file())
+def list_images(directory: Path) -> list[Path]:
+    """List the image files in a directory, without its subdirectories. Raise ValueError if there are none."""
+    if not directory.is_dir():
+        raise ValueError(f"'{directory}' is not a directory of ground-truth images.")
+    found = sorted(path for path in directory.iterdir() if path.suffix.lower() in WRITE_SUFFIXES and path.is_file())
     if not found:
-        raise ValueError(f"Expected images ({', '.join(decode.SUFFIXES)}) in {folder}, which holds no images.")
+        raise ValueError(f"'{directory}' holds no images ({', '.join(WRITE_SUFFIXES)}).")
     return found
 
 
 class PairedDataset(Sequence[ImagePair]):
-    """The images of a benchmark, each read when it is asked for.
+    """LR/HR pairs of a benchmark, read on access.
 
     Args:
-        data: the folder of ground truth, or its files. They are cropped to a multiple of the scale.
-        lr: a folder of LR files of the same name, or NAMEx4; None makes them.
-        scale: how many times larger the ground truth is.
-        downsampling: how they are made: "matlab" is imresize's bicubic, "pillow" is Pillow's.
-        jpeg: the quality with which the LR is saved as JPEG and read again, or None.
-        degradation: one of training's, by name or itself, in place of the three options above, or None.
-        seed: of the degradation; what an image gets is a function of this seed and its place in the list.
+        data: directory of ground-truth images, or their paths. Images are cropped to a multiple of the scale.
+        lr: directory of LR images of the same name, or NAMEx4; None generates them.
+        scale: scale factor.
+        downsampling: how LR images are generated: "matlab" (imresize's bicubic) or "pillow" (Pillow's).
+        jpeg: JPEG quality to compress the LR images with.
+        degradation: a training degradation or its name, in place of `lr`, `downsampling` and `jpeg`.
+        seed: seed of the degradation, whose sample index is the position in the list.
 
     Raises:
-        ValueError: an option is out of its range, or the folder holds no images.
+        ValueError: an option is invalid, or the directory holds no images.
     """
 
     def __init__(
@@ -77,13 +77,13 @@ class PairedDataset(Sequence[ImagePair]):
         seed: int = SEED,
     ) -> None:
         if downsampling not in DOWNSAMPLINGS:
-            raise ValueError(f"Expected a downsampling out of {', '.join(DOWNSAMPLINGS)}, got {downsampling!r}.")
+            raise ValueError(f"`downsampling` must be one of {', '.join(DOWNSAMPLINGS)}, got '{downsampling}'.")
         if jpeg is not None and not 1 <= jpeg <= 100:
-            raise ValueError(f"Expected jpeg as a quality from 1 to 100, got {jpeg}.")
+            raise ValueError(f"`jpeg` must be a quality from 1 to 100, got {jpeg}.")
         if isinstance(degradation, str) and degradation not in DEGRADATIONS:
-            raise ValueError(f"Expected a degradation out of {', '.join(DEGRADATIONS)}, got {degradation!r}.")
+            raise ValueError(f"`degradation` must be one of {', '.join(DEGRADATIONS)}, got '{degradation}'.")
         if degradation and (lr or jpeg or downsampling != DOWNSAMPLINGS[0]):
-            raise ValueError(f"Degradation {degradation} makes the LR by itself; leave out lr, downsampling and jpeg.")
+            raise ValueError(f"`degradation` {degradation} excludes `lr`, `downsampling` and `jpeg`.")
         self.degrade = make_degradation(degradation, scale=scale) if isinstance(degradation, str) else degradation
         self.paths = list_images(data) if isinstance(data, Path) else list(data)
         self.lr, self.scale, self.downsampling, self.jpeg, self.seed = lr, scale, downsampling, jpeg, seed
@@ -92,17 +92,17 @@ class PairedDataset(Sequence[ImagePair]):
         return len(self.paths)
 
     def __getitem__(self, index: int) -> ImagePair:  # type: ignore[override]
-        """Read a pair. Raises ImageError or ValueError: a file is missing, broken or of the wrong size."""
+        """Read a pair. Raise ImageError or ValueError if a file is missing, corrupt or of the wrong size."""
         path = self.paths[index]
         hr = _read(path)
         height, width = (side // self.scale * self.scale for side in hr.shape[:2])
         if not height or not width:
-            raise ValueError(f"{path} has {hr.shape[1]} x {hr.shape[0]} pixels, too few for a scale of {self.scale}.")
+            raise ValueError(f"'{path}': {hr.shape[1]}x{hr.shape[0]} pixels are too small for scale {self.scale}.")
         hr = hr[:height, :width]
-        lr = self._make(hr, index) if self.lr is None else self._find(path, hr)
-        return ImagePair(path.stem, lr if self.jpeg is None else _through_jpeg(lr, self.jpeg), hr)
+        lr = self._generate_lr(hr, index) if self.lr is None else self._load_lr(path, hr)
+        return ImagePair(path.stem, lr if self.jpeg is None else _compress_jpeg(lr, self.jpeg), hr)
 
-    def _make(self, hr: np.ndarray, index: int) -> np.ndarray:
+    def _generate_lr(self, hr: np.ndarray, index: int) -> np.ndarray:
         if self.degrade:
             return to_uint8(self.degrade(torch.from_numpy(hr.copy()).permute(2, 0, 1)[None], [index], self.seed))
         if self.downsampling == "matlab":
@@ -110,30 +110,28 @@ class PairedDataset(Sequence[ImagePair]):
         size = hr.shape[1] // self.scale, hr.shape[0] // self.scale
         return np.asarray(Image.fromarray(hr).resize(size, Image.Resampling.BICUBIC))
 
-    def _find(self, path: Path, hr: np.ndarray) -> np.ndarray:
+    def _load_lr(self, path: Path, hr: np.ndarray) -> np.ndarray:
         assert self.lr is not None
         stems = (path.stem, f"{path.stem}x{self.scale}")
-        names = [path.name, *(f"{stem}{suffix}" for stem in stems for suffix in (path.suffix, *decode.SUFFIXES))]
+        names = [path.name, *(f"{stem}{suffix}" for stem in stems for suffix in (path.suffix, *WRITE_SUFFIXES))]
         found = next((self.lr / name for name in names if (self.lr / name).is_file()), None)
         if found is None:
-            raise ValueError(
-                f"{self.lr} has no LR image for {path.name}: expected {path.name} or {stems[1]}{path.suffix}."
-            )
+            raise ValueError(f"'{self.lr}' has no LR image for '{path.name}', such as {stems[1]}{path.suffix}.")
         lr = _read(found)
         height, width = hr.shape[0] // self.scale, hr.shape[1] // self.scale
         if lr.shape[:2] != (height, width):
             raise ValueError(
-                f"{found} has {lr.shape[1]} x {lr.shape[0]} pixels, expected {width} x {height}: "
-                f"{path} is {hr.shape[1]} x {hr.shape[0]}, cropped to a multiple of the scale {self.scale}."
+                f"'{found}' must have {width}x{height} pixels, got {lr.shape[1]}x{lr.shape[0]}: '{path}' has "
+                f"{hr.shape[1]}x{hr.shape[0]} when cropped to a multiple of {self.scale}."
             )
         return lr
 
 
 def _read(path: Path) -> np.ndarray:
-    return np.asarray(decode.load_image(path, max_pixels=None).convert("RGB"))
+    return np.asarray(load_image(path, max_pixels=None).convert("RGB"))
 
 
-def _through_jpeg(array: np.ndarray, quality: int) -> np.ndarray:
+def _compress_jpeg(array: np.ndarray, quality: int) -> np.ndarray:
     buffer = io.BytesIO()
     Image.fromarray(array).save(buffer, "JPEG", quality=quality, subsampling="4:2:0")
     with Image.open(buffer) as image:

@@ -1,4 +1,4 @@
-"""Run models over a benchmark and score what comes out."""
+"""Evaluate models on a benchmark."""
 
 import hashlib
 import platform
@@ -19,10 +19,7 @@ from ..version import code_version
 from .contact_sheet import ContactSheet
 from .datasets import SEED, ImagePair, PairedDataset, to_tensor, to_uint8
 from .report import BICUBIC, HR, ModelResult, Protocol, Report, Scores
-from .scorers import NO_REFERENCE, Score, make_scorers
-
-# Called with (images done, all images).
-Progress = Callable[[int, int], None]
+from .scorers import NO_REFERENCE, Scorer, make_scorers
 
 
 def evaluate(
@@ -39,43 +36,43 @@ def evaluate(
     dtype: str = "fp32",
     device: str | torch.device = "auto",
     backend: str = "torch",
-    progress: Progress | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Report:
-    """Score models on a folder of ground truth, beside bicubic and the ground truth itself.
+    """Score models on a directory of ground truth, with bicubic and the ground truth itself for comparison.
 
     Args:
-        models: folders, bundled names or Hub ids; the first is the one that others are compared to.
-        data: the ground truth: a folder of images, cropped to a multiple of the scale. Gray is scored as three equal
-            channels.
-        lr: a folder of LR images, NAME or NAMEx4 for each; None makes them of the ground truth.
-        downsampling: how LR is made: "matlab" (imresize's bicubic) or "pillow" (Pillow's).
-        jpeg: save the LR as JPEG of this quality first.
-        degradation: make the LR as training does, by "camera" or "gaussian", with a fixed seed.
-        crop_border: border left out of PSNR and SSIM, in pixels; the scale by default.
-        metrics: names out of `scorers.TITLES`; all that can be had without a download by default.
-        contact_sheets: a folder for contact sheets.
-        precision, device, backend: as for `srgan_hub.upscaler.Upscaler`.
-        progress: called with (images done, all images).
+        models: directories, bundled names or Hub ids; the first is the baseline of the differences.
+        data: directory of ground-truth images, which are cropped to a multiple of the scale. Gray images are scored as
+            three equal channels.
+        lr: directory of LR images, NAME or NAMEx4; None generates them.
+        downsampling: how LR images are generated: "matlab" (imresize's bicubic) or "pillow" (Pillow's).
+        jpeg: JPEG quality to compress the LR images with.
+        degradation: generate the LR images as in training, by "real-world" or "gaussian", with a fixed seed.
+        crop_border: pixels cropped from each side for PSNR and SSIM; the scale by default.
+        metrics: of `scorers.METRICS`; all that are available without a download by default.
+        contact_sheets: directory for contact sheets.
+        dtype, device, backend: as for `srgan_hub.upscaler.Upscaler`.
+        progress: called with (images done, number of images).
 
     Raises:
         ModelLoadError: a model cannot be found or loaded.
         ImageError: an image cannot be read.
-        ValueError: an option is out of its range, models differ in scale, LR and HR do not fit, or a score that was
-            named cannot be had; the message says what to do.
+        ValueError: an option is invalid, models differ in scale, LR and HR sizes do not fit, or a requested metric is
+            unavailable.
     """
-    folders = _unique_names(models)
-    loaded = {label: SRGAN.from_pretrained(folder) for label, folder in folders.items()}
+    directories = _unique_names(models)
+    loaded = {label: SRGAN.from_pretrained(directory) for label, directory in directories.items()}
     scales = {label: model.scale for label, model in loaded.items()}
     if len(set(scales.values())) > 1:
-        raise ValueError(f"Expected models of one scale, got {scales}; score those of each scale by themselves.")
+        raise ValueError(f"`models` must have the same scale, got {scales}; evaluate each scale separately.")
     scale = next(iter(scales.values()), 4)
     crop_border = scale if crop_border is None else crop_border
     pairs = PairedDataset(data, lr=lr, scale=scale, downsampling=downsampling, jpeg=jpeg, degradation=degradation)
     upscalers = {label: model.upscaler(dtype=dtype, device=device, backend=backend) for label, model in loaded.items()}
-    place = next((u.device for u in upscalers.values()), torch.device("cpu"))
-    scorers, notes = make_scorers(metrics, crop_border=crop_border, scale=scale, device=place)
+    main_device = next((u.device for u in upscalers.values()), torch.device("cpu"))
+    scorers, notes = make_scorers(metrics, crop_border=crop_border, scale=scale, device=main_device)
     for upscaler in upscalers.values():
-        upscaler.upscale(np.zeros((16, 16, 3), np.uint8))  # libraries set themselves up at the first call
+        upscaler.upscale(np.zeros((16, 16, 3), np.uint8))  # warm-up
     pixels = hashlib.sha256()
     seconds = dict.fromkeys(upscalers, 0.0)
     sheet = ContactSheet(contact_sheets) if contact_sheets else None
@@ -94,7 +91,7 @@ def evaluate(
             progress(done, len(pairs))
     if sheet:
         sheet.write()
-    hashes = {label: file_sha256(folder / WEIGHTS) for label, folder in folders.items()}
+    hashes = {label: file_sha256(directory / WEIGHTS) for label, directory in directories.items()}
     rows = tuple(ModelResult(label, each, seconds.get(label), hashes.get(label)) for label, each in scores.items())
     protocol = Protocol(
         data=data.resolve().name,
@@ -110,7 +107,7 @@ def evaluate(
         "torch": torch.__version__,
         "pillow": PIL.__version__,
         "python": platform.python_version(),
-        "device": torch.cuda.get_device_name(place) if place.type == "cuda" else place.type,
+        "device": torch.cuda.get_device_name(main_device) if main_device.type == "cuda" else main_device.type,
         "threads": torch.get_num_threads(),
         "dtype": dtype,
         "backend": backend,
@@ -121,22 +118,25 @@ def evaluate(
 def score_pair(
     pair: ImagePair,
     outputs: Mapping[str, np.ndarray],
-    scorers: Mapping[str, Score],
+    scorers: Mapping[str, Scorer],
     *,
     scale: int,
     sheet: ContactSheet | None = None,
 ) -> dict[str, Scores]:
-    """Score bicubic, models' outputs and the ground truth itself on one image, by label, and show them on a sheet.
+    """Score one image: bicubic upscaling, the outputs of models, and the ground truth itself.
 
     Args:
-        pair: LR and HR.
-        outputs: what models made of the LR, by label.
+        pair: LR and HR image.
+        outputs: model name -> upscaled LR image.
         scorers: from `make_scorers`.
-        scale: how many times larger HR is.
-        sheet: gets a row.
+        scale: scale factor.
+        sheet: gets a row with all images.
+
+    Returns:
+        Scores by name of the output.
 
     Raises:
-        ValueError: the image cannot be scored, such as one that is too small; the message names it.
+        ValueError: the image cannot be scored, for example because it is too small.
     """
     outputs = {BICUBIC: to_uint8(resize(to_tensor(pair.lr), pair.hr.shape[:2], round_to_uint8=True)), **outputs}
     scores = {label: _score_all(pair, sr, scorers) for label, sr in outputs.items()}
@@ -147,27 +147,27 @@ def score_pair(
 
 
 def describe_lr(lr: Path | None, downsampling: str, degradation: str | None, *, seed: int = SEED) -> str:
-    """Describe in a protocol how the LR was made."""
+    """Return the protocol's description of how LR images were generated."""
     if degradation:
-        half_clean = ", which leaves half of the images clean" if degradation == "real-world" else ""
+        half_clean = " (half of the images stay clean)" if degradation == "real-world" else ""
         return f"training's degradation {degradation}, seed {seed}{half_clean}"
     return f"files in {lr.resolve().name}" if lr else f"bicubic of {downsampling.replace('matlab', 'MATLAB')}"
 
 
-def _score_all(pair: ImagePair, sr: np.ndarray, scorers: Mapping[str, Score]) -> Scores:
+def _score_all(pair: ImagePair, sr: np.ndarray, scorers: Mapping[str, Scorer]) -> Scores:
     images = to_tensor(sr), to_tensor(pair.hr), to_tensor(pair.lr)
     try:
-        return {name: score(*images) for name, score in scorers.items()}
+        return {name: scorer(*images) for name, scorer in scorers.items()}
     except ValueError as error:
-        raise ValueError(f"{pair.name}: {error}") from error
+        raise ValueError(f"'{pair.name}': {error}") from error
 
 
 def _unique_names(models: Sequence[str | Path]) -> dict[str, Path]:
-    """Resolve models to folders, each called by its folder's last part as long as these differ."""
+    """Map names to model directories: the last part of the path if that is unique."""
     short = {name: Path(name).resolve().name if Path(name).is_dir() else str(name) for name in models}
     often = Counter(short.values())
-    folders = {str(name) if often[label] > 1 else label: resolve_model_path(name) for name, label in short.items()}
+    directories = {str(name) if often[label] > 1 else label: resolve_model_path(name) for name, label in short.items()}
     for label in (BICUBIC, HR):
-        if label in folders:
-            raise ValueError(f"A model cannot be called {label}, which is a row of its own; rename its folder.")
-    return folders
+        if label in directories:
+            raise ValueError(f"The model name '{label}' is reserved; rename the directory.")
+    return directories

@@ -1,4 +1,4 @@
-"""What an evaluation found, and under which protocol."""
+"""Evaluation reports as JSON, Markdown and model-index entries."""
 
 import json
 import re
@@ -22,15 +22,15 @@ TASK = "image-to-image"
 
 @dataclass(frozen=True)
 class Protocol:
-    """All that scores depend on besides the model. Scores of different protocols cannot be compared."""
+    """Everything except the model that scores depend on. Scores of different protocols cannot be compared."""
 
     data: str
     images: int
     scale: int
     crop_border: int
-    lr: str  # how it was made, or where it was found
-    jpeg: str  # how the LR was compressed, or ""
-    data_sha256: str  # of every LR and HR pixel
+    lr: str  # how the LR images were generated, or their directory
+    jpeg: str  # compression of the LR images, or ""
+    data_sha256: str  # of all LR and HR pixels
     rounding: str = "8 bits"
     luma: str = "BT.601, 16 to 235"
 
@@ -45,9 +45,9 @@ class Protocol:
 
     def __str__(self) -> str:
         return (
-            f"{self.data}: {self.images} images. LR: {self.degradation}. Outputs rounded to {self.rounding}. PSNR "
-            f"and SSIM on Y ({self.luma}) and on RGB, {self.crop_border} pixels cropped off each side; other scores on "
-            "whole images."
+            f"{self.data}: {self.images} images. LR: {self.degradation}. Outputs are rounded to {self.rounding}. PSNR "
+            f"and SSIM on Y ({self.luma}) and RGB, {self.crop_border} pixels cropped from each side; other metrics on "
+            "full images."
         )
 
 
@@ -56,7 +56,7 @@ Scores = dict[str, float | None]
 
 @dataclass(frozen=True)
 class ModelResult:
-    """One model's scores: by image, then by name."""
+    """Scores of one model: image -> metric -> score."""
 
     name: str
     images: dict[str, Scores]
@@ -64,7 +64,7 @@ class ModelResult:
     weights_sha256: str | None = None
 
     def values(self, metric: str) -> list[float]:
-        """List the score of every image that has it."""
+        """Return the scores of all images that have one."""
         return [value for scores in self.images.values() if (value := scores.get(metric)) is not None]
 
     def mean(self, metric: str) -> float | None:
@@ -73,7 +73,7 @@ class ModelResult:
 
 
 class Difference(NamedTuple):
-    """Mean of a score's paired differences to the first model, with a 95 % bootstrap interval over images."""
+    """Mean paired difference to the baseline, with a 95 % bootstrap interval over images."""
 
     mean: float
     low: float
@@ -82,7 +82,7 @@ class Difference(NamedTuple):
 
 @dataclass(frozen=True)
 class Report:
-    """Scores of bicubic, of models and of the ground truth itself, in this order, all of one protocol."""
+    """Scores of bicubic, the models (the first is the baseline) and the ground truth, under one protocol."""
 
     protocol: Protocol
     rows: tuple[ModelResult, ...]
@@ -101,22 +101,24 @@ class Report:
         return [metric for metric in METRICS if any(row.values(metric) for row in self.rows)]
 
     def with_baseline(self, model: str) -> "Report":
-        """Put another model first, so that the others are compared to it. ValueError if there is none of that name."""
+        """Return the report with another model as the baseline, in first place. Raise ValueError if it is unknown."""
         if model not in self.models:
-            raise ValueError(f"The report on {self.protocol.data} has no model {model!r}; it has {self.models}.")
+            raise ValueError(
+                f"The report on {self.protocol.data} has no model '{model}', only {', '.join(self.models)}."
+            )
         return replace(self, rows=tuple(sorted(self.rows, key=lambda row: (row.name != BICUBIC, row.name != model))))
 
     def differences(self) -> dict[str, dict[str, Difference]]:
-        """Return by row and score the paired differences to the first model; none if there is a single image."""
+        """Return paired differences to the baseline: row -> metric -> difference. A single image has none."""
         found: dict[str, dict[str, Difference]] = {}
         for row in self.rows:
             if self.models and row.name not in (self.models[0], HR):
-                paired = {metric: _pairs(row, self[self.models[0]], metric) for metric in self.metrics}
-                found[row.name] = {name: _bootstrap(values) for name, values in paired.items() if len(values) > 1}
+                paired = {metric: _paired_differences(row, self[self.models[0]], metric) for metric in self.metrics}
+                found[row.name] = {metric: _bootstrap(values) for metric, values in paired.items() if len(values) > 1}
         return found
 
     def to_json(self) -> str:
-        """Write everything, per image too."""
+        """Return everything as JSON, including the scores of each image."""
         differences = {name: {m: d._asdict() for m, d in row.items()} for name, row in self.differences().items()}
         content = {
             "protocol": asdict(self.protocol),
@@ -129,10 +131,10 @@ class Report:
         return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
     def to_markdown(self, *, cost: bool = True) -> str:
-        """Write the table of means and the differences.
+        """Return the tables of means and differences as Markdown.
 
         Args:
-            cost: also the time and the notes, which depend on the machine and not on the model alone.
+            cost: include the time and the notes, which depend on the machine.
         """
         titles = [str(METRICS[metric]) for metric in self.metrics]
         means = [[row.name, *(_number(row.mean(m), METRICS[m].digits) for m in self.metrics)] for row in self.rows]
@@ -140,17 +142,17 @@ class Report:
             means = [[*cells, _number(row.seconds, 2)] for cells, row in zip(means, self.rows, strict=True)]
         lines = [str(self.protocol), "", *_table([*titles, *(["time, s"] if cost else [])], means)]
         if differences := {name: row for name, row in self.differences().items() if row}:
-            leader = f"Difference to {self.models[0]}, with the 95 % interval of a paired bootstrap over images:"
+            caption = f"Difference to {self.models[0]}, with the 95 % interval of a paired bootstrap over images:"
             cells = [
                 [name, *(_interval(row.get(m), METRICS[m].digits) for m in self.metrics)]
                 for name, row in differences.items()
             ]
-            lines += ["", leader, "", *_table(titles, cells)]
+            lines += ["", caption, "", *_table(titles, cells)]
         lines += [line for note in self.notes if cost for line in ("", note)]
         return "\n".join(lines) + "\n"
 
     def eval_results(self) -> list[EvalResult]:
-        """State the first model's means as entries of the Hub's model-index; the protocol is part of each."""
+        """Return the means of the baseline as entries of the Hub's model-index, each with its protocol."""
         row = self[self.models[0]]
         return [
             EvalResult(
@@ -160,7 +162,7 @@ class Report:
                 dataset_config=self.protocol.degradation,
                 metric_type=metric.removesuffix("_y") if metric in ("psnr_y", "ssim_y") else metric,
                 metric_name=METRICS[metric].text
-                + (f", shave {self.protocol.crop_border}" if metric.startswith(("psnr", "ssim")) else ""),
+                + (f", crop border {self.protocol.crop_border}" if metric.startswith(("psnr", "ssim")) else ""),
                 metric_value=round(mean, METRICS[metric].digits + 1),
             )
             for metric in self.metrics
@@ -168,39 +170,37 @@ class Report:
         ]
 
 
-def write_to_card(folder: Path, reports: Sequence[Report]) -> None:
-    """Put reports into the card of a model's folder, in place of the scores that it has; the rest of it stays.
-
-    Reports of different protocols stand in tables of their own. Writing the same reports again changes nothing.
+def write_to_card(directory: Path, reports: Sequence[Report]) -> None:
+    """Replace the scores in the card of a model directory; the rest of the card is kept.
 
     Args:
-        folder: the model's folder, with its README.md.
-        reports: from `evaluate`, at least one, all with a row of this model, which has the folder's name.
+        directory: of the model, with its README.md.
+        reports: at least one, each with a row that has the name of the directory. Each gets its own table.
 
     Raises:
-        ModelLoadError: the folder has no card.
-        ValueError: a report has no such model, or there is no report.
+        ModelLoadError: the directory has no card.
+        ValueError: a report has no row of the model, or `reports` is empty.
     """
-    card = load_card_text(folder)
+    card = load_card_text(directory)
     if not card:
-        raise ModelLoadError(f"{folder} has no {REPOCARD_NAME}; save the model with this package, which writes one.")
+        raise ModelLoadError(f"'{directory}' has no {REPOCARD_NAME}; `SRGAN.save_pretrained` writes one.")
     if not reports:
-        raise ValueError("Expected at least one report, got none.")
-    reports = [report.with_baseline(folder.resolve().name) for report in reports]
+        raise ValueError("`reports` must not be empty.")
+    reports = [report.with_baseline(directory.resolve().name) for report in reports]
     sections = [f"### {report.protocol.title}\n\n{report.to_markdown(cost=False)}" for report in reports]
     text = update_scores(card, "\n".join(sections), [result for report in reports for result in report.eval_results()])
-    (folder / REPOCARD_NAME).write_text(text, encoding="utf-8", newline="\n")
+    (directory / REPOCARD_NAME).write_text(text, encoding="utf-8", newline="\n")
 
 
-def _pairs(row: ModelResult, first: ModelResult, metric: str) -> list[float]:
-    pairs = [(row.images[name].get(metric), first.images[name].get(metric)) for name in row.images]
+def _paired_differences(row: ModelResult, baseline: ModelResult, metric: str) -> list[float]:
+    pairs = [(row.images[name].get(metric), baseline.images[name].get(metric)) for name in row.images]
     return [a - b for a, b in pairs if a is not None and b is not None]
 
 
 def _bootstrap(differences: list[float]) -> Difference:
     values = np.array(differences)
-    chosen = np.random.default_rng(SEED).integers(0, len(values), (RESAMPLES, len(values)))
-    low, high = np.percentile(values[chosen].mean(axis=1), [2.5, 97.5])
+    samples = np.random.default_rng(SEED).integers(0, len(values), (RESAMPLES, len(values)))
+    low, high = np.percentile(values[samples].mean(axis=1), [2.5, 97.5])
     return Difference(float(values.mean()), float(low), float(high))
 
 

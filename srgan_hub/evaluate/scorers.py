@@ -1,4 +1,4 @@
-"""The scores by name: how each is shown, and the function that computes it for one image."""
+"""Registry of named metrics."""
 
 import math
 import warnings
@@ -12,15 +12,15 @@ from torch import Tensor, nn
 from .. import metrics
 from ..perceptual import EfficientNetLiteLoss
 
-# A score of (sr, hr, lr), each (1, 3, H, W) float64 in [0, 1]; None where the image is too small for it.
-Score = Callable[[Tensor, Tensor, Tensor], float | None]
+# (sr, hr, lr), each (1, 3, H, W) float64 in [0, 1] -> score, or None for an image that is too small.
+Scorer = Callable[[Tensor, Tensor, Tensor], float | None]
 
 
 @dataclass(frozen=True)
 class MetricSpec:
-    """How a score is shown: its name with unit, decimal places, and which direction is better."""
+    """Display of a metric: title, decimal places, and which direction is better."""
 
-    text: str
+    text: str  # title with unit
     digits: int
     better: str = ""
 
@@ -34,39 +34,39 @@ METRICS = {
     "ssim_y": MetricSpec("SSIM Y", 4, HIGHER),
     "psnr_rgb": MetricSpec("PSNR RGB, dB", 2, HIGHER),
     "ssim_rgb": MetricSpec("SSIM RGB", 4, HIGHER),
-    "lr_consistency": MetricSpec("LR-consistency, levels", 2, LOWER),
-    "high_freq_ratio": MetricSpec("high-frequency energy, of HR's", 2),
-    "checkerboard_db": MetricSpec("checkerboard peak, dB", 2, LOWER),
+    "lr_consistency": MetricSpec("LR consistency, 8-bit values", 2, LOWER),
+    "high_freq_ratio": MetricSpec("high-frequency ratio to HR", 2),
+    "checkerboard_db": MetricSpec("checkerboard, dB", 2, LOWER),
     "lite0_distance": MetricSpec("EfficientNet-Lite0 distance", 3, LOWER),
     "lpips": MetricSpec("LPIPS (AlexNet)", 4, LOWER),
     "dists": MetricSpec("DISTS", 4, LOWER),
 }
-# These compare an image with nothing or with its LR, so that the ground truth has them too.
+# Metrics that need no ground truth, which they score too.
 NO_REFERENCE = ("lr_consistency", "high_freq_ratio", "checkerboard_db")
-# Feature networks stride over the image: along each axis the four crops begin at each phase of four pixels once.
+# Offsets of four crops that are averaged: each phase of a stride of 4 pixels once, in both axes.
 SHIFTS = ((0, 0), (1, 2), (2, 1), (3, 3))
-# The files that a download puts into PyTorch's cache.
+# Weights in PyTorch's download cache.
 CACHED = {"lpips": ("alexnet-owt-7be5be79.pth",), "dists": ("dists_weights.pt", "vgg16-397923af.pth")}
 
 
 def make_scorers(
     names: Sequence[str] | None, *, crop_border: int, scale: int, device: torch.device
-) -> tuple[dict[str, Score], list[str]]:
-    """Return the scores by name, and a sentence on each that is not available.
+) -> tuple[dict[str, Scorer], list[str]]:
+    """Return scorers by metric, and a message for each metric that is unavailable.
 
     Args:
-        names: out of `TITLES`; None is all that are available without a download.
-        crop_border: border left out of PSNR and SSIM.
-        scale: the period of the checkerboard.
-        device: where feature networks run.
+        names: of `METRICS`; None for all that are available without a download.
+        crop_border: pixels cropped from each side for PSNR and SSIM.
+        scale: period of the checkerboard artifacts.
+        device: device of the feature networks.
 
     Raises:
-        ValueError: there is no such score, or one that was named is not available.
+        ValueError: a name is unknown, or the metric is unavailable.
     """
     for name in names or ():
         if name not in METRICS:
-            raise ValueError(f"Expected scores out of {', '.join(METRICS)}, got {name!r}.")
-    scorers: dict[str, Score] = {}
+            raise ValueError(f"`metrics` must be of {', '.join(METRICS)}, got '{name}'.")
+    scorers: dict[str, Scorer] = {}
     notes: list[str] = []
     for name in METRICS if names is None else names:
         try:
@@ -78,7 +78,7 @@ def make_scorers(
     return scorers, notes
 
 
-def _make_scorer(name: str, crop_border: int, scale: int, device: torch.device, *, download: bool) -> Score:
+def _make_scorer(name: str, crop_border: int, scale: int, device: torch.device, *, download: bool) -> Scorer:
     if name in ("psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb"):
         measure = metrics.psnr if name.startswith("psnr") else metrics.ssim
         channel = name.split("_")[1]
@@ -92,23 +92,19 @@ def _make_scorer(name: str, crop_border: int, scale: int, device: torch.device, 
             _finite(metrics.checkerboard_db(sr, scale)) if min(sr.shape[2:]) >= 16 * scale else None
         )
     if name == "lite0_distance":
-        try:
-            return _averaged_over_shifts(EfficientNetLiteLoss(), device)
-        except ValueError as error:
-            raise ValueError(f"The EfficientNet-Lite0 distance is left out: {error}") from error
+        return _averaged_over_shifts(EfficientNetLiteLoss(), device)
     network = _load(name, download).to(device).eval()
 
     def score(sr: Tensor, hr: Tensor, lr: Tensor) -> float | None:
-        # LPIPS expects [-1, 1], DISTS [0, 1].
         pair = [image.float().to(device) for image in (sr, hr)]
-        pair = [2 * image - 1 for image in pair] if name == "lpips" else pair
+        pair = [2 * image - 1 for image in pair] if name == "lpips" else pair  # LPIPS expects [-1, 1], DISTS [0, 1]
         with torch.inference_mode():
             return _finite(network(*pair))
 
     return score
 
 
-def _averaged_over_shifts(network: nn.Module, device: torch.device) -> Score:
+def _averaged_over_shifts(network: nn.Module, device: torch.device) -> Scorer:
     network.to(device)
 
     def score(sr: Tensor, hr: Tensor, lr: Tensor) -> float | None:
@@ -129,7 +125,7 @@ def _finite(value: Tensor) -> float | None:
 
 
 def _load(name: str, download: bool) -> nn.Module:
-    """Load the network of lpips or dists. ValueError if its package or weights are not available."""
+    """Load the network of lpips or dists. Raise ValueError if its package or weights are unavailable."""
     title = name.upper()
     try:
         if name == "lpips":
@@ -137,19 +133,17 @@ def _load(name: str, download: bool) -> nn.Module:
         else:
             import piq as package
     except ImportError as error:
-        raise ValueError(
-            f"{title} is left out: it needs {error.name}, which is not installed: pip install 'srgan-hub[metrics]'."
-        ) from error
+        raise ValueError(f"{title} requires the package {error.name}: pip install 'srgan-hub[metrics]'.") from error
     cache = Path(torch.hub.get_dir()) / "checkpoints"
-    absent = [file for file in CACHED[name] if not (cache / file).is_file()]
-    if absent and not download:
+    missing = [file for file in CACHED[name] if not (cache / file).is_file()]
+    if missing and not download:
         raise ValueError(
-            f"{title} is left out: its weights ({', '.join(absent)}) are not in PyTorch's download cache; "
-            f"name the score {name} to download them."
+            f"{title} is omitted: its weights ({', '.join(missing)}) are not in PyTorch's download cache; request the "
+            f"metric {name} to download them."
         )
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # they call torchvision by its old arguments
+            warnings.simplefilter("ignore")  # deprecated arguments of torchvision
             return package.LPIPS(net="alex", verbose=False) if name == "lpips" else package.DISTS()
     except (OSError, RuntimeError) as error:
-        raise ValueError(f"{title} is not available: its weights could not be loaded ({error}).") from error
+        raise ValueError(f"{title} is unavailable: cannot load its weights ({error}).") from error

@@ -1,95 +1,111 @@
-"""Animations: GIF, APNG, WebP and AVIF, with the frames as they are seen, their durations and how often they play."""
+"""Animated GIF, APNG, WebP and AVIF: composed frames, their durations, and the number of repetitions."""
 
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 from PIL import Image, ImageFile
 
-from . import decode
-from .media import Media, MediaUpscaler, OutputOptions
-from .metadata import pil_save_kwargs, read_metadata, update_dimensions
+from . import formats, pillow_fixes
+from .encode import pil_format_kwargs
+from .errors import wrap_decode_errors
+from .media import MediaReader, MediaWriter
+from .metadata import pil_save_kwargs, read_metadata
 from .raster import Raster
 
 FORMATS = ("GIF", "PNG", "WEBP", "AVIF")
-_SUFFIXES = {".gif": "GIF", ".png": "PNG", ".apng": "PNG", ".webp": "WEBP", ".avif": "AVIF"}
 
 
-class Animation(Media):
-    """An opened animation.
+class AnimationReader(MediaReader):
+    """Reader of frames. Arguments as for `Opened`.
 
-    Args:
-        path: the file.
-        image: opened from it.
+    Attributes:
+        plays: How often the animation plays, 0 for endlessly.
+        default_image: Whether the first frame of an APNG is only for programs that show no animations.
     """
 
-    kind: ClassVar[str] = "an animation"
-    lossy: ClassVar[tuple[str, ...]] = (".webp", ".avif")
-    max_side: ClassVar[dict[str, int]] = {".webp": 16_383}
+    kind: ClassVar[str] = "animation"
 
-    def __init__(self, path: Path, image: ImageFile.ImageFile) -> None:
-        self.path = path
-        self.width, self.height = image.size
-        self._info = read_metadata(image, str(path))[1]
-        # An APNG may have an image for programs that show no animation.
-        self._still = bool(image.info.get("default_image"))
+    def __init__(
+        self, path: Path, file: BinaryIO, image: ImageFile.ImageFile, max_pixels: int | None, count: int
+    ) -> None:
+        super().__init__(path, file, image, max_pixels, count)
+        self._animation = image
+        pillow_fixes.read_color_chunks(image)
+        _, self.metadata, self.warnings = read_metadata(image)
+        self.default_image = bool(image.info.get("default_image"))
         loop = image.info.get("loop")
-        # How often it plays, 0 without end. GIF counts the times that it plays again.
-        self._plays = 1 if loop is None else loop + 1 if image.format == "GIF" and loop else loop
-        if image.format == "AVIF":  # which does not say
-            self._plays = 0
-        self._durations, self.alpha = [], False
-        for frame in self._decode():
-            self._durations.append(float(frame.info.get("duration") or 0))
-            self.alpha = self.alpha or frame.getchannel("A").histogram()[255] < self.width * self.height
-        self.count = len(self._durations)
-        own = next(suffix for suffix, name in _SUFFIXES.items() if name == image.format)
-        self.suffixes = (own, *(suffix for suffix in _SUFFIXES if suffix != own))
+        # GIF counts repetitions. AVIF does not store them.
+        self.plays = 1 if loop is None else loop + 1 if image.format == "GIF" and loop else loop
+        if image.format == "AVIF":
+            self.plays = 0
+        self.durations: list[int] = []
+        self._frames: list[tuple[bytes, tuple[int, ...]]] = []
+        self._has_alpha = False
 
-    def write(self, media_upscaler: MediaUpscaler, tmp_path: Path, output: OutputOptions) -> None:
-        """Write the frames: a GIF with 256 colors each, an AVIF with loss, others without unless it is asked for."""
-        name, quality = _SUFFIXES[output.path.suffix.lower()], output.quality
-        rest = media_upscaler.frames(self._frames(), 0)
-        if name == "GIF" and self.alpha:  # which has no half transparency
-            rest = (_binarize_alpha(frame) for frame in rest)
-        durations = self._durations
-        if self._still and name != "PNG":
-            next(rest)
-            durations = durations[1:]
-        first = next(rest)
-        options: dict[str, Any] = {"duration": [round(each) for each in durations]}
-        if name == "GIF":
-            loop = {0: 0, 1: None}.get(self._plays, self._plays - 1)
-            # What is transparent in a frame must not show the frame before.
-            options |= {"loop": loop, "disposal": 2 if self.alpha else 1}
-        elif name == "PNG":
-            options |= {"loop": self._plays, "default_image": self._still}
-            options["duration"] = options["duration"][1:] if self._still else options["duration"]
-        elif name == "WEBP":
-            options |= {"loop": self._plays, **({"lossless": True} if quality is None else {"quality": quality})}
-        else:
-            options |= {"quality": 90 if quality is None else quality, "subsampling": "4:4:4"}
-        images: Iterable[Image.Image] = (result.to_pil() for result in rest)
-        if name == "PNG":  # which Pillow goes through twice
-            images = list(images)
-        info = pil_save_kwargs(update_dimensions(first.info, first.width, first.height), name, str(output.path))
-        first.to_pil().save(tmp_path, format=name, save_all=True, append_images=images, **options, **info)
+    @property
+    def has_alpha(self) -> bool:
+        """Whether a frame is transparent somewhere. Decodes all frames."""
+        self._decode_frames()
+        return self._has_alpha
 
-    def _frames(self) -> Iterator[Raster]:
-        for frame in self._decode():
-            array = np.asarray(frame)
-            yield Raster(array if self.alpha else array[:, :, :3], dict(self._info))
+    def read(self, first: int = 0) -> Iterator[Raster]:
+        """Yield the frames, with alpha if one of them has it."""
+        self._decode_frames()
+        for data, shape in self._frames[first:]:
+            array = np.frombuffer(zlib.decompress(data), np.uint8).reshape(shape)
+            yield Raster(array if self._has_alpha else array[:, :, :3], self.metadata)
 
-    def _decode(self) -> Iterator[Image.Image]:
-        with decode.wrap_decode_errors(self.path), Image.open(self.path) as image:
-            for number in range(image.n_frames):  # type: ignore[attr-defined]
-                image.seek(number)
+    def _decode_frames(self) -> None:
+        """Decode all frames once and keep them compressed: the first is read as the alpha of all of them requires."""
+        if self._frames:
+            return
+        image = self._animation
+        with wrap_decode_errors(self.path):
+            for index in range(self.count):
+                image.seek(index)
+                pillow_fixes.check_size(*image.size, self.path, self._max_pixels)
                 duration = image.info.get("duration")
-                frame = image.convert("RGBA")
-                frame.info["duration"] = image.info.get("duration", duration)
-                yield frame
+                frame = np.asarray(image.convert("RGBA"))
+                self.durations.append(round(float(image.info.get("duration", duration) or 0)))
+                self._has_alpha = self._has_alpha or bool((frame[:, :, 3] < 255).any())
+                self._frames.append((zlib.compress(frame.tobytes(), 1), frame.shape))
+
+
+class AnimationWriter(MediaWriter):
+    """Writer of frames: GIF with 256 colors each, AVIF lossy, others lossless unless a quality is set."""
+
+    reader: AnimationReader
+
+    def write(self, pieces: Iterator[Raster]) -> None:
+        """Write the frames."""
+        reader, output = self.reader, self.output
+        target = formats.find_format(output.path.suffix)
+        assert target is not None
+        name, alpha, plays, durations = target.pillow, reader.has_alpha, reader.plays, reader.durations
+        if name == "GIF" and alpha:  # which has no partial transparency
+            pieces = (_binarize_alpha(frame) for frame in pieces)
+        if reader.default_image:
+            durations = durations[1:]
+            if name != "PNG":
+                next(pieces)
+        first = next(pieces)
+        kwargs: dict[str, Any] = {"duration": durations, **pil_format_kwargs(target, output.options.quality)}
+        if name == "GIF":
+            # A transparent pixel must not show the frame before.
+            kwargs |= {"loop": {0: 0, 1: None}.get(plays, plays - 1), "disposal": 2 if alpha else 1}
+        elif name == "PNG":
+            kwargs |= {"loop": plays, "default_image": reader.default_image}
+        elif name == "WEBP":
+            kwargs["loop"] = plays
+        images: Iterable[Image.Image] = (frame.to_pil() for frame in pieces)
+        if name == "PNG":  # which Pillow iterates over twice
+            images = list(images)
+        kwargs |= pil_save_kwargs(first.metadata.resized(first.width, first.height), target, output.path)
+        first.to_pil().save(self.path, format=name, save_all=True, append_images=images, **kwargs)
 
 
 def _binarize_alpha(frame: Raster) -> Raster:

@@ -1,32 +1,190 @@
 """Save images."""
 
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from PIL import Image
+import numpy as np
+from PIL import Image, features
 
-from . import decode, metadata
-from .decode import validate_output
+from ..fileio import atomic_write
+from . import formats, png16, tiff
+from .errors import DECODE_ERRORS, ImageError, describe
+from .formats import WRITE_SUFFIXES, Format
+from .metadata import Metadata, pil_save_kwargs
+from .raster import Raster
 
-__all__ = ["save_image", "validate_output"]
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SaveOptions:
+    """How upscaled files are saved.
+
+    Args:
+        quality: Of JPEG, WebP and AVIF, 1 to 100; by default 95, lossless and 90.
+        bit_depth: Bits per channel, by default those of the input. Upscaling to 16 bits computes with 16.
+        strip_metadata: "all" drops everything but the color profile, "gps" only the GPS location.
+        software: Program that the metadata names, unless all of it is dropped.
+        overwrite: Replace existing files.
+        codec: Encoder of videos, by default H.264, and VP9 for WebM.
+        crf: Constant rate factor of videos, by default that of nearly lossless quality.
+    """
+
+    quality: int | None = None
+    bit_depth: Literal[8, 16] | None = None
+    strip_metadata: Literal["all", "gps"] | None = None
+    software: str | None = None
+    overwrite: bool = False
+    codec: str | None = None
+    crf: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.strip_metadata not in (None, "all", "gps"):
+            raise ValueError(f"`strip_metadata` must be None, 'all' or 'gps', got {self.strip_metadata!r}.")
+
+    def apply_to(self, metadata: Metadata) -> Metadata:
+        """Return the metadata that is written."""
+        metadata = metadata.stripped(self.strip_metadata)
+        keeps_software = self.strip_metadata == "all" or not self.software
+        return metadata if keeps_software else replace(metadata, software=self.software)
 
 
 def save_image(
-    image: Image.Image,
-    path: str | Path,
+    image: Raster | Image.Image | np.ndarray,
+    path: str | os.PathLike[str],
     *,
     quality: int | None = None,
     strip_metadata: Literal["all", "gps"] | None = None,
+    overwrite: bool = True,
 ) -> None:
-    """Save an image, in the format of the path's suffix.
+    """Save an image in the format of the suffix, atomically.
 
     Args:
-        image: Image with metadata in `info`, as `SRGAN.upscale` returns it.
-        path: Output path.
-        quality: Quality of JPEG, WebP and AVIF, 1 to 100; the format's default if None.
-        strip_metadata: Metadata to remove: "gps" for the GPS location only, "all" except what defines the colors.
+        image: A PIL image; an array (H, W) or (H, W, C) of uint8 or uint16; or a `Raster`. 16 bits per channel are
+            written to PNG and TIFF, other formats get 8.
+        path: The file.
+        quality: As in `SaveOptions`.
+        strip_metadata: As in `SaveOptions`.
+        overwrite: Replace an existing file.
+
+    Raises:
+        ImageError: The format cannot store the image, the file cannot be written, or it exists.
     """
-    if strip_metadata:
-        image = image.copy()
-        metadata.strip(image, gps=strip_metadata == "gps")
-    decode.save_image(image, Path(path), quality=quality)
+    if isinstance(image, Image.Image):
+        image = Raster.from_pil(image)
+    elif isinstance(image, np.ndarray):
+        array = image[:, :, 0] if image.ndim == 3 and image.shape[2] == 1 else image
+        if array.dtype not in (np.uint8, np.uint16) or array.ndim not in (2, 3) or array.shape[2:] > (4,):
+            raise ImageError(
+                f"`image` must be uint8 or uint16 of shape (H, W, 1 to 4), got {image.dtype} {image.shape}."
+            )
+        image = Raster(array)
+    write_raster(image, Path(path), SaveOptions(quality, strip_metadata=strip_metadata, overwrite=overwrite))
+
+
+def write_raster(raster: Raster, path: Path, options: SaveOptions) -> None:
+    """Save an image with options. Errors as for `save_image`."""
+    raster = raster.with_bits(options.bit_depth or raster.bits)
+    target = formats.find_format(path.suffix)
+    if raster.bits > 8 and target and "high bit depth" not in target.stores:
+        logger.warning("'%s': %s stores 8 bits per channel of %d", path, target.name, raster.bits)
+        raster = raster.with_bits(8)
+    width, height = raster.width, raster.height
+    target = validate_output(
+        path, width=width, height=height, alpha=raster.has_alpha, bits=raster.bits, quality=options.quality
+    )
+    raster = replace(raster, metadata=options.apply_to(raster.metadata).resized(width, height))
+    with atomic_output(path, overwrite=options.overwrite) as temporary:
+        if raster.bits > 8 and target is formats.TIFF:
+            tiff.write_tiff([raster], temporary, target=path)
+        elif raster.bits > 8:
+            png16.write_png16(raster, temporary)
+        else:
+            _write_pil(raster, temporary, target, options.quality, path)
+
+
+def _write_pil(raster: Raster, temporary: Path, target: Format, quality: int | None, path: Path) -> None:
+    image = raster.to_pil()
+    kwargs = pil_format_kwargs(target, quality)
+    try:
+        image.save(temporary, format=target.pillow, **{**kwargs, **pil_save_kwargs(raster.metadata, target, path)})
+    except DECODE_ERRORS as error:
+        if isinstance(error, OSError):  # not a fault of the metadata
+            raise
+        logger.warning("'%s': dropped EXIF data and resolution that %s cannot store: %s", path, target.name, error)
+        image.save(temporary, format=target.pillow, **kwargs, icc_profile=raster.metadata.icc_profile)
+
+
+def pil_format_kwargs(target: Format, quality: int | None) -> dict[str, Any]:
+    """Return keyword arguments of `Image.save` for a format and a quality, None for the default."""
+    if quality is None:
+        return target.save
+    return {**target.save, "quality": quality, **({"lossless": False} if "lossless" in target.save else {})}
+
+
+def validate_output(
+    path: Path,
+    *,
+    width: int,
+    height: int,
+    alpha: bool = False,
+    bits: int = 8,
+    quality: int | None = None,
+    kind: str = "image",
+) -> Format:
+    """Check that an image or media of a `kind` can be written to `path`, before anything is computed.
+
+    Returns:
+        The format of the file.
+
+    Raises:
+        ImageError: The suffix is unknown, its format cannot store the image, a package for it is missing, or the
+            directory cannot be written.
+    """
+    suffixes = WRITE_SUFFIXES if kind == "image" else formats.media_suffixes(kind)
+    target = formats.find_format(path.suffix)
+    if target is None or path.suffix.lower() not in suffixes:
+        raise ImageError(
+            f"'{path}': cannot save {kind} as {path.suffix or 'a file without suffix'}; use {', '.join(suffixes)}."
+        )
+    if not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
+        raise ImageError(f"'{path}' cannot be written: '{path.parent}' is not a directory that you may write to.")
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        pass
+    except OSError as error:  # a name that is too long
+        raise ImageError(f"'{path}' cannot be written: {error.strerror}.") from error
+    if (bits > 8 or kind != "image") and target.suffixes and not target.is_available():
+        what = f"{kind} of {bits} bits" if kind == "image" else kind
+        raise ImageError(f"'{path}': writing {what} requires the `{target.package}` package: {target.install_hint}.")
+    if max(width, height) > target.max_side:
+        raise ImageError(
+            f"'{path}': {target.name} stores at most {target.max_side} pixels a side, got {width} x {height}; use .png."
+        )
+    if kind == "image" and alpha and "alpha" not in target.stores:
+        raise ImageError(f"'{path}': {target.name} cannot store transparency; use .png, .webp or .tif.")
+    if target.pillow == "AVIF" and not features.check("avif"):
+        raise ImageError(f"'{path}': this version of Pillow cannot write AVIF; update it, or use .webp.")
+    if quality is not None and not (target.quality and 1 <= quality <= 100):
+        raise ImageError(f"'{path}': `quality` must be 1 to 100, and the file .jpg, .webp or .avif, got {quality}.")
+    return target
+
+
+@contextmanager
+def atomic_output(path: Path, *, overwrite: bool) -> Iterator[Path]:
+    """Yield an empty temporary file that is renamed to `path` at the end of the block. ImageError if that fails."""
+    try:
+        with atomic_write(path, overwrite=overwrite) as temporary:
+            yield temporary
+    except ImageError:
+        raise
+    except FileExistsError:
+        raise ImageError(f"'{path}' already exists; set `overwrite` to replace it.") from None
+    except DECODE_ERRORS as error:
+        raise ImageError(f"'{path}' cannot be written: {describe(error)}.") from error

@@ -1,5 +1,51 @@
-"""Errors of reading and writing images."""
+"""The error of this package's image functions, and the errors of the libraries that it wraps."""
 
-from .decode import ImageError
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
-__all__ = ["ImageError"]
+from PIL import Image
+
+# What decoders raise on corrupt files.
+DECODE_ERRORS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+
+
+class ImageError(ValueError):
+    """An image that cannot be read, upscaled or written. The message names the file, the reason and the way out."""
+
+
+def describe(error: BaseException) -> str:
+    """Return an error's message in one line, without the number of an operating system's error."""
+    return getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+
+
+@contextmanager
+def wrap_decode_errors(path: Path) -> Iterator[None]:
+    """Turn what libraries raise while they decode `path` into an `ImageError` that names it."""
+    try:
+        yield
+    except ImageError:
+        raise
+    except MemoryError:
+        raise ImageError(f"Cannot decode '{path}': it needs more memory than is available.") from None
+    except Image.DecompressionBombError as error:
+        limit = f"Pillow limits this format to {2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6:.3g} million pixels"
+        raise ImageError(f"Cannot decode '{path}': {limit} ({describe(error)}); convert it to PNG.") from error
+    except DECODE_ERRORS as error:
+        reason = f"the file is corrupt or truncated ({describe(error)})"
+        raise ImageError(f"Cannot decode '{path}': {reason}.") from error

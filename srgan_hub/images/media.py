@@ -1,92 +1,160 @@
-"""What is not read at once: videos, large images, channels that are no colors; each kind is a file beside this."""
+"""Opened image files, and the base classes of readers and writers of media that are not loaded as one image."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal, Protocol
+from typing import Any, BinaryIO, ClassVar
 
-import numpy as np
+from PIL import ImageFile
 
-from .lazy import LazyRows
-from .raster import Raster
+from . import formats, pillow_fixes, png16
+from .encode import SaveOptions
+from .errors import ImageError, wrap_decode_errors
+from .metadata import read_metadata
+from .raster import Raster, correct_orientation
 
 
-class MediaUpscaler(Protocol):
-    """What upscales. The results have the size, the depth and the metadata that were asked for."""
+class Opened:
+    """An opened and classified image file; a context manager that closes it.
 
-    def frames(self, frames: Iterator[Raster], first: int) -> Iterator[Raster]:
-        """Upscale images, of which the first has this number: one for one."""
-        ...
+    Args:
+        path: Its path, for messages.
+        file: The file; all reading goes through it.
+        image: Opened by Pillow, if Pillow identifies it.
+        max_pixels: The largest width times height.
 
-    def rows(self, rows: LazyRows) -> Iterator[np.ndarray]:
-        """Upscale an image that is not in memory, or the last rows of it: strips (rows, width) or (rows, width, C)."""
-        ...
+    Attributes:
+        kind: "image", "animation", "video", or of a TIFF "pages", "channels" (floating point, or channels that are not
+            colors) or "rows" (larger than a run should load).
+        width, height: Size of the largest image in it, in pixels.
+        count: Number of images.
+        warnings: Messages about reading, without the file's name.
+    """
 
-    def plane(self, plane: np.ndarray) -> np.ndarray:
-        """Upscale gray in [0, 1], (H, W), float32."""
-        ...
+    kind: ClassVar[str] = "image"
+
+    def __init__(
+        self, path: Path, file: BinaryIO, image: ImageFile.ImageFile | None, max_pixels: int | None, count: int = 1
+    ) -> None:
+        self.path, self.file, self.count = path, file, count
+        self.warnings: list[str] = []
+        self._image, self._max_pixels = image, max_pixels
+        self.width, self.height = image.size if image else (0, 0)
+
+    def __enter__(self) -> "Opened":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self.file.close()
+
+    @property
+    def default_suffix(self) -> str:
+        """Suffix of the upscaled file."""
+        name = self._image.format or "" if self._image else ""
+        return ".png" if self.kind == "image" else formats.media_suffixes(self.kind, name)[0]
+
+    def load(self, page: int | None = None) -> Raster:
+        """Decode one image.
+
+        Args:
+            page: Its index; required if there are several images.
+
+        Raises:
+            ImageError: The image cannot be decoded, or it is one of several and `page` is None.
+        """
+        if page is None and self.count > 1:
+            raise ImageError(
+                f"'{self.path}' contains {self.count} images; pass `page=N` or use `srgan-hub upscale` for all of them."
+            )
+        with wrap_decode_errors(self.path):
+            return self._decode(page)
+
+    def _decode(self, page: int | None) -> Raster:
+        image = self._image
+        if image is None:
+            raise ImageError(f"'{self.path}' contains {self.kind}; use `srgan-hub upscale` or `upscale_files`.")
+        if page is not None:  # Pillow leaves metadata of one page in the next one
+            self.file.seek(0)
+            image = type(image)(self.file)
+            image.seek(page)
+            pillow_fixes.check_size(*image.size, self.path, self._max_pixels)
+        pillow_fixes.read_color_chunks(image)
+        if reason := pillow_fixes.unsupported_reason(image):
+            raise ImageError(f"'{self.path}' {reason}.")
+        if (array := png16.decode16(image, self.file)) is not None:
+            orientation, metadata, warnings = read_metadata(image)
+            return Raster(correct_orientation(array, orientation), metadata, warnings)
+        raster = Raster.from_pil(image, name=f"'{self.path}'")
+        # An icon may contain another image than its header declares.
+        pillow_fixes.check_size(raster.width, raster.height, self.path, self._max_pixels)
+        return raster
+
+
+class MediaReader(Opened, ABC):
+    """An opened file that is upscaled piece by piece. It knows no encoder."""
+
+    @abstractmethod
+    def read(self, first: int = 0) -> Iterator[Any]:
+        """Yield the frames or pages (`Raster`), stacks of channels, or rows (one `LazyRows`) from number `first` on.
+
+        Raises:
+            ImageError: The file cannot be decoded.
+        """
 
 
 @dataclass(frozen=True)
-class OutputOptions:
-    """What shall become of a source.
+class Output:
+    """Destination of upscaled media.
 
     Args:
-        path: where it goes in the end.
-        width, height: of the result, of the largest image in it.
-        scale: of the network.
-        receptive_field: how many rows above it a row of the result depends on.
-        quality: of images, as for `decode.save_image`.
-        bit_depth: bits per channel; None for those of the source.
-        codec, crf: of a video, the encoder and its constant rate factor; None takes what suits.
-        strip_metadata: as in `metadata.strip`, None for nothing.
-        software: that makes it; None if it is not to be named.
-        key: what results depend on beside the source: equal keys mean equal results.
+        path: Final path.
+        width, height: Size of the largest upscaled image, in pixels.
+        options: How it is saved.
+        resumable: Whether an output of rows can be computed from one of them on.
+        key: Hash key of everything other than the input file that affects the results, for resumption.
     """
 
     path: Path
     width: int
     height: int
-    scale: int
-    receptive_field: int
-    quality: int | None = None
-    bit_depth: Literal[8, 16] | None = None
-    codec: str | None = None
-    crf: int | None = None
-    strip_metadata: Literal["all", "gps"] | None = None
-    software: str | None = None
+    options: SaveOptions
+    resumable: bool = True
     key: str = ""
 
 
-class Media(ABC):
-    """An opened file.
+class MediaWriter(ABC):
+    """Writer of one kind of media; a context manager that releases its files.
+
+    Args:
+        reader: The source, for what is copied from it.
+        path: Temporary file to write.
+        output: The destination.
 
     Attributes:
-        kind: what it is, in words.
-        suffixes: of the files that can hold the result. The first is that of the result where none is named.
-        lossy: those of them that have a quality.
-        max_side: the largest side of those in which it is not 65,535 pixels.
-        requires_even_size: whether the sides of the result must be even.
-        count: of its images.
-        width, height: of the largest, in pixels.
+        done: Number of pieces that an interrupted run has finished; `write` expects the pieces after them.
+        restart_interval: Number of frames after which upscaling must restart, if resumed results are to be identical.
     """
 
-    kind: ClassVar[str]
-    suffixes: tuple[str, ...]
-    lossy: ClassVar[tuple[str, ...]] = ()
-    max_side: ClassVar[dict[str, int]] = {}
-    requires_even_size: ClassVar[bool] = False
-    count: int = 1
-    width: int
-    height: int
+    done: int = 0
+    restart_interval: int | None = None
+
+    def __init__(self, reader: Any, path: Path, output: Output) -> None:
+        self.reader, self.path, self.output = reader, path, output
+
+    def __enter__(self) -> "MediaWriter":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:  # noqa: B027  # most keep no files open
+        """Close files; what is finished stays for resumption unless `write` has returned."""
 
     @abstractmethod
-    def write(self, media_upscaler: MediaUpscaler, tmp_path: Path, output: OutputOptions) -> None:
-        """Decode it from its begin to its end, have it upscaled, and write it as it comes.
-
-        Args:
-            media_upscaler: makes the results.
-            tmp_path: the file to write; it gets the name `output.path` when it is whole.
-            output: what shall become of it.
-        """
+    def write(self, pieces: Iterator[Any]) -> None:
+        """Write upscaled pieces as they come, and complete the file."""

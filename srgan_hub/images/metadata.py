@@ -1,261 +1,227 @@
-"""What a larger copy of an image keeps of it: profile, EXIF data, XMP, text, resolution, where they are valid."""
+"""Image metadata (ICC, EXIF, XMP, text, DPI): read, sanitize and write per format."""
 
 import logging
 import re
 from collections.abc import Collection
-from typing import Any, Protocol
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal
 
 from PIL import ExifTags, Image, PngImagePlugin
 
-from .pillow_fixes import DECODE_ERRORS
+from .errors import DECODE_ERRORS, describe
+from .formats import Format
 
 logger = logging.getLogger(__name__)
 
 _SRGB_GAMMA = (45_455).to_bytes(4, "big")
-# What JPEG holds; PNG and BMP hold a little more.
+# What JPEG stores; PNG and BMP store a little more.
 _MAX_DPI = 65_535
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-# These say how a TIFF's own pixels are stored; a camera's EXIF data may say it of other pixels.
+# Tags that describe how a TIFF stores its own pixels; EXIF data may hold them for other pixels.
 _STORAGE_TAGS = {
     *range(254, 267), *(273, 274, 284, 301), *range(277, 282), *range(290, 294), *range(317, 348), *range(512, 533),
 }  # fmt: skip
-# These say what a TIFF shows and who made it; others would be wrong for a larger copy, such as a map's.
+# Tags that describe the content and author of a TIFF; others would be wrong in a larger image, such as a map's.
 _DESCRIPTIVE_TAGS = {269, 270, 271, 272, 305, 306, 315, 316, 33432, *range(40091, 40096)}
-_NESTED = {ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo}
-# A PNG's chunks that say what its numbers mean as colors.
-_COLOR_CHUNKS = (b"gAMA", b"cHRM", b"cICP")
+_NESTED_IFDS = {ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo}
 _XMP_KEY = "XML:com.adobe.xmp"
 _XMP_TAG = 700
-# What each of Pillow's formats holds of what is carried; all hold the color profile but BMP.
-_HOLDS = {
-    "PNG": {"exif", "dpi", "xmp", "text", "color"},
-    "JPEG": {"exif", "dpi", "xmp", "comment"},
-    "TIFF": {"exif", "dpi", "xmp", "comment"},
-    "WEBP": {"exif", "xmp"},
-    "AVIF": {"exif", "xmp"},
-    "GIF": {"comment"},
-    "BMP": {"dpi"},
-}
 
 
-class HasInfo(Protocol):
-    """An image that carries something: a PIL image, or one of this package's kinds."""
+@dataclass(frozen=True)
+class Metadata:
+    """Metadata that an image of another size keeps.
 
-    info: dict[Any, Any]
-
-
-def read_metadata(image: Image.Image, name: str) -> tuple[Image.Transpose | None, dict[Any, Any]]:
-    """Return the turn that puts an image upright, and what a larger copy keeps of what it carries.
-
-    That is, where the image has it: icc_profile, exif (upright, without its thumbnail) and xmp, bytes; dpi, a pair;
-    text, a dictionary; color, chunks of a PNG by their names. What is broken is left out with a warning that begins
-    with `name`.
+    Args:
+        icc_profile: Color profile.
+        exif: EXIF data without orientation and thumbnail.
+        xmp: XMP packet with orientation 1 and without thumbnails.
+        text: Texts by keyword; "Comment" is a JPEG's, TIFF's or GIF's comment.
+        dpi: Horizontal and vertical resolution in dots per inch.
+        color_chunks: The chunks gAMA, cHRM and cICP of a PNG by name.
+        software: Program that wrote the image.
     """
-    info: dict[Any, Any] = {}
-    if isinstance(image.info.get("icc_profile"), bytes):
-        info["icc_profile"] = image.info["icc_profile"]
-    turn = None
+
+    icc_profile: bytes | None = None
+    exif: bytes | None = None
+    xmp: bytes | None = None
+    text: dict[str, str] = field(default_factory=dict)
+    dpi: tuple[float, float] | None = None
+    color_chunks: dict[bytes, bytes] = field(default_factory=dict)
+    software: str | None = None
+
+    def to_info(self) -> dict[str, Any]:
+        """Return the metadata as Pillow's `info`."""
+        return {each.name: value for each in fields(self) if (value := getattr(self, each.name))}
+
+    def stripped(self, what: Literal["all", "gps"] | None) -> "Metadata":
+        """Return the metadata without everything but colors, without the GPS location, or unchanged."""
+        if what == "all":
+            return Metadata(icc_profile=self.icc_profile, color_chunks=self.color_chunks)
+        if what is None:
+            return self
+        exif, xmp = self.exif, self.xmp
+        if exif and (loaded := _load_exif(exif)).pop(ExifTags.IFD.GPSInfo, None) is not None:
+            exif = loaded.tobytes()
+        if xmp:
+            text = xmp.decode(errors="surrogateescape")
+            text = re.sub(r"\s*<(exif:GPS\w+)\b.*?(/>|</\1>)", "", text, flags=re.DOTALL)
+            text = re.sub(r"\s*exif:GPS\w+=(\"[^\"]*\"|'[^']*')", "", text)
+            xmp = text.encode(errors="surrogateescape")
+        return replace(self, exif=exif, xmp=xmp)
+
+    def resized(self, width: int, height: int) -> "Metadata":
+        """Return the metadata of an image of this size: EXIF data and XMP that contain the size contain the new one."""
+        exif, xmp = self.exif, self.xmp
+        if exif:
+            loaded = _load_exif(exif)
+            nested = loaded.get_ifd(ExifTags.IFD.Exif) if ExifTags.IFD.Exif in loaded else {}
+            inner = {ExifTags.Base.ExifImageWidth: width, ExifTags.Base.ExifImageHeight: height}
+            outer = {ExifTags.Base.ImageWidth: width, ExifTags.Base.ImageLength: height}
+            if inner.keys() & nested.keys() or outer.keys() & loaded.keys():
+                nested.update({tag: size for tag, size in inner.items() if tag in nested})
+                loaded.update({tag: size for tag, size in outer.items() if tag in loaded})
+                exif = loaded.tobytes()
+        if xmp:
+            names = {"tiff:ImageWidth": width, "tiff:ImageLength": height}
+            xmp = _update_xmp(xmp, {**names, "exif:PixelXDimension": width, "exif:PixelYDimension": height})
+        return replace(self, exif=exif, xmp=xmp)
+
+
+def read_metadata(image: Image.Image) -> tuple[int, Metadata, list[str]]:
+    """Read what `image.info` and a TIFF's tags contain.
+
+    Returns:
+        The EXIF orientation, the metadata, and warnings about what is invalid and left out.
+    """
+    warnings = []
+    info, orientation, exif = image.info, 1, None
     try:
-        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-        if encoded := _encode_exif(image):
-            info["exif"] = encoded
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        exif = _encode_exif(image)
     except DECODE_ERRORS as error:
-        logger.warning("%s: broken EXIF data left out: %s", name, error)
-    xmp = image.info.get("xmp") or image.info.get(_XMP_KEY)
-    if xmp:
-        # Upright at once: Pillow looks here, too, for how an image is turned.
-        info["xmp"] = _set_xmp(xmp.encode() if isinstance(xmp, str) else bytes(xmp), {"tiff:Orientation": 1})
-    # What this function has put there before, and what Pillow has.
-    text = {**kept} if isinstance(kept := image.info.get("text"), dict) else {}
-    text |= {key: value for key, value in image.info.items() if isinstance(value, str) and isinstance(key, str)}
-    comment = image.info.get("comment")
-    if isinstance(comment, bytes):
+        warnings.append(f"dropped corrupt EXIF data: {describe(error)}")
+    xmp = info.get("xmp") or info.get(_XMP_KEY)
+    if xmp:  # Pillow also takes the orientation from XMP
+        xmp = _update_xmp(xmp.encode() if isinstance(xmp, str) else bytes(xmp), {"tiff:Orientation": 1})
+    text = {**info["text"]} if isinstance(info.get("text"), dict) else {}
+    text |= {key: value for key, value in info.items() if isinstance(value, str) and isinstance(key, str)}
+    if isinstance(comment := info.get("comment"), bytes):
         text["Comment"] = comment.decode(errors="replace").rstrip("\0")
-    info |= {key: image.info[key] for key in ("color", "software") if key in image.info}
-    ours = (_XMP_KEY, "compression", "xmp", "software")
-    text = {key: str(value) for key, value in text.items() if value and key not in ours}
-    if text:
-        info["text"] = text
-    if image.format == "PNG" and (color := _color_chunks(image)):
-        info["color"] = color
-    dpi = image.info.get("dpi", ())
+    no_text = (_XMP_KEY, "compression", "xmp", "software")
+    dpi = None
     try:
-        across, down = (float(each) for each in dpi)
+        across, down = (float(each) for each in info.get("dpi", ()))
         if not (0 < across <= _MAX_DPI and 0 < down <= _MAX_DPI):
             raise ValueError
-        info["dpi"] = (across, down)
+        dpi = across, down
     except (ArithmeticError, TypeError, ValueError):
-        if dpi and tuple(dpi) != (0, 0):  # which BMP has where it has none
-            logger.warning("%s: a resolution of %s dots per inch left out", name, " x ".join(map(str, dpi)))
-    return turn, info
+        if info.get("dpi") and tuple(info["dpi"]) != (0, 0):  # a BMP's unknown resolution
+            warnings.append(f"dropped invalid resolution {' x '.join(map(str, info['dpi']))}")
+    metadata = Metadata(
+        icc_profile=profile if isinstance(profile := info.get("icc_profile"), bytes) else None,
+        exif=exif or None,
+        xmp=xmp or None,
+        text={key: str(value) for key, value in text.items() if value and key not in no_text},
+        dpi=dpi,
+        color_chunks=info.get("color_chunks") or {},
+        software=info.get("software"),
+    )
+    return orientation, metadata, warnings
 
 
-def strip(image: HasInfo, *, gps: bool = False) -> None:
-    """Drop what an image carries, or with `gps` only the place out of its EXIF data and XMP.
-
-    What says how its colors look stays: the profile, and a PNG's chunks.
-    """
-    if not gps:
-        image.info = {key: value for key, value in image.info.items() if key in ("icc_profile", "color")}
-        return
-    if image.info.get("exif"):
-        exif = _load_exif(image.info["exif"])
-        if exif.pop(ExifTags.IFD.GPSInfo, None) is not None:
-            image.info["exif"] = exif.tobytes()
-    if image.info.get("xmp"):
-        text = image.info["xmp"].decode(errors="surrogateescape")
-        text = re.sub(r"\s*<(exif:GPS\w+)\b.*?(/>|</\1>)", "", text, flags=re.DOTALL)
-        text = re.sub(r"\s*exif:GPS\w+=(\"[^\"]*\"|'[^']*')", "", text)
-        image.info["xmp"] = text.encode(errors="surrogateescape")
-
-
-def set_software(image: HasInfo, program: str) -> None:
-    """Note the program that made an image; it goes where the format has a place for that."""
-    image.info["software"] = program
-
-
-def update_dimensions(info: dict[Any, Any], width: int, height: int) -> dict[Any, Any]:
-    """Return what is carried for a copy of this size: EXIF data and XMP state the new one."""
-    info = dict(info)
-    if info.get("exif"):
-        exif = _load_exif(info["exif"])
-        nested = exif.get_ifd(ExifTags.IFD.Exif) if ExifTags.IFD.Exif in exif else {}
-        sizes = {ExifTags.Base.ExifImageWidth: width, ExifTags.Base.ExifImageHeight: height}
-        outer = {ExifTags.Base.ImageWidth: width, ExifTags.Base.ImageLength: height}
-        if sizes.keys() & nested.keys() or outer.keys() & exif.keys():
-            nested.update({tag: size for tag, size in sizes.items() if tag in nested})
-            exif.update({tag: size for tag, size in outer.items() if tag in exif})
-            info["exif"] = exif.tobytes()
-    if info.get("xmp"):
-        names = {"tiff:ImageWidth": width, "tiff:ImageLength": height}
-        names |= {"exif:PixelXDimension": width, "exif:PixelYDimension": height}
-        info["xmp"] = _set_xmp(info["xmp"], names)
-    return info
-
-
-def pil_save_kwargs(info: dict[Any, Any], kind: str, name: str) -> dict[str, Any]:
-    """Return the options of `Image.save` that write what is carried into a file of Pillow's `kind`.
-
-    What it cannot hold is said in one line that begins with `name`.
-    """
-    holds = _HOLDS[kind]
-    options = {key: info[key] for key in ("icc_profile", "exif", "dpi", "xmp") if info.get(key)}
-    options = {key: value for key, value in options.items() if key == "icc_profile" or key in holds}
-    text = dict(info.get("text") or {})
-    if "comment" in holds and "Comment" in text:
-        options["comment"] = text.pop("Comment")
-    warn_dropped({**info, "text": text}, holds, kind, name)
-    if kind == "PNG":
-        options["pnginfo"] = png_info(info)
-        options.pop("xmp", None)
-    elif kind == "GIF":
-        options.setdefault("comment", info.get("software", ""))
-    elif kind != "BMP" and (info.get("software") or kind == "TIFF"):
-        exif = options["exif"] = _load_exif(options.get("exif", b""))
-        if info.get("software"):
-            exif[ExifTags.Base.Software] = info["software"]
-    if kind == "TIFF":
-        exif = options["exif"]
+def pil_save_kwargs(metadata: Metadata, file_format: Format, path: Path) -> dict[str, Any]:
+    """Return keyword arguments of `Image.save` that write metadata; what `file_format` cannot store is logged."""
+    stores, name = file_format.stores, file_format.pillow
+    info = metadata.to_info()
+    kwargs: dict[str, Any] = {key: info[key] for key in ("exif", "dpi", "xmp") if key in info and key in stores}
+    if metadata.icc_profile:
+        kwargs["icc_profile"] = metadata.icc_profile
+    text = dict(metadata.text)
+    if "comment" in stores and "Comment" in text:
+        kwargs["comment"] = text.pop("Comment")
+    warn_dropped(replace(metadata, text=text), stores, file_format.name, path)
+    if name == "PNG":
+        kwargs["pnginfo"] = png_info(metadata)
+        kwargs.pop("xmp", None)
+    elif name == "GIF":
+        kwargs.setdefault("comment", metadata.software or "")
+    elif "exif" in stores and (metadata.software or name == "TIFF"):
+        exif = kwargs["exif"] = _load_exif(kwargs.get("exif", b""))
+        if metadata.software:
+            exif[ExifTags.Base.Software] = metadata.software
+    if name == "TIFF":
+        exif = kwargs["exif"]
         for tag in _STORAGE_TAGS.intersection(exif):
             del exif[tag]
-        if "xmp" in options:
-            exif[_XMP_TAG] = options.pop("xmp")
-        if "comment" in options:
-            exif.setdefault(ExifTags.Base.ImageDescription, options.pop("comment"))
+        if "xmp" in kwargs:
+            exif[_XMP_TAG] = kwargs.pop("xmp")
+        if "comment" in kwargs:
+            exif.setdefault(ExifTags.Base.ImageDescription, kwargs.pop("comment"))
         if ExifTags.IFD.Exif in exif and ExifTags.IFD.Interop in (nested := exif.get_ifd(ExifTags.IFD.Exif)):
             nested[ExifTags.IFD.Interop] = exif.get_ifd(ExifTags.IFD.Interop)
-        if _NESTED & exif.keys():
-            options["compression"] = None  # without it Pillow cannot write nested directories
-    return options
+        if _NESTED_IFDS & exif.keys():
+            kwargs["compression"] = None  # Pillow writes nested directories only into uncompressed files
+    return kwargs
 
 
-def warn_dropped(info: dict[Any, Any], holds: Collection[str], kind: str, name: str) -> None:
-    """Say in one line what a format cannot hold of what an image carries."""
-    words = {"exif": "EXIF data", "xmp": "XMP", "dpi": "resolution", "color": "gamma and primaries"}
-    lost = [word for key, word in words.items() if info.get(key) and key not in holds and not _is_usual(info, key)]
-    if info.get("text") and "text" not in holds:
-        lost.append(f"text ({', '.join(info['text'])})")
-    if lost:
-        logger.warning("%s: left out, which %s cannot hold: %s", name, kind, ", ".join(lost))
+def warn_dropped(metadata: Metadata, stores: Collection[str], format_name: str, path: Path) -> None:
+    """Log the metadata that a format does not store, except for values that every reader assumes."""
+    info = metadata.to_info()
+    gamma = metadata.color_chunks.get(b"gAMA", _SRGB_GAMMA)
+    if b"cICP" not in metadata.color_chunks and gamma == _SRGB_GAMMA:
+        info.pop("color_chunks", None)
+    words = {"exif": "EXIF data", "xmp": "XMP", "color_chunks": "gamma and primaries", "text": "text"}
+    dropped = [word for key, word in words.items() if key in info and key not in stores]
+    if dropped and dropped[-1] == "text":
+        dropped[-1] = f"text ({', '.join(metadata.text)})"
+    if dropped:
+        logger.warning("'%s': dropped metadata that %s cannot store: %s", path, format_name, ", ".join(dropped))
 
 
-def png_info(info: dict[Any, Any]) -> PngImagePlugin.PngInfo:
-    """Return the chunks of a PNG that hold what is carried, but for profile, EXIF data and resolution."""
+def png_info(metadata: Metadata) -> PngImagePlugin.PngInfo:
+    """Return the chunks of a PNG with metadata other than profile, EXIF data and resolution."""
     chunks = PngImagePlugin.PngInfo()
-    for name, data in (info.get("color") or {}).items():
+    for name, data in metadata.color_chunks.items():
         chunks.add(name, data)
-    text = dict(info.get("text") or {})
-    if info.get("software"):
-        text["Software"] = info["software"]
+    text = {**metadata.text, **({"Software": metadata.software} if metadata.software else {})}
     for key, value in text.items():
-        # Latin-1 is what a plain text chunk holds.
+        # A plain text chunk is Latin-1.
         plain = value.encode("latin-1", "ignore").decode("latin-1") == value
         (chunks.add_text if plain else chunks.add_itxt)(key, value)
-    if info.get("xmp"):
-        chunks.add_itxt(_XMP_KEY, info["xmp"].decode(errors="replace"))
+    if metadata.xmp:
+        chunks.add_itxt(_XMP_KEY, metadata.xmp.decode(errors="replace"))
     return chunks
 
 
 def _load_exif(data: bytes) -> Image.Exif:
     exif = Image.Exif()
     exif.load(data)
-    for tag in _NESTED & exif.keys():  # or they would not be written again; asking for one that is missing would add it
+    for tag in _NESTED_IFDS & exif.keys():  # unread ones would not be written; reading a missing one would add it
         exif.get_ifd(tag)
     return exif
 
 
 def _encode_exif(image: Image.Image) -> bytes | None:
-    """Return an image's EXIF data upright and without thumbnail, None if there is none. Fails if it is broken."""
-    data = image.info.get("exif")
-    if not data and image.format != "TIFF":
-        return None
-    if data:
+    """Return an image's EXIF data without orientation and thumbnail."""
+    if data := image.info.get("exif"):
         exif = _load_exif(data)
         if not exif:
-            raise ValueError("nothing in it can be read")
-    else:
+            raise ValueError("no readable tags")
+    elif image.format == "TIFF":
         exif, stored = Image.Exif(), image.getexif()
         exif.update({tag: value for tag, value in stored.items() if tag in _DESCRIPTIVE_TAGS})
-        exif.update({tag: dict(nested) for tag in _NESTED if (nested := stored.get_ifd(tag))})
-        if not exif:
-            return None
+        exif.update({tag: dict(nested) for tag in _NESTED_IFDS if (nested := stored.get_ifd(tag))})
+    else:
+        return None
+    if not exif:
+        return None
     exif.pop(ExifTags.Base.Orientation, None)
     return exif.tobytes()
 
 
-def _color_chunks(image: Image.Image) -> dict[bytes, bytes]:
-    """Read the chunks that come before a PNG's pixels and say what its numbers mean."""
-    found: dict[bytes, bytes] = {}
-    file = getattr(image, "filename", "")
-    if not file:
-        return found
-    with open(file, "rb") as stream:  # noqa: PTH123  # Pillow gives a name, not a path
-        stream.seek(8)
-        while len(head := stream.read(8)) == 8 and head[4:] != b"IDAT":
-            data = stream.read(int.from_bytes(head[:4], "big"))
-            if head[4:] in _COLOR_CHUNKS:
-                found[head[4:]] = data
-            stream.seek(4, 1)
-    return found
-
-
-def _is_usual(info: dict[Any, Any], key: str) -> bool:
-    """Return whether what is lost is what everybody assumes: sRGB's gamma, or a density of 72 dots per inch."""
-    if key == "color":
-        return b"cICP" not in info[key] and info[key].get(b"gAMA", _SRGB_GAMMA) == _SRGB_GAMMA
-    return key == "dpi"
-
-
-def _set_xmp(xmp: bytes, values: dict[str, int]) -> bytes:
-    """Return XMP with other numbers where it has these properties, and without thumbnails."""
+def _update_xmp(xmp: bytes, values: dict[str, int]) -> bytes:
+    """Replace the values of properties that the packet contains, and remove thumbnails."""
     text = xmp.decode(errors="surrogateescape")
     for name, value in values.items():
         text = re.sub(rf"(\b{name}=[\"'])\d+", rf"\g<1>{value}", text)

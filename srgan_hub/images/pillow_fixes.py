@@ -1,49 +1,34 @@
-"""Decode an image file correctly or say why not: all that Pillow reads wrongly or reduces silently is listed here."""
+"""Workarounds for formats that Pillow identifies by a limited size, or decodes incorrectly or lossily."""
 
 import re
 import struct
-import zlib
 from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, TiffImagePlugin
 
-from . import plugins
+from . import formats
+from .errors import DECODE_ERRORS, ImageError, describe
 
-# What Pillow's plugins raise on broken files.
-DECODE_ERRORS = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    struct.error,
-    zlib.error,
-)
-# Of a TIFF: more would be a broken chain of them.
-_MOST_PAGES = 10_000
+# Longer chains of a TIFF's pages are corrupt.
+_MAX_PAGES = 10_000
+_COLOR_CHUNKS = (b"gAMA", b"cHRM", b"cICP")
 _MODES = ("1", "L", "P", "PA", "LA", "La", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "LAB")
 _UNSUPPORTED = {
-    "CUR": "is a mouse pointer, whose transparency cannot be read; convert it to PNG",
-    "EPS": "is a drawing, which has no pixels yet; convert it to PNG in the size you need",
-    "FITS": "is a FITS file, whose numbers are no 8-bit levels; read it with astropy and pass the array",
-    "WMF": "is a drawing, which has no pixels yet; convert it to PNG in the size you need",
+    "CUR": "is a mouse cursor, whose transparency cannot be decoded; convert it to PNG",
+    "EPS": "is a vector graphic; convert it to PNG in the size you need",
+    "FITS": "is a FITS file, whose values are not 8-bit; read it with astropy and pass the array",
+    "WMF": "is a vector graphic; convert it to PNG in the size you need",
 }
-# Images that Pillow does not know, by their first bytes.
-_OTHERS = {
-    rb".{4}ftyp(hei[cfmsx]|hev[cmsx]|mif1|msf1)": "HEIF",
-    rb"\xff\x0a|\0\0\0\x0cJXL ": "JPEG XL",
+# Image formats that Pillow does not know, by their first bytes.
+_UNKNOWN_FORMATS = {
     rb"\x76\x2f\x31\x01": "OpenEXR",
     rb"#\?R": "Radiance HDR",
     rb"II\xbc\x01": "JPEG XR",
-    rb"II(\x1a\0|R[OS]|U\0)|FUJIFILMCCD-RAW|\0MRM": "camera raw",
+    rb"II(\x1a\0|R[OS]|U\0)|FUJIFILMCCD-RAW|\0MRM|.{4}ftypcrx": "camera raw",
     rb"gimp xcf": "GIMP",
     rb"P7\s": "PAM",
     rb"AT&TFORM": "DjVu",
@@ -51,94 +36,133 @@ _OTHERS = {
 }
 
 
-def identify_failure(path: Path) -> str:
-    """Return why Pillow opens no image in a file, as the end of a sentence."""
-    with path.open("rb") as file:
-        start = file.read(1024)
-        for name, (factory, accept) in Image.OPEN.items():
-            try:
-                accepted = accept and accept(start[:16])
-            except DECODE_ERRORS:  # shorter than what it looks for
+def open_pil(file: BinaryIO, path: Path, max_pixels: int | None) -> ImageFile.ImageFile:
+    """Identify an image file as `Image.open` does, but with `max_pixels` as limit instead of Pillow's global one.
+
+    Raises:
+        ImageError: The file is not an image that Pillow reads, or it is too large.
+    """
+    file.seek(0)
+    start = file.read(1024)
+    failures = []
+    for load_plugins in (Image.preinit, Image.init):
+        load_plugins()
+        for name in Image.ID:
+            accepted: bool | str = False
+            factory, accept = Image.OPEN[name]
+            with suppress(*DECODE_ERRORS):  # of a file that is shorter than what is looked for
+                accepted = accept(start[:16]) if accept else True
+            if not accepted or isinstance(accepted, str):
                 continue
-            if not accepted:
-                continue
             try:
+                if name == "ICO":  # which is decoded by opening it
+                    _check_icon(file, path, max_pixels)
                 file.seek(0)
-                image = factory(file, str(path))
-            except Image.DecompressionBombError as error:
-                return f"holds far too many pixels: {error}"
+                image: Any = factory(file, "")
+                inner = image.icns.getimage(image.best_size) if name == "ICNS" else image
+                check_size(max(image.width, inner.width), max(image.height, inner.height), path, max_pixels)
+                return image
+            except ImageError:
+                raise
             except DECODE_ERRORS as error:
-                # Some prefixes are two letters, as a text may have them too; the plugin then says so.
-                if not str(error).lower().startswith(("not a", "cannot identify")):
-                    return f"is a {name} file that is broken or of an unsupported kind: {error}"
-            else:
-                return f"has {image.width} x {image.height} pixels"
-    for pattern, name in _OTHERS.items():
+                # The first bytes of some formats are two letters that text files also have.
+                if accept and not str(error).lower().startswith(("not a", "cannot identify")):
+                    failures.append(f"is a {name} file that is corrupt or of an unsupported kind: {describe(error)}")
+    raise ImageError(f"'{path}' {failures[0] if failures else _explain(start)}.")
+
+
+def check_size(width: int, height: int, path: Path, max_pixels: int | None) -> None:
+    """Raise an `ImageError` if an image has more than `max_pixels` pixels."""
+    if max_pixels is not None and width * height > max_pixels:
+        raise ImageError(
+            f"'{path}' has {width} x {height} pixels; the limit is {max_pixels / 1e6:.3g} million (`max_pixels`)."
+        )
+
+
+def _check_icon(file: BinaryIO, path: Path, max_pixels: int | None) -> None:
+    """Check the sizes of the images in a Windows icon, which its directory does not contain."""
+    file.seek(4)
+    directory = file.read(16 * int.from_bytes(file.read(2), "little"))
+    for at in range(0, len(directory) - 15, 16):
+        file.seek(int.from_bytes(directory[at + 12 : at + 16], "little"))
+        head = file.read(24).ljust(24, b"\0")
+        width, height = struct.unpack(">II", head[16:24])
+        if not head.startswith(b"\x89PNG"):  # a BMP with as many rows again of transparency
+            width, rows = struct.unpack_from("<HH", head, 4) if head[0] == 12 else struct.unpack_from("<ii", head, 4)
+            height = rows // 2
+        check_size(abs(width), abs(height), path, max_pixels)
+
+
+def _explain(start: bytes) -> str:
+    """Return why Pillow does not identify a file with these first bytes, as the end of a sentence."""
+    for each in formats.FORMATS:
+        if each.signature and re.match(each.signature, start, re.DOTALL):
+            hint = "convert it to PNG" if each.is_available() else each.install_hint
+            return f"is a {each.name} file, which is not supported; {hint}"
+    for pattern, name in _UNKNOWN_FORMATS.items():
         if re.match(pattern, start, re.DOTALL):
-            return f"is a {name} file, which is not supported; {plugins.install_hint(path)}"
+            return f"is a {name} file, which is not supported; convert it to PNG or JPEG"
     return "is not an image that can be read (PNG, JPEG, WebP, BMP, TIFF and others can)"
 
 
 def unsupported_reason(image: ImageFile.ImageFile) -> str | None:
-    """Return why an opened file would come out wrong, as the end of a sentence, or None if it comes out right."""
+    """Return why Pillow would decode an opened file incorrectly, as the end of a sentence, or None."""
     if image.format in _UNSUPPORTED:
         return _UNSUPPORTED[image.format]
-    deep_pgm = image.format == "PPM" and image.mode == "I"
-    if image.mode not in _MODES and not image.mode.startswith("I;16") and not deep_pgm:
-        return f"has pixels of mode {image.mode}; 8-bit gray, color and palette can be upscaled"
+    pgm16 = image.format == "PPM" and image.mode == "I"
+    if image.mode not in _MODES and not image.mode.startswith("I;16") and not pgm16:
+        return f"has pixels of mode {image.mode}; supported are 8-bit gray, color and palette, and 16-bit gray"
     check = _CHECKS.get(image.format or "")
     return check(image) if check else None
 
 
-def page_indices(image: ImageFile.ImageFile) -> list[int]:
-    """Return the numbers of the images in an opened file, from 0.
+def page_sizes(image: ImageFile.ImageFile) -> dict[int, tuple[int, int]]:
+    """Return width and height of each image in an opened file by its index.
 
-    A phone's MPO has a preview behind its image, a PSD its layers, and a TIFF may have smaller copies and masks.
+    Previews of an MPO, layers of a PSD, and thumbnails and masks of a TIFF are not images.
     """
     if image.format in ("MPO", "PSD"):
-        return [0]
+        return {0: image.size}
     if image.format != "TIFF":
-        return [*range(getattr(image, "n_frames", 1))]
-    found = []
-    for number in range(_MOST_PAGES):
+        return dict.fromkeys(range(getattr(image, "n_frames", 1)), image.size)
+    found = {}
+    for index in range(_MAX_PAGES):
         try:
-            image.seek(number)
+            image.seek(index)
         except EOFError:
             break
-        except SyntaxError:  # a kind that Pillow does not know, which masks are; the tags are there all the same
+        except SyntaxError:  # Pillow does not know the kind, such as a mask, but has read the tags
             pass
-        # Bits: a smaller copy of another page, and a mask of its transparency.
-        if not _tags(image).get(ExifTags.Base.NewSubfileType, 0) & (1 | 4):
-            found.append(number)
-    return found or [0]
+        if not _tags(image).get(ExifTags.Base.NewSubfileType, 0) & (1 | 4):  # thumbnail, mask
+            found[index] = image.size
+    return found or {0: image.size}
 
 
 def bit_depth(image: ImageFile.ImageFile) -> int:
-    """Return the bits per channel that an opened file has, 8 where it has fewer."""
+    """Return the bits per channel of an opened file, 8 for fewer."""
     if image.format == "TIFF":
         return max(8, *_tags(image).get(TiffImagePlugin.BITSPERSAMPLE, (1,)))
     if image.format == "JPEG2000":
         return _codestream(image)[2]
     if image.format == "AVIF":
-        # The AV1 configuration: its third byte holds high_bitdepth and twelve_bit.
+        # The AV1 configuration record: its third byte contains high_bitdepth and twelve_bit.
         flags = [match[1][0] for match in re.finditer(rb"av1C..(.)", _peek(image, 65_536), re.DOTALL)]
         return max((12 if flag & 0x20 else 10 if flag & 0x40 else 8 for flag in flags), default=8)
     if image.format == "PPM":
-        return 16 if _raw_mode(image) == "I;16B" or (image.tile[0][0] != "raw" and _maximum(image) > 255) else 8
-    deep = image.format in ("PNG", "SGI") and re.search(";16|SGI16", str(image.tile))
-    if deep or image.mode.startswith("I;16"):
+        return 16 if raw_mode(image) == "I;16B" or (image.tile[0][0] != "raw" and _maximum(image) > 255) else 8
+    if image.format in ("PNG", "SGI") and re.search(";16|SGI16", str(image.tile)):
         return 16
-    if image.format == "DDS" and "BC6H" in str(image.tile):
+    if image.mode.startswith("I;16") or (image.format == "DDS" and "BC6H" in str(image.tile)):
         return 16
-    return int(image.info.get("bit_depth", 8))  # where pillow-heif puts it
+    return int(image.info.get("bit_depth", 8))  # set by pillow-heif
 
 
 def decode(image: ImageFile.ImageFile) -> Image.Image:
-    """Decode an opened file and correct what Pillow leaves: transparent colors, inverted gray, gray kept in RGBA.
+    """Decode an opened file and correct transparent colors, inverted gray, and gray that Pillow stores as RGBA.
 
-    `unsupported_reason` must have found none. Gray of more than 8 bits becomes mode I;16 with its full range.
+    `unsupported_reason` must have returned None. Gray of more than 8 bits becomes mode I;16 with its full range.
     """
-    kind, raw, bits = image.format, _raw_mode(image), bit_depth(image)
+    kind, raw, bits = image.format, raw_mode(image), bit_depth(image)
     alpha = _bmp_alpha(image) if kind in ("BMP", "DIB") and raw == "BGRX" else None
     inverted = kind == "TIFF" and _tags(image).get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0
     image.load()
@@ -151,9 +175,30 @@ def decode(image: ImageFile.ImageFile) -> Image.Image:
     elif kind == "PPM" and image.mode == "I":
         return _with_info(Image.fromarray(np.asarray(image).astype(np.uint16)), image)
     elif kind == "TIFF" and image.mode.startswith("I;16") and (inverted or bits < 16):
-        levels = (np.asarray(image).astype(np.uint32) * 65_535 // (2**bits - 1)).astype(np.uint16)
-        return _with_info(Image.fromarray(~levels if inverted else levels), image)
+        values = (np.asarray(image).astype(np.uint32) * 65_535 // (2**bits - 1)).astype(np.uint16)
+        return _with_info(Image.fromarray(~values if inverted else values), image)
     return image
+
+
+def read_color_chunks(image: Image.Image) -> None:
+    """Add to a PNG's `info`, as "color_chunks", the chunks ahead of its pixels that define its colors."""
+    if image.format != "PNG" or "color_chunks" in image.info:
+        return
+    name, file = getattr(image, "filename", ""), getattr(image, "fp", None)
+    if file is None and not name:
+        return
+    found = {}
+    with suppress(OSError), nullcontext(file) if file else open(name, "rb") as stream:  # noqa: PTH123  # a name, no path
+        position = stream.tell()
+        stream.seek(8)
+        while len(head := stream.read(8)) == 8 and head[4:] != b"IDAT":
+            size = int.from_bytes(head[:4], "big")
+            if head[4:] in _COLOR_CHUNKS:
+                found[head[4:]] = stream.read(size)
+                size = 0
+            stream.seek(size + 4, 1)
+        stream.seek(position)
+    image.info["color_chunks"] = found
 
 
 def _tiff(image: ImageFile.ImageFile) -> str | None:
@@ -161,21 +206,21 @@ def _tiff(image: ImageFile.ImageFile) -> str | None:
     raw = tags.get(TiffImagePlugin.COMPRESSION, 1) == 1
     bits = bit_depth(image)
     if set(tags.get(TiffImagePlugin.SAMPLEFORMAT, (1,))) != {1}:
-        return "holds signed numbers; convert it to 8 bits or pass an array"
+        return "stores signed values; convert it to 8 bits or pass an array"
     if tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 6 and raw and image.mode == "RGB":
-        return "holds uncompressed YCbCr, which cannot be read rightly; convert it to RGB"
+        return "stores uncompressed YCbCr, which Pillow decodes incorrectly; convert it to RGB"
     if tags.get(TiffImagePlugin.PLANAR_CONFIGURATION) == 2 and (
         image.mode in ("LA", "PA") or (bits > 8 and raw and len(image.getbands()) > 1)
     ):
-        return f"holds {bits}-bit channels one after the other, which cannot be read rightly; save them interleaved"
+        return f"stores {bits}-bit channels separately, which Pillow decodes incorrectly; save them interleaved"
     if image.mode == "P" and max(tags.get(TiffImagePlugin.COLORMAP, (256,))) < 256:
-        return "has a palette that is black or of 8 bits where TIFF has 16; save it again"
+        return "has a palette that is black or of 8 bits instead of 16; save it again"
     return None
 
 
 def _png(image: ImageFile.ImageFile) -> str | None:
-    if _raw_mode(image) == "RGB;16B" and "transparency" in image.info:
-        return "marks a color of 16 bits as transparent, which cannot be read rightly; save it with an alpha channel"
+    if raw_mode(image) == "RGB;16B" and "transparency" in image.info:
+        return "marks a 16-bit color as transparent, which Pillow decodes incorrectly; save it with an alpha channel"
     return None
 
 
@@ -184,20 +229,22 @@ def _bmp(image: ImageFile.ImageFile) -> str | None:
     size = int.from_bytes(header[:4], "little")
     bits = int.from_bytes(header[10:12] if size == 12 else header[14:16], "little")
     if image.info["compression"] == 2:
-        return "is a BMP with RLE4 compression, which cannot be read rightly; save it as PNG"
+        return "is a BMP with RLE4 compression, which Pillow decodes incorrectly; save it as PNG"
     if bits == 16 and size >= 56 and header[52:56] != b"\0\0\0\0":
-        return "is a BMP of 16 bits with transparency, which cannot be read rightly; save it as PNG"
+        return "is a 16-bit BMP with transparency, which Pillow decodes incorrectly; save it as PNG"
     if bits != {"1": 1, "L": 8}.get(image.mode, bits):
-        return f"is a BMP with a gray palette of {bits} bits, which cannot be read rightly; save it as PNG"
+        return f"is a BMP with a gray palette of {bits} bits, which Pillow decodes incorrectly; save it as PNG"
     return None
 
 
 def _jpeg2000(image: ImageFile.ImageFile) -> str | None:
     width, height, bits, channels = _codestream(image)
     if (width, height) != image.size:
-        return f"is broken: it promises {image.width} x {image.height} pixels and holds {width} x {height}"
+        return f"is corrupt: its header declares {image.width} x {image.height} pixels, its data {width} x {height}"
     if bits > 16 or (bits > 8 and channels > 1):
-        return f"is a JPEG 2000 of {bits} bits and {channels} channels, which cannot be read rightly; save it as PNG"
+        return (
+            f"is a JPEG 2000 of {bits} bits and {channels} channels, which Pillow decodes incorrectly; save it as PNG"
+        )
     return None
 
 
@@ -214,8 +261,8 @@ def _tags(image: Image.Image) -> Any:
     return image.tag_v2  # type: ignore[attr-defined]
 
 
-def _raw_mode(image: ImageFile.ImageFile) -> str:
-    """Return Pillow's name of how the pixels lie in the file; empty where it has none."""
+def raw_mode(image: ImageFile.ImageFile) -> str:
+    """Return Pillow's name of the pixel layout in the file; empty if it has none."""
     arguments = image.tile[0][3] if image.tile else ""
     return str(arguments[0] if isinstance(arguments, tuple) and arguments else arguments)
 
@@ -236,8 +283,8 @@ def _peek(image: ImageFile.ImageFile, size: int) -> bytes:
 
 
 def _codestream(image: ImageFile.ImageFile) -> tuple[int, int, int, int]:
-    """Return width, height, bits of the deepest channel and channels that a JPEG 2000's own data has."""
-    start = _peek(image, 2**24)  # behind a color profile, which may be large
+    """Return width, height, bits of the deepest channel and number of channels of a JPEG 2000 codestream."""
+    start = _peek(image, 2**24)  # after a color profile, which may be large
     at = start.find(b"\xff\x4f\xff\x51")
     if at < 0:
         raise ValueError("no JPEG 2000 data found")
@@ -248,7 +295,7 @@ def _codestream(image: ImageFile.ImageFile) -> tuple[int, int, int, int]:
 
 
 def _bmp_alpha(image: ImageFile.ImageFile) -> Image.Image | None:
-    """Return the fourth bytes of an uncompressed 32-bit BMP if they are alpha: many programs leave them at 0."""
+    """Return the fourth bytes of an uncompressed 32-bit BMP as alpha unless all are 0, as many programs write them."""
     if image.info["compression"] != 0 or image.fp is None:
         return None
     _, _, offset, arguments = image.tile[0]

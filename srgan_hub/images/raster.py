@@ -1,46 +1,57 @@
-"""An image in memory: its levels, of 8 or 16 bits a channel, and what a larger copy must carry."""
+"""In-memory image: pixel array plus metadata."""
 
+import io
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageCms, ImageFile
+
+from . import pillow_fixes
+from .errors import ImageError
+from .metadata import Metadata, read_metadata
+
+R = TypeVar("R", bound="Raster")
 
 
 @dataclass
 class Raster:
-    """Pixels, upright, and what is kept beside them.
+    """An image in memory.
 
     Args:
-        array: (H, W) gray, or (H, W, C) with C of 2 gray and alpha, 3 RGB, 4 RGB and alpha; uint8 or uint16.
-        info: what `metadata.read_metadata` finds.
+        array: (H, W) gray, or (H, W, C) with C 2 for gray and alpha, 3 for RGB, 4 for RGBA; uint8 or uint16. Its
+            orientation is corrected.
+        metadata: Metadata that an upscaled image keeps.
+        warnings: What reading it left out or changed, as messages without the file's name.
     """
 
     array: np.ndarray
-    info: dict[Any, Any] = field(default_factory=dict)
+    metadata: Metadata = field(default_factory=Metadata)
+    warnings: list[str] = field(default_factory=list)
 
     @property
     def width(self) -> int:
-        """In pixels."""
+        """Width in pixels."""
         return int(self.array.shape[1])
 
     @property
     def height(self) -> int:
-        """In pixels."""
+        """Height in pixels."""
         return int(self.array.shape[0])
 
     @property
     def bits(self) -> int:
-        """Bits of a channel: 8 or 16."""
+        """Bits per channel, 8 or 16."""
         return 8 * self.array.itemsize
 
     @property
-    def alpha(self) -> bool:
-        """Whether the last channel is transparency."""
+    def has_alpha(self) -> bool:
+        """Whether the last channel is alpha."""
         return self.array.ndim == 3 and self.array.shape[2] in (2, 4)
 
-    def with_bits(self, bits: int) -> "Raster":
-        """Return the same image with 8 or 16 bits a channel, of the full range both; 8 are rounded."""
+    def with_bits(self: R, bits: int) -> R:
+        """Return the image with 8 or 16 bits per channel, both of the full range; 8 are rounded."""
         if bits == self.bits:
             return self
         # 257 * 255 is 65,535.
@@ -48,9 +59,80 @@ class Raster:
         array = (wide + 128) // 257 if bits == 8 else wide * 257
         return replace(self, array=array.astype(np.uint8 if bits == 8 else np.uint16))
 
+    @classmethod
+    def from_pil(cls, image: Image.Image, *, name: str = "the image") -> "Raster":
+        """Convert a PIL image to gray or RGB, gray where its palette has no colors, and correct its orientation.
+
+        Raises:
+            ImageError: The mode has no such equivalent; the message contains `name`.
+        """
+        warnings = []
+        pillow_fixes.read_color_chunks(image)
+        if isinstance(image, ImageFile.ImageFile) and image.tile:
+            if reason := pillow_fixes.unsupported_reason(image):
+                raise ImageError(f"{name} {reason}.")
+            bits = pillow_fixes.bit_depth(image)
+            image = pillow_fixes.decode(image)
+            if bits > 8 and not image.mode.startswith("I;16"):
+                warnings.append(f"has {bits} bits per channel and is read with 8")
+        orientation, metadata, more_warnings = read_metadata(image)
+        warnings += more_warnings
+        if image.mode in ("CMYK", "LAB"):
+            image = _cmyk_to_rgb(image) if image.mode == "CMYK" else _lab_to_rgb(image)
+            metadata = replace(metadata, icc_profile=None)
+        elif image.mode.startswith("I;16"):
+            values = np.asarray(image).astype(np.uint16)
+            key = image.info.get("transparency")
+            if key is not None:
+                values = np.dstack([values, np.where(values == key, 0, 65_535).astype(np.uint16)])
+            return cls(correct_orientation(values, orientation), metadata, warnings)
+        elif image.mode in ("1", "L", "P", "PA", "LA", "La", "RGB", "RGBA", "RGBa", "RGBX", "YCbCr", "HSV"):
+            gray = image.mode in ("1", "L", "LA", "La") or (image.mode in ("P", "PA") and _has_gray_palette(image))
+            alpha = image.has_transparency_data
+            # Pillow converts transparent palette entries and colors only to RGBA, and La only to LA.
+            image = image.convert("LA" if image.mode == "La" else "RGBA") if alpha else image
+            image = image.convert(("L" if gray else "RGB") + ("A" if alpha else ""))
+        else:
+            raise ImageError(f"{name} has mode {image.mode}; supported are 8-bit gray, color and palette.")
+        return cls(correct_orientation(np.asarray(image), orientation), metadata, warnings)
+
     def to_pil(self) -> Image.Image:
-        """Return a PIL image of mode L, LA, RGB or RGBA, or I;16; with 8 bits where Pillow has no mode for 16."""
+        """Return a PIL image of mode L, LA, RGB, RGBA or I;16; of 8 bits where Pillow has no mode for 16."""
         raster = self if self.array.ndim == 2 else self.with_bits(8)
         image = Image.fromarray(raster.array)
-        image.info = dict(self.info)
+        image.info.update(self.metadata.to_info())
         return image
+
+
+def correct_orientation(array: np.ndarray, orientation: int) -> np.ndarray:
+    """Return (H, W) or (H, W, C) rotated and flipped as the EXIF orientation 1 to 8 requires; others change nothing."""
+    if orientation in (5, 6, 7, 8):
+        array = array.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        array = array[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        array = array[::-1]
+    return np.ascontiguousarray(array)
+
+
+def _cmyk_to_rgb(image: Image.Image) -> Image.Image:
+    profile = image.info.get("icc_profile")
+    if profile:
+        with suppress(ImageCms.PyCMSError, OSError):  # a corrupt profile
+            converted = ImageCms.profileToProfile(
+                image, ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB"), outputMode="RGB"
+            )
+            if converted is not None:
+                return converted
+    return image.convert("RGB")
+
+
+def _lab_to_rgb(image: Image.Image) -> Image.Image:
+    lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+    return ImageCms.applyTransform(image, ImageCms.buildTransform(lab, srgb, "LAB", "RGB")) or image
+
+
+def _has_gray_palette(image: Image.Image) -> bool:
+    colors = np.asarray(image.getpalette("RGB") or [0, 0, 0]).reshape(-1, 3)
+    used = colors[[index for _, index in image.getcolors() or [] if isinstance(index, int) and index < len(colors)]]
+    return bool((used == used[:, :1]).all())

@@ -1,4 +1,4 @@
-"""The discriminators: the paper's, and a small patch network that trains steadily beside a pretrained generator."""
+"""VGG-style and PatchGAN discriminators."""
 
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
@@ -8,13 +8,16 @@ class Discriminator(nn.Module):
     """The paper's discriminator (Ledig et al. 2016, figure 4): one logit for a square crop of one fixed size.
 
     Args:
-        hr_size: height and width of the crops it judges, a multiple of 16: 96 in the paper, 384 in the thesis.
+        hr_size: Height and width of its inputs, a multiple of 16: 96 in the paper, 384 in the thesis.
+
+    Raises:
+        ValueError: `hr_size` is not a positive multiple of 16.
     """
 
     def __init__(self, *, hr_size: int = 96) -> None:
         super().__init__()
         if hr_size < 16 or hr_size % 16:
-            raise ValueError(f"Expected hr_size as a positive multiple of 16, got {hr_size}.")
+            raise ValueError(f"`hr_size` must be a positive multiple of 16, got {hr_size}.")
         self.hr_size = hr_size
         layers: list[nn.Module] = [nn.Conv2d(3, 64, 3, padding=1), nn.LeakyReLU(0.2)]
         plan = ((64, 64, 2), (64, 128, 1), (128, 128, 2), (128, 256, 1), (256, 256, 2), (256, 512, 1), (512, 512, 2))
@@ -30,28 +33,28 @@ class Discriminator(nn.Module):
         )
 
     def forward(self, image: Tensor) -> Tensor:
-        """Judge images (N, 3, hr_size, hr_size) in [0, 1]: logits (N, 1), positive for "real".
+        """Return logits (N, 1), positive for real images, of images (N, 3, hr_size, hr_size) in [0, 1].
 
         Raises:
-            ValueError: the images have another size.
+            ValueError: The images have another size.
         """
         if tuple(image.shape[1:]) != (3, self.hr_size, self.hr_size):
             raise ValueError(
-                f"this discriminator judges (N, 3, {self.hr_size}, {self.hr_size}), got {tuple(image.shape)}; "
-                "build it with the crop size as hr_size."
+                f"`image` must be (N, 3, {self.hr_size}, {self.hr_size}), got {tuple(image.shape)}; pass the crop size "
+                "as `hr_size` to the discriminator."
             )
         return self.classifier(self.features(image))
 
 
 def build_discriminator(name: str, *, hr_size: int) -> nn.Module:
-    """Build the discriminator "paper" for crops of one size, or "patch" for any."""
+    """Build the discriminator "paper", for crops of `hr_size` only, or "patch", for any size."""
     return {"paper": lambda: Discriminator(hr_size=hr_size), "patch": build_patch_discriminator}[name]()
 
 
 def build_patch_discriminator() -> nn.Sequential:
-    """Build the patch discriminator: (N, 3, H, W) in [0, 1] -> a map of logits, one for each patch of about 60 pixels.
+    """Build a PatchGAN discriminator: (N, 3, H, W) in [0, 1] -> a map of logits, each of a patch of about 60 pixels.
 
-    All of its convolutions are spectrally normalised, so that it cannot run away from the generator.
+    All convolutions are spectrally normalized, which keeps it from overpowering a pretrained generator.
     """
     layers: list[nn.Module] = []
     for before, after, size, stride in (

@@ -1,14 +1,12 @@
-"""The same function in fewer operations, for inference.
-
-Three rewrites, exact up to rounding:
+"""Inference-time graph fusion; the fused network computes the same function up to rounding.
 
 * `Conv2d, BatchNorm2d` become one `Conv2d`.
-* An activation behind `PixelShuffle(r)` or a nearest `Upsample(r)` moves in front of it, with its slopes repeated:
-  backends compute it together with the convolution before.
-* The last convolution has three output channels at full size, which starves convolution kernels. After
-  `PixelShuffle(r)` or a nearest `Upsample(r)` it becomes a convolution to `3 r * r` channels at `1 / r` of the
-  size, followed by `PixelShuffle(r)`: each output phase gets its own kernel. Output channels that fill the
-  CPU's vectors are computed and dropped.
+* An activation after `PixelShuffle(r)` or a nearest-neighbor `Upsample(r)` is hoisted before it, with its slopes
+  repeated, where backends compute it together with the preceding convolution.
+* The final convolution has three output channels at full resolution, too few for efficient kernels. After
+  `PixelShuffle(r)` or a nearest-neighbor `Upsample(r)` it becomes a convolution to `3 r * r` channels at `1 / r` of the
+  resolution, followed by `PixelShuffle(r)`: each output phase has its own kernel. Padding channels that fill the CPU's
+  vectors are computed and dropped.
 """
 
 import copy
@@ -22,24 +20,24 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from .layers import ChannelSlice, is_same_conv, nearest_scale
 
-# Convolutions with at most this many output channels are rewritten to run before the upsampling.
+# Convolutions with at most this many output channels are moved before the upsampling.
 MAX_TAIL_CHANNELS = 4
-# Kernels of convolutions compute so many output channels at a time, and are slower where they must mask some.
+# Convolution kernels compute this many output channels at a time, and masking some is slower.
 CHANNEL_MULTIPLE = 16
 
 
 def fuse(network: nn.Sequential) -> nn.Sequential:
     """Return a faster network for inference that computes the same function.
 
-    Batch norm is taken in evaluation mode. The network itself is left as it is; nothing is shared with the result.
+    Batch norm is folded in evaluation mode. The result is a copy; the network is not modified.
     """
     layers: Layers = [
         (name, fuse(layer) if isinstance(layer, nn.Sequential) else layer) for name, layer in network.named_children()
     ]
-    theirs = set(network.children())
+    originals = set(network.children())
     fused = OrderedDict(
-        (name, copy.deepcopy(layer) if layer in theirs else layer)
-        for name, layer in _move_activations(_move_tail_before_upsampling(_fold_batch_norm(layers)))
+        (name, copy.deepcopy(layer) if layer in originals else layer)
+        for name, layer in _hoist_activations(_move_tail_before_upsampling(_fold_batch_norm(layers)))
     )
     return type(network)(fused).eval().requires_grad_(False)
 
@@ -53,21 +51,21 @@ def _fold_batch_norm(layers: Layers) -> Layers:
         conv_name, conv = folded[-1] if folded else ("", None)
         if isinstance(layer, nn.BatchNorm2d) and isinstance(conv, nn.Conv2d):
             assert layer.running_mean is not None and layer.running_var is not None
-            both = copy.deepcopy(conv)
-            both.weight, both.bias = fuse_conv_bn_weights(
+            fused = copy.deepcopy(conv)
+            fused.weight, fused.bias = fuse_conv_bn_weights(
                 conv.weight, conv.bias, layer.running_mean, layer.running_var, layer.eps, layer.weight, layer.bias
             )
-            folded[-1] = conv_name, both
+            folded[-1] = conv_name, fused
         else:
             folded.append((name, layer))
     return folded
 
 
 def _move_tail_before_upsampling(layers: Layers) -> Layers:
-    at = _find_tail([layer for _, layer in layers])
-    if at is None:
+    index = _find_tail([layer for _, layer in layers])
+    if index is None:
         return layers
-    (up_name, up), (act_name, act), (conv_name, conv) = layers[at : at + 3]
+    (up_name, up), (act_name, act), (conv_name, conv) = layers[index : index + 3]
     factor = _factor(up)
     weight, bias = _polyphase(conv, up)
     outputs, inputs, height, width = weight.shape
@@ -80,37 +78,37 @@ def _move_tail_before_upsampling(layers: Layers) -> Layers:
     moved: Layers = [(act_name, _hoisted_activation(act, up)), (conv_name, coarse)]
     if unused:
         moved.append((f"{conv_name}_used", ChannelSlice(outputs)))
-    return [*layers[:at], *moved, (up_name, nn.PixelShuffle(factor)), *layers[at + 3 :]]
+    return [*layers[:index], *moved, (up_name, nn.PixelShuffle(factor)), *layers[index + 3 :]]
 
 
-def _move_activations(layers: Layers) -> Layers:
-    moved = [*layers]
+def _hoist_activations(layers: Layers) -> Layers:
+    hoisted = [*layers]
     for i in range(len(layers) - 1):
-        (up_name, up), (act_name, act) = moved[i : i + 2]
+        (up_name, up), (act_name, act) = hoisted[i : i + 2]
         if _factor(up) and type(act) in (nn.PReLU, nn.LeakyReLU):
-            moved[i : i + 2] = [(act_name, _hoisted_activation(act, up)), (up_name, up)]
-    return moved
+            hoisted[i : i + 2] = [(act_name, _hoisted_activation(act, up)), (up_name, up)]
+    return hoisted
 
 
 class PolyphaseGenerator(nn.Sequential):
-    """For training: the same layers, of which the last convolution is computed as `fuse` computes it.
+    """A generator for training whose final convolution is computed as in `fuse`.
 
-    The parameters and their names stay, and their gradients are the same up to rounding.
+    Parameters and their names are unchanged, and gradients are equal up to rounding.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         layers = [*self]
-        at = _find_tail(layers)
-        if at is None:
+        index = _find_tail(layers)
+        if index is None:
             return super().forward(x)
-        for layer in layers[:at]:
+        for layer in layers[:index]:
             x = layer(x)
-        up, act, conv = layers[at : at + 3]
+        up, act, conv = layers[index : index + 3]
         x = F.prelu(x, _hoisted_slopes(act, up)) if isinstance(act, nn.PReLU) else act(x)
         weight, bias = _polyphase(conv, up)
         x = F.conv2d(x, weight, bias, padding=(weight.shape[2] // 2, weight.shape[3] // 2))
         x = F.pixel_shuffle(x, _factor(up))
-        for layer in layers[at + 3 :]:
+        for layer in layers[index + 3 :]:
             x = layer(x)
         return x
 
@@ -120,32 +118,27 @@ def _factor(up: nn.Module) -> int:
 
 
 def _find_tail(layers: list[nn.Module]) -> int | None:
-    """Find an upsampling with an activation and a convolution to few channels behind it."""
+    """Return the index of an upsampling followed by an activation and a convolution to few channels."""
     for i in range(len(layers) - 2):
         up, act, conv = layers[i : i + 3]
-        few = (
-            isinstance(conv, nn.Conv2d)
-            and is_same_conv(conv)
-            and conv.groups == 1
-            and conv.out_channels <= MAX_TAIL_CHANNELS
-        )
-        if few and _factor(up) and type(act) in (nn.PReLU, nn.LeakyReLU):
+        is_tail = is_same_conv(conv) and conv.groups == 1 and conv.out_channels <= MAX_TAIL_CHANNELS
+        if is_tail and _factor(up) and type(act) in (nn.PReLU, nn.LeakyReLU):
             return i
     return None
 
 
 def _hoisted_activation(act: nn.Module, up: nn.Module) -> nn.Module:
-    """Return the activation that does before the upsampling what `act` does after it."""
+    """Return the activation that, before the upsampling, is equivalent to `act` after it."""
     if not isinstance(act, nn.PReLU):
         return act
     slopes = _hoisted_slopes(act, up)
-    wide = nn.PReLU(len(slopes))
-    wide.weight = nn.Parameter(slopes.detach())
-    return wide
+    hoisted = nn.PReLU(len(slopes))
+    hoisted.weight = nn.Parameter(slopes.detach())
+    return hoisted
 
 
 def _hoisted_slopes(act: nn.PReLU, up: nn.Module) -> Tensor:
-    """Return the slopes that do before the upsampling what those of `act` do after it."""
+    """Return the slopes that, before the upsampling, are equivalent to those of `act` after it."""
     if type(up) is not nn.PixelShuffle or act.num_parameters == 1:
         return act.weight
     return act.weight.repeat_interleave(up.upscale_factor**2)
@@ -154,8 +147,8 @@ def _hoisted_slopes(act: nn.PReLU, up: nn.Module) -> Tensor:
 def _polyphase(conv: nn.Conv2d, up: nn.Module) -> tuple[Tensor, Tensor | None]:
     """Return weight and bias of the convolution before the upsampling whose pixel-shuffled output is that of `conv`.
 
-    The output at fine row `factor * Y + p` reads fine rows around it. So its kernel is that of `conv`, placed `p`
-    rows lower in a window of whole coarse rows; columns likewise. Unshuffled, the window's pixels become channels.
+    The output at fine row `factor * Y + p` reads the fine rows around it, so its kernel is that of `conv`, placed `p`
+    rows lower in a window of complete coarse rows; columns likewise. Unshuffled, the window's pixels become channels.
     """
     factor = _factor(up)
     height, width = conv.kernel_size
@@ -167,6 +160,6 @@ def _polyphase(conv: nn.Conv2d, up: nn.Module) -> tuple[Tensor, Tensor | None]:
             bottom, right = (2 * rows + 1) * factor - top - height, (2 * cols + 1) * factor - left - width
             kernels.append(F.pixel_unshuffle(F.pad(conv.weight, (left, right, top, bottom)), factor))
     weight = torch.stack(kernels, dim=1).flatten(0, 1)
-    if type(up) is not nn.PixelShuffle:  # nearest: the pixels of a block are equal, so their weights add up
+    if type(up) is not nn.PixelShuffle:  # nearest-neighbor: the pixels of a block are equal, so their weights add up
         weight = weight.unflatten(1, (conv.in_channels, factor**2)).sum(2)
     return weight, None if conv.bias is None else conv.bias.repeat_interleave(factor**2)

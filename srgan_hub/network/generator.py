@@ -1,4 +1,4 @@
-"""The SRGAN generator (Ledig et al. 2016, https://arxiv.org/abs/1609.04802) as plain data: one named nn.Sequential."""
+"""SRGAN/SRResNet generator (Ledig et al. 2016, https://arxiv.org/abs/1609.04802)."""
 
 from collections import OrderedDict
 
@@ -9,7 +9,7 @@ from .layers import Residual
 SCALES = (2, 3, 4)
 UPSAMPLERS = ("pixelshuffle", "nearest")
 TRUNK_ENDS = ("batchnorm", "prelu")
-OUTPUTS = ("sigmoid", "clamp")
+OUTPUT_ACTIVATIONS = ("sigmoid", "clamp")
 
 
 def build_generator(
@@ -21,36 +21,34 @@ def build_generator(
     trunk_end: str = "batchnorm",
     output_activation: str = "sigmoid",
 ) -> nn.Sequential:
-    """Build the generator, SRResNet's and SRGAN's alike.
+    """Build the generator of SRResNet and SRGAN, as an `nn.Sequential` of named layers.
 
-    It maps an NCHW RGB tensor in [0, 1] of any size to one `scale` times as high and wide, in [0, 1] too. The paper
-    ends in tanh and rescales; `(tanh(z) + 1) / 2` is `sigmoid(2 z)`, so a sigmoid says the same in one layer.
+    It maps RGB tensors (N, 3, H, W) in [0, 1] of any size to (N, 3, H * scale, W * scale) in [0, 1].
 
     Args:
-        scale: 2, 3 or 4.
-        channels: feature maps of the trunk.
-        num_blocks: residual blocks of the trunk.
-        upsampler: "pixelshuffle" is the paper's sub-pixel convolution, "nearest" repeats pixels after a convolution.
-        trunk_end: what follows the trunk's last convolution: "batchnorm" as in the paper, or "prelu", which some older
-            weights have.
-        output_activation: how the result gets into [0, 1]: "sigmoid" is the paper's tanh, "clamp" cuts off, which has
-            no gradient outside.
+        scale: Upscaling factor: 2, 3 or 4.
+        channels: Channels of the trunk.
+        num_blocks: Residual blocks of the trunk.
+        upsampler: "pixelshuffle", the paper's sub-pixel convolution, or "nearest", which repeats pixels.
+        trunk_end: What follows the trunk's last convolution: "batchnorm" as in the paper, or "prelu", for some older
+            weights.
+        output_activation: "sigmoid", equivalent to the paper's rescaled tanh since `(tanh(z) + 1) / 2` is
+            `sigmoid(2 z)`; or "clamp", which has no gradient outside [0, 1].
 
     Raises:
-        ValueError: an option is out of its range.
+        ValueError: An option is out of range.
     """
-    if scale not in SCALES:
-        raise ValueError(f"Expected a scale out of {SCALES}, got {scale!r}.")
     for name, choice, choices in (
+        ("scale", scale, SCALES),
         ("upsampler", upsampler, UPSAMPLERS),
         ("trunk_end", trunk_end, TRUNK_ENDS),
-        ("output_activation", output_activation, OUTPUTS),
+        ("output_activation", output_activation, OUTPUT_ACTIVATIONS),
     ):
         if choice not in choices:
-            raise ValueError(f"Expected {name} out of {choices}, got {choice!r}.")
+            raise ValueError(f"`{name}` must be one of {choices}, got {choice!r}.")
     for name, value in (("channels", channels), ("num_blocks", num_blocks)):
         if type(value) is not int or value < 1:
-            raise ValueError(f"Expected {name} as a positive integer, got {value!r}.")
+            raise ValueError(f"`{name}` must be a positive integer, got {value!r}.")
 
     trunk: OrderedDict[str, nn.Module] = OrderedDict()
     for i in range(num_blocks):

@@ -1,6 +1,7 @@
-"""The building blocks that torch.nn lacks, and what fusing and streaming both ask about torch's own."""
+"""Building blocks missing from `torch.nn`."""
 
 import hashlib
+from typing import TypeGuard
 
 from torch import Tensor, nn
 
@@ -13,7 +14,7 @@ class Residual(nn.Sequential):
 
 
 class ChannelSlice(nn.Module):
-    """The first `count` channels of the input."""
+    """Select the first `count` channels."""
 
     def __init__(self, count: int) -> None:
         super().__init__()
@@ -23,8 +24,8 @@ class ChannelSlice(nn.Module):
         return x[:, : self.count]
 
 
-def is_same_conv(layer: nn.Module) -> bool:
-    """Return whether the layer is a convolution with zero padding whose output is as large as its input."""
+def is_same_conv(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
+    """Return whether a layer is a zero-padded convolution whose output has the size of its input."""
     return (
         type(layer) is nn.Conv2d
         and layer.stride == (1, 1)
@@ -36,7 +37,7 @@ def is_same_conv(layer: nn.Module) -> bool:
 
 
 def nearest_scale(layer: nn.Module) -> int:
-    """Return how often the layer repeats each row and column: 0 unless it is a nearest `Upsample` by an integer."""
+    """Return the factor of a nearest-neighbor `Upsample` by an integer; 0 for any other layer."""
     if type(layer) is not nn.Upsample or layer.mode != "nearest" or not isinstance(layer.scale_factor, (int, float)):
         return 0
     factor = int(layer.scale_factor)
@@ -44,7 +45,7 @@ def nearest_scale(layer: nn.Module) -> int:
 
 
 def weights_sha256(network: nn.Module) -> str:
-    """Return a hash of all numbers in a network."""
+    """Return the first 16 digits of the SHA-256 of a network's parameters and buffers."""
     digest = hashlib.sha256()
     for tensor in network.state_dict().values():
         digest.update(tensor.cpu().numpy().tobytes())

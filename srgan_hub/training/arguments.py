@@ -1,101 +1,203 @@
-"""The training script's arguments: their types, which of them a resumed run may change, and what fits together."""
+"""Command-line arguments and their validation."""
 
 import argparse
+import dataclasses
+import functools
 import math
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.constants import HF_HOME
 
 from ..hub import is_hub_id
 from . import losses
 
-# What builds a model beside its sizes, and what config.json holds: the paper's choices.
-CHOICES = {"upsampler": "pixelshuffle", "trunk_end": "batchnorm", "output_activation": "sigmoid"}
-SIZES = {"scale": 4, "channels": 64, "num_blocks": 16}
+
+def number(expected: str, accepts: Callable[[float], bool], kind: Callable[[str], float] = float) -> Any:
+    """Return an argparse type for a number that fulfills a condition."""
+
+    def read(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not accepts(value):
+            raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
+        return value
+
+    return read
 
 
-class Parser(argparse.ArgumentParser):
-    """A parser that knows which arguments a resumed run may change, since the weights do not depend on them."""
-
-    def __init__(self, description: str) -> None:
-        super().__init__(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-        self.runtime_names: set[str] = set()
-
-    def add_reproducible(self, flag: str, **options: Any) -> None:
-        """Add an argument that a resumed run must repeat."""
-        self.add_argument(flag, **options)
-
-    def add_runtime(self, flag: str, **options: Any) -> None:
-        """Add an argument that a resumed run may change."""
-        self.runtime_names.add(self.add_argument(flag, **options).dest)
+positive_int = number("a positive integer", lambda value: value >= 1, int)
+non_negative = number("a finite number of at least 0", lambda value: 0 <= value < math.inf)
+unit_interval = number("a number from 0 to 1", lambda value: 0 <= value <= 1)
+decay = number("a number of at least 0 and below 1", lambda value: 0 <= value < 1)
+boolean = argparse.BooleanOptionalAction
+TRACKERS = ("auto", "tensorboard", "trackio", "wandb", "none")
 
 
-def positive_int(text: str) -> int:
-    """Read a positive integer."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"Expected a positive integer, got {text}.")
-    return value
-
-
-def non_negative(text: str) -> float:
-    """Read a number of at least 0."""
-    return _number(text, math.inf, "of at least 0")
-
-
-def ema_decay(text: str) -> float:
-    """Read a number from 0 to below 1."""
-    return _number(text, 1, "from 0 to below 1")
-
-
-def unit_interval(text: str) -> float:
-    """Read a number from 0 to 1."""
-    return _number(text, math.nextafter(1, 2), "from 0 to 1")
-
-
-def _number(text: str, end: float, expected: str) -> float:
-    value = float(text)
-    if not 0 <= value < end:
-        raise argparse.ArgumentTypeError(f"Expected a number {expected}, got {text}.")
-    return value
-
-
-def resolve_args(args: argparse.Namespace, config: dict[str, Any] | None) -> dict[str, Any]:
-    """Fill in the defaults that depend on other arguments, and return the model's configuration.
+def flag(default: Any, help: str, *, runtime: bool = False, **options: Any) -> Any:
+    """Return a field of `TrainConfig` that is set by the flag of the same name.
 
     Args:
-        args: what the parser read; what was left out is filled in.
-        config: of the model to start from.
+        default: `...` for a required flag, None for a default that `resolve_args` derives from other flags.
+        help: one line for `--help`.
+        runtime: a resumed run may change it, because the weights do not depend on it.
+        options: for `ArgumentParser.add_argument`.
+    """
+    metadata = {"help": help, "runtime": runtime, **options}
+    return dataclasses.field(default=MISSING if default is ... else default, metadata=metadata)
+
+
+runtime_flag = functools.partial(flag, runtime=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Settings of a training run. The defaults are those of Ledig et al. (2016)."""
+
+    stage: str = flag("pretrain", "pretrain trains SRResNet, gan trains SRGAN", choices=("pretrain", "gan"))
+    pretrained_model_name_or_path: str | None = flag(None, "model to fine-tune: its weights and architecture")
+    output_dir: Path = runtime_flag(..., "directory for checkpoints, metrics and models", type=Path)  # noqa: RUF009
+    resume_from_checkpoint: str | None = runtime_flag(
+        None, "resume from PATH, or from the latest checkpoint", nargs="?", const="latest", metavar="PATH"
+    )
+    dry_run: bool = runtime_flag(False, "print parameters, memory and schedule; do not train", action=boolean)
+
+    # Data.
+    train_data: str = runtime_flag(..., "directory of images or prepared shards; div2k downloads DIV2K")
+    val_data: str | None = runtime_flag(None, "directory of validation images, or div2k")
+    data_dir: Path = runtime_flag(None, "cache of DIV2K (default: HF_HOME/srgan-hub)", type=Path)  # noqa: RUF009
+    batch_size: int = flag(16, "crops per process and backward pass", type=positive_int)
+    hr_crop: int = flag(96, "side of the HR crops in pixels", type=positive_int)
+    downscale_prob: float = flag(0.0, "probability of a crop being downscaled by up to 2", type=unit_interval)
+    degradation: str = flag("bicubic", "how LR crops are synthesized", choices=("bicubic", "gaussian", "real-world"))
+    sigma: tuple[float, float] | None = flag(
+        None, "blur of gaussian and real-world in HR pixels", type=float, nargs=2, metavar=("LOW", "HIGH")
+    )
+    dataloader_num_workers: int | None = runtime_flag(None, "data loading processes (CPU: 0, GPU: 2)", type=int)
+
+    # Networks.
+    scale: int = flag(None, "2, 3 or 4 (default: 4, or the pretrained model's)", type=positive_int)
+    channels: int = flag(None, "channels of the generator (default: 64, or the pretrained model's)", type=positive_int)
+    num_blocks: int = flag(None, "residual blocks (default: 16, or the pretrained model's)", type=positive_int)
+    freeze_bn: bool = flag(False, "freeze the generator's batch norms", action=boolean)
+    discriminator: str = flag("paper", "architecture; patch is more stable in short runs", choices=("paper", "patch"))
+    ema: float = flag(0.999, "decay of the exponential moving average of the weights, which is exported", type=decay)
+
+    # Losses.
+    content_loss: str = flag(None, "mse, l1, vgg22, vgg54, lite: 'vgg54=1 mse=0.1' (default: mse; gan: vgg54)")
+    vgg_weights: str | None = runtime_flag(None, "VGG19 weights, a .safetensors or .pth file (default: download)")
+    lr_consistency: float = flag(0.0, "weight of the L1 distance to HR, both downscaled", type=non_negative)
+    artifact_weight: float = flag(0.0, "weight of the artifact loss (LDL)", type=non_negative)
+    checkerboard_weight: float = flag(0.0, "weight of the loss on checkerboard artifacts", type=non_negative)
+    adversarial_weight: float = flag(1e-3, "weight of -log D(G(lr)), for gan", type=non_negative)
+
+    # Optimization.
+    max_train_steps: int = runtime_flag(None, "optimizer steps (default: 1000000; gan: 200000)", type=positive_int)
+    gradient_accumulation_steps: int = flag(1, "backward passes per step", type=positive_int)
+    learning_rate: float = flag(1e-4, "learning rate of Adam", type=non_negative)
+    discriminator_learning_rate: float = flag(None, "the discriminator's (default: the same)", type=non_negative)
+    beta2: float = flag(0.999, "of Adam; beta1 is 0.9", type=decay)
+    lr_scheduler: str = flag("paper", "paper: 0.1x after 100,000 gan steps", choices=("constant", "cosine", "paper"))
+    max_grad_norm: float = flag(0.0, "maximum gradient norm; 0 disables clipping", type=non_negative)
+    mixed_precision: str = flag("no", "fp16 requires a GPU", choices=("no", "bf16", "fp16"))
+    seed: int = flag(0, "seed of weights, crops and degradations", type=int)
+    threads: int | None = runtime_flag(None, "CPU threads per process, which affect rounding", type=positive_int)
+
+    # Logging, checkpoints and publishing.
+    report_to: str = runtime_flag("auto", "experiment tracker; auto is tensorboard if installed", choices=TRACKERS)
+    log_every: int = runtime_flag(50, "steps between two log lines", type=positive_int)
+    validate_every: int = runtime_flag(5000, "steps between two validations", type=positive_int)
+    checkpointing_steps: int = runtime_flag(1000, "steps between two checkpoints", type=positive_int)
+    checkpoints_total_limit: int = runtime_flag(2, "number of checkpoints to keep", type=positive_int)
+    push_to_hub: str | None = runtime_flag(None, "Hub id to push the final model to", metavar="ORG/NAME")
+    push_every: int | None = runtime_flag(None, "steps between two pushes of last/", type=positive_int)
+    private: bool = runtime_flag(False, "create the Hub repository as private", action=boolean)
+    license: str | None = runtime_flag(None, "of the weights (default: apache-2.0, or the pretrained model's)")
+    data_license: str | None = runtime_flag(None, "license of the training images, for the model card")
+
+    # Not flags.
+    model_kwargs: Mapping[str, Any]  # of `SRGAN`
+    command: str = ""  # as typed, for the model card
+
+
+def flag_name(field: str) -> str:
+    """Return the flag of a field: "batch_size" -> "--batch-size"."""
+    return f"--{field.replace('_', '-')}"
+
+
+FLAGS = {field.name: field for field in dataclasses.fields(TrainConfig) if field.metadata}
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Build the parser from the fields of `TrainConfig`."""
+    parser = argparse.ArgumentParser(
+        description="Train SRResNet or SRGAN. The defaults are those of Ledig et al. (2016).", allow_abbrev=False
+    )
+    for name, field in FLAGS.items():
+        options = {key: value for key, value in field.metadata.items() if key != "runtime"}
+        required = field.default is MISSING
+        if not required and field.default is not None and "action" not in options:
+            options["help"] += f" (default: {field.default})"
+        parser.add_argument(flag_name(name), required=required, default=None if required else field.default, **options)
+    return parser
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line; flags may be spelled with `-` or `_`."""
+    words = sys.argv[1:] if argv is None else argv
+    return make_parser().parse_args([re.sub("^--[^=]+", lambda m: m[0].replace("_", "-"), word) for word in words])
+
+
+def resolve_args(
+    args: argparse.Namespace, pretrained: Mapping[str, Any] | None = None, command: str = ""
+) -> TrainConfig:
+    """Validate arguments and fill in the defaults that depend on others.
+
+    Args:
+        args: from `parse_args`.
+        pretrained: config of the pretrained model, if there is one.
+        command: the command line, for the model card.
 
     Raises:
-        ValueError: arguments do not fit together or to the model.
+        ValueError: arguments contradict each other or the pretrained model.
     """
-    gan = args.stage == "gan"
-    for name, default in SIZES.items():
-        given = getattr(args, name)
-        if config and given is not None and given != config[name]:
-            option = f"--{name.replace('_', '-')} {given}"
-            raise ValueError(f"{option}, but {args.pretrained_model_name_or_path} has {config[name]}; leave it out.")
-        setattr(args, name, config[name] if config else given or default)
-    args.max_train_steps = args.max_train_steps or (200_000 if gan else 1_000_000)
-    args.content_loss = args.content_loss or ("vgg54" if gan else "mse")
-    if args.discriminator_learning_rate is None:
-        args.discriminator_learning_rate = args.learning_rate
-    losses.parse_content_loss(args.content_loss)
-    if args.hr_crop % args.scale:
-        raise ValueError(f"Expected --hr-crop divisible by the scale, {args.scale}, got {args.hr_crop}.")
-    if gan and args.discriminator == "paper" and args.hr_crop % 16:
-        raise ValueError(f"Expected --hr-crop as a multiple of 16 or --discriminator patch, got {args.hr_crop}.")
-    if not 0 <= args.seed < 2**63:
-        raise ValueError(f"Expected --seed from 0 to 2**63 - 1, got {args.seed}.")
-    if args.push_to_hub and not is_hub_id(args.push_to_hub):
-        raise ValueError(f"Expected --push-to-hub as a Hub id such as org/name, got {args.push_to_hub!r}.")
-    if args.push_every and not args.push_to_hub:
-        raise ValueError("Expected --push-to-hub beside --push-every, got none.")
-    if args.mixed_precision == "fp16" and not torch.cuda.is_available():
-        raise ValueError("Expected a GPU for --mixed-precision fp16, got none; use bf16 or no.")
-    if args.sigma and args.degradation == "bicubic":
-        raise ValueError(
-            "Expected --degradation gaussian or real-world beside --sigma, got bicubic, which does not blur."
-        )
-    return config or {name: getattr(args, name) for name in SIZES} | CHOICES
+    gan, sizes = args.stage == "gan", {"scale": 4, "channels": 64, "num_blocks": 16}
+    for name, default in sizes.items():
+        given, actual = getattr(args, name), (pretrained or {}).get(name)
+        if actual and given not in (None, actual):
+            model = args.pretrained_model_name_or_path
+            raise ValueError(f"{flag_name(name)} {given} contradicts '{model}', which has {actual}; omit the flag.")
+        sizes[name] = actual or given or default
+    rate = args.discriminator_learning_rate
+    derived = {
+        "max_train_steps": args.max_train_steps or (200_000 if gan else 1_000_000),
+        "content_loss": args.content_loss or ("vgg54" if gan else "mse"),
+        "discriminator_learning_rate": args.learning_rate if rate is None else rate,
+        "data_dir": args.data_dir or Path(HF_HOME) / "srgan-hub",
+        "sigma": args.sigma and tuple(args.sigma),
+    }
+    config = TrainConfig(**vars(args) | sizes | derived, model_kwargs=pretrained or sizes, command=command)
+
+    losses.parse_content_loss(config.content_loss)
+    if config.hr_crop % config.scale:
+        raise ValueError(f"--hr-crop must be divisible by the scale, {config.scale}, got {config.hr_crop}.")
+    if gan and config.discriminator == "paper" and config.hr_crop % 16:
+        raise ValueError(f"--hr-crop must be a multiple of 16, got {config.hr_crop}; or use --discriminator patch.")
+    if not 0 <= config.seed < 2**63:
+        raise ValueError(f"--seed must be from 0 to 2**63 - 1, got {config.seed}.")
+    if config.push_to_hub and not is_hub_id(config.push_to_hub):
+        raise ValueError(f"--push-to-hub must be a Hub id such as org/name, got '{config.push_to_hub}'.")
+    if config.push_every and not config.push_to_hub:
+        raise ValueError("--push-every requires --push-to-hub.")
+    if config.mixed_precision == "fp16" and not torch.cuda.is_available():
+        raise ValueError("--mixed-precision fp16 requires a GPU; use bf16 or no.")
+    if config.sigma and config.degradation == "bicubic":
+        raise ValueError("--sigma requires --degradation gaussian or real-world; bicubic does not blur.")
+    return config

@@ -1,21 +1,20 @@
-"""What lies in a run's folder: checkpoints to go on from, and models to load and to publish."""
+"""Checkpoint, export, resume and publish a training run."""
 
 import hashlib
 import json
 import logging
 import shlex
-from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..fileio import atomic_write
-from ..hub import PushError, push_folder
+from ..publish import PushError, push_folder
 from . import checkpoint
-from . import logging as metrics_log
+from .arguments import FLAGS, flag_name
 from .dataset import read_index
-from .distributed import run_on_main_process
+from .logging import truncate_metrics
 from .model_card import card_fields
 from .state import TrainContext, TrainState, ema_model
 
@@ -23,143 +22,129 @@ logger = logging.getLogger(__name__)
 
 
 def export(run: TrainContext, state: TrainState, name: str) -> None:
-    """Write the averaged model to OUTPUT_DIR/name: config.json, model.safetensors and its card."""
+    """Save the averaged model to OUTPUT_DIR/name: config.json, model.safetensors and a model card."""
     if run.accelerator.is_main_process:
-        folder = run.args.output_dir / name
+        directory = run.config.output_dir / name
         try:
-            with atomic_write(folder, directory=True, fsync=True) as tmp_path:
+            with atomic_write(directory, directory=True, fsync=True) as tmp_path:
                 ema_model(run, state).save_pretrained(tmp_path, model_card_kwargs=card_fields(run, state, name))
         except OSError as error:
-            raise checkpoint.CheckpointError(f"Cannot write {folder}: {error}.") from error
+            raise checkpoint.CheckpointError(f"'{directory}': cannot save the model: {error}.") from error
     run.accelerator.wait_for_everyone()
 
 
 def publish(run: TrainContext, step: int, name: str) -> bool:
-    """Push OUTPUT_DIR/name to the Hub, with the card of these very steps, and return whether that worked.
-
-    A Hub that is down or refuses is said, and costs nothing but the time.
-    """
-    folder, repo_id = run.args.output_dir / name, run.args.push_to_hub
-    refused: list[PushError] = []
-
-    def work() -> None:
+    """Push OUTPUT_DIR/name to the Hub and return whether it worked; a failure is logged and training continues."""
+    directory, repo_id, pushed = run.config.output_dir / name, str(run.config.push_to_hub), True
+    if run.accelerator.is_main_process:
         try:
-            url = push_folder(folder, repo_id, private=run.args.private, overwrite_card=True)
-            run.accelerator.print(f"published as {url}")
+            url = push_folder(directory, repo_id, private=run.config.private, overwrite_card=True)
+            run.accelerator.print(f"pushed to {url}")
         except PushError as error:
-            command = shlex.join(["python", "-m", "srgan_hub", "push", str(folder), repo_id, "--overwrite-card"])
-            logger.warning("step %d: %s. To push later: %s", step, error, command)
-            refused.append(error)
-
-    run_on_main_process(run.accelerator, work)
-    return not refused
+            command = shlex.join(["srgan-hub", "push", str(directory), repo_id, "--overwrite-card"])
+            logger.warning("step %d: %s. To retry: %s", step, error, command)
+            pushed = False
+    run.accelerator.wait_for_everyone()
+    return pushed
 
 
 def save(run: TrainContext, state: TrainState) -> None:
-    """Write the checkpoint of this step, and last/, the model that it would export; drop old checkpoints."""
-    accelerator = run.accelerator
+    """Write the checkpoint of this step and the model last/, and remove old checkpoints."""
+    config, accelerator = run.config, run.accelerator
     export(run, state, "last")
     if accelerator.is_main_process:
         parts = {name: accelerator.unwrap_model(network).state_dict() for name, network in state.networks.items()}
         parts["ema"] = state.ema.network.state_dict()
         for name, optimizer in state.optimizers.items():
             parts[f"{name}_optimizer"] = checkpoint.optimizer_tensors(optimizer.optimizer)
-        facts = {
+        header = {
             "arguments": _arguments(run),
             "fingerprints": _fingerprints(run),
-            "machine": _machine(run),
+            "environment": _environment(run),
             "scaler": accelerator.scaler.state_dict() if accelerator.scaler else None,
-            "won": state.collapsed_steps,
+            "collapsed_steps": state.collapsed_steps,
             "best": state.best,
             "scores": state.scores,
         }
-        checkpoint.save(run.args.output_dir, state.step, parts, facts)
-        checkpoint.prune(run.args.output_dir, run.args.checkpoints_total_limit)
+        checkpoint.save(config.output_dir, state.step, parts, header)
+        checkpoint.prune(config.output_dir, config.checkpoints_total_limit)
     accelerator.wait_for_everyone()
 
 
-def resume(run: TrainContext, state: TrainState, free: Set[str]) -> None:
-    """Go on from a checkpoint, if asked; refuse what would give another result than the run that made it.
-
-    Args:
-        run, state: just built; the state is filled in.
-        free: names of the arguments that may differ.
+def resume(run: TrainContext, state: TrainState) -> None:
+    """Load a checkpoint into a new state if --resume-from-checkpoint asks for it.
 
     Raises:
-        ValueError: the folder holds a run that would be overwritten, or the checkpoint is of another run.
+        ValueError: the output directory holds checkpoints that would be overwritten, or the checkpoint is not of a run
+            with the same data and arguments.
     """
-    args, accelerator = run.args, run.accelerator
-    found = checkpoint.find(args.output_dir)
-    if args.resume_from_checkpoint is None:
+    config, accelerator = run.config, run.accelerator
+    found = checkpoint.find(config.output_dir)
+    if config.resume_from_checkpoint is None:
         if found:
             raise ValueError(
-                f"{args.output_dir} holds {found[-1].stem} already: add --resume-from-checkpoint, or use another "
-                "folder."
+                f"'{config.output_dir}' already holds {found[-1].name}; use --resume-from-checkpoint or another "
+                "--output-dir."
             )
         return
-    if args.resume_from_checkpoint == "latest" and not found:
-        logger.warning("there is no whole checkpoint in %s: starting at step 0", args.output_dir)
+    if config.resume_from_checkpoint == "latest" and not found:
+        logger.warning("no complete checkpoint in '%s'; starting at step 0", config.output_dir)
         return
-    path = found[-1] if args.resume_from_checkpoint == "latest" else Path(args.resume_from_checkpoint)
+    path = found[-1] if config.resume_from_checkpoint == "latest" else Path(config.resume_from_checkpoint)
     if found and found[-1].resolve() != path.resolve():
-        newer = ", ".join(other.stem for other in found if other.resolve() != path.resolve())
-        raise ValueError(f"{args.output_dir} holds {newer} beside {path}: use another --output-dir.")
-    parts, facts = checkpoint.load(path)
-    _check_resumable(run, path, facts, free)
+        raise ValueError(f"'{config.output_dir}' holds {found[-1].name}, not only '{path}'; use another --output-dir.")
+    parts, header = checkpoint.load(path)
+    _check_resumable(run, path, header)
     for name, network in state.networks.items():
-        checkpoint.restore(accelerator.unwrap_model(network), parts[name])
-    checkpoint.restore(state.ema.network, parts["ema"])
+        accelerator.unwrap_model(network).load_state_dict(parts[name])
+    state.ema.network.load_state_dict(parts["ema"])
     for name, optimizer in state.optimizers.items():
         checkpoint.restore_optimizer(optimizer.optimizer, parts[f"{name}_optimizer"])
-    if accelerator.scaler and facts["scaler"]:
-        accelerator.scaler.load_state_dict(facts["scaler"])
-    state.step, state.collapsed_steps, state.best, state.scores = (
-        facts[name] for name in ("step", "won", "best", "scores")
-    )
+    if accelerator.scaler and header["scaler"]:
+        accelerator.scaler.load_state_dict(header["scaler"])
+    for name in ("step", "collapsed_steps", "best", "scores"):
+        setattr(state, name, header[name])
     if accelerator.is_main_process:
-        metrics_log.truncate_metrics(args.output_dir, state.step)
-    accelerator.print(f"going on from {path}")
+        truncate_metrics(config.output_dir, state.step)
+    accelerator.print(f"resuming from {path}")
 
 
 def _arguments(run: TrainContext) -> dict[str, Any]:
-    """Return the arguments as JSON holds them."""
-    return json.loads(json.dumps(vars(run.args), default=str))
+    """Return the values of all flags as JSON holds them."""
+    return json.loads(json.dumps({name: getattr(run.config, name) for name in FLAGS}, default=str))
 
 
 def _fingerprints(run: TrainContext) -> dict[str, str]:
-    """Hash what the training images and the frozen networks hold, wherever they lie."""
-    images = json.dumps(read_index(run.crops.folder)["images"], sort_keys=True)
+    """Hash the training images and sum the frozen weights, wherever they are stored."""
+    images = json.dumps(read_index(run.crops.directory)["images"], sort_keys=True)
     frozen = sum(float(p.double().sum()) for p in run.content.parameters())
-    return {"train-data": hashlib.sha256(images.encode()).hexdigest(), "vgg-weights": f"{frozen:.6g}"}
+    return {"train_data": hashlib.sha256(images.encode()).hexdigest(), "vgg_weights": f"{frozen:.6g}"}
 
 
-def _machine(run: TrainContext) -> dict[str, Any]:
-    """Return what the last bits of a result depend on."""
+def _environment(run: TrainContext) -> dict[str, Any]:
+    """Return what rounding depends on."""
     processes = run.accelerator.num_processes
     return {"processes": processes, "threads": torch.get_num_threads(), "torch": torch.__version__}
 
 
-def _check_resumable(run: TrainContext, path: Path, facts: dict[str, Any], free: Set[str]) -> None:
-    """Refuse arguments, images or VGG weights that change the result; say what else is different."""
-    before, now = facts["arguments"], _arguments(run)
-    changed = [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]
-    # Under cosine every step's rate depends on the last step.
-    refused = [
-        name
-        for name in changed
-        if name not in free or (name == "max_train_steps" and run.args.lr_scheduler == "cosine")
-    ]
-    described = [f"--{name.replace('_', '-')} was {before.get(name)}, is {now.get(name)}" for name in refused]
-    old, new = facts["fingerprints"], _fingerprints(run)
-    described += [f"--{name} holds something else than before" for name in new if old.get(name) != new[name]]
-    if described:
-        raise ValueError(f"{path} is of another run, which this one cannot continue: {'; '.join(described)}.")
-    said = [f"--{name.replace('_', '-')}" for name in changed if name != "resume_from_checkpoint"]
-    if said:
-        run.accelerator.print(f"changed since {path} was made, without changing the result so far: {', '.join(said)}")
-    if facts["step"] > run.args.max_train_steps:
-        raise ValueError(f"{path} is beyond --max-train-steps {run.args.max_train_steps} already.")
-    for name, value in _machine(run).items():
-        if facts["machine"][name] != value:
-            text = "%s was made with %s %s, this run has %s: the result will not be the same to the last bit"
-            logger.warning(text, path, name, facts["machine"][name], value)
+def _check_resumable(run: TrainContext, path: Path, header: dict[str, Any]) -> None:
+    """Raise ValueError for arguments, images or VGG weights that change the result; report other differences."""
+    before, now = header["arguments"], _arguments(run)
+    changed = [name for name in FLAGS if before.get(name) != now[name]]
+    # With a cosine schedule every step's learning rate depends on the last step.
+    cosine = run.config.lr_scheduler == "cosine"
+    refused = [n for n in changed if not FLAGS[n].metadata["runtime"] or (n == "max_train_steps" and cosine)]
+    reasons = [f"{flag_name(name)} differs (checkpoint {before.get(name)}, now {now[name]})" for name in refused]
+    new = _fingerprints(run)
+    reasons += [f"{flag_name(name)} has other content" for name in new if header["fingerprints"].get(name) != new[name]]
+    if reasons:
+        raise ValueError(f"Cannot resume from '{path}': {'; '.join(reasons)}.")
+    if header["step"] > run.config.max_train_steps:
+        raise ValueError(f"'{path}' is beyond --max-train-steps {run.config.max_train_steps}.")
+    accepted = [flag_name(name) for name in changed if name != "resume_from_checkpoint"]
+    if accepted:
+        run.accelerator.print(f"changed since '{path}', without effect on the weights so far: {', '.join(accepted)}")
+    for name, value in _environment(run).items():
+        if header["environment"][name] != value:
+            text = "'%s' was saved with %s=%s, now %s: the result will not be bit-identical"
+            logger.warning(text, path, name, header["environment"][name], value)

@@ -1,8 +1,7 @@
-"""The data of a run: where its images lie, and batches whose position is the step."""
+"""Resumable data loading."""
 
-import argparse
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -12,116 +11,95 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm import tqdm
 
-from ..images import decode
+from ..images.decode import find_images, open_image
+from ..images.formats import WRITE_SUFFIXES
+from .arguments import TrainConfig
 from .dataset import INDEX, RandomCropDataset, build_shards
-from .distributed import run_on_main_process
 from .div2k import VALID, download, prepare_div2k
 from .state import TrainContext
 
 logger = logging.getLogger(__name__)
 
 
-def prepare_data(args: argparse.Namespace, accelerator: Accelerator) -> tuple[Path, list[Path]]:
-    """Return the folder of prepared training images, made on first use by rank 0, and the validation images."""
-    div2k = args.data_dir / "div2k"
-    archives = div2k.with_name("div2k-images")  # as prepare_div2k calls them
-    prepared = div2k if args.train_data == "div2k" else args.output_dir / "data"
+def prepare_data(config: TrainConfig, accelerator: Accelerator) -> tuple[Path, list[Path]]:
+    """Return the directory of training shards and the validation images; download and decode them on first use.
 
-    def work() -> None:
-        with TqdmProgress() as progress:
-            if args.train_data != "div2k":
-                build_shards(Path(args.train_data), prepared, minimum_size=args.hr_crop, progress=progress)
-            if "div2k" not in (args.train_data, args.val_data):
-                return
-            args.data_dir.mkdir(parents=True, exist_ok=True)
-            with WeakFileLock(args.data_dir / ".lock"):  # another run may be fetching it
-                if args.train_data == "div2k":
-                    prepare_div2k(div2k, progress=progress)
-                if args.val_data == "div2k":
-                    download(archives, archives=(VALID,), progress=progress)
+    Raises:
+        ValueError, OSError: images are missing, unusable or too small, or DIV2K cannot be downloaded.
+    """
+    shards, val_data = Path(config.train_data), config.val_data and Path(config.val_data)
+    bar = tqdm(desc="preparing images", unit="image", delay=1, disable=not accelerator.is_main_process)
 
-    if args.train_data != "div2k" and (Path(args.train_data) / INDEX).is_file():
-        prepared = Path(args.train_data)
-    else:
-        run_on_main_process(accelerator, work)
-    folder = archives / VALID.name if args.val_data == "div2k" else args.val_data
-    images = (
-        sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in decode.SUFFIXES) if folder else []
-    )
-    small = [path for path in images if min(decode.open_image(path).size) < 16 * args.scale]
+    def progress(done: int, total: int) -> None:
+        bar.total = total
+        bar.update(done - bar.n)
+
+    with accelerator.main_process_first(), bar:  # the other ranks find everything prepared
+        if "div2k" in (config.train_data, config.val_data):
+            images = config.data_dir / "div2k-images"
+            config.data_dir.mkdir(parents=True, exist_ok=True)
+            with WeakFileLock(config.data_dir / ".lock"):  # another run may be downloading
+                if config.train_data == "div2k":
+                    shards = prepare_div2k(config.data_dir / "div2k", images=images, progress=progress)
+                if config.val_data == "div2k":
+                    val_data = download(images, VALID)
+        if config.train_data != "div2k" and not (shards / INDEX).is_file():
+            shards = build_shards(shards, config.output_dir / "data", min_size=config.hr_crop, progress=progress)
+    paths = find_images(val_data, None, WRITE_SUFFIXES) if val_data else []
+    min_size = 16 * config.scale
+    small = []
+    for path in paths:
+        with open_image(path) as opened:
+            if min(opened.width, opened.height) < min_size:
+                small.append(path)
     for path in small:
-        logger.warning("%s is left out of validation: it has less than %d pixels a side", path, 16 * args.scale)
-    if folder and len(small) == len(images):
-        raise ValueError(
-            f"Expected --val-data with images of at least {16 * args.scale} pixels a side, got none in {folder}."
-        )
-    return prepared, [path for path in images if path not in small]
+        logger.warning("'%s' is not used for validation: it is smaller than %dx%d pixels", path, min_size, min_size)
+    if val_data and len(small) == len(paths):
+        raise ValueError(f"--val-data '{val_data}' has no images of at least {min_size}x{min_size} pixels.")
+    return shards, [path for path in paths if path not in small]
 
 
 def make_batches(run: TrainContext, start: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield (lr, hr) of each backward pass from a step on: NCHW in [0, 1], on the device.
+    """Yield (lr, hr) for each backward pass from step `start` on: NCHW in [0, 1], on the device.
 
-    They are decoded and cropped ahead by workers, and degraded here.
+    Worker processes prefetch crops; the degradation is applied here.
     """
-    args, accelerator = run.args, run.accelerator
-    workers = (
-        args.dataloader_num_workers
-        if args.dataloader_num_workers is not None
-        else 2 * (accelerator.device.type != "cpu")
-    )
+    config, accelerator = run.config, run.accelerator
+    workers = config.dataloader_num_workers
+    workers = 2 * (accelerator.device.type != "cpu") if workers is None else workers
     loader = DataLoader(
         _IndexedDataset(run.crops),
-        batch_sampler=StepBatchSampler(args, start, accelerator.process_index, accelerator.num_processes),
+        batch_sampler=StepBatchSampler(config, start, accelerator.process_index, accelerator.num_processes),
         num_workers=workers,
         pin_memory=accelerator.device.type == "cuda",
         persistent_workers=workers > 0,
     )
-    for indices, levels in loader:
-        levels = levels.to(accelerator.device, non_blocking=True)
-        lr = run.degrade(levels, indices.tolist(), args.seed)
-        hr = levels.float() / 255
+    for indices, crops in loader:
+        crops = crops.to(accelerator.device, non_blocking=True)
+        lr = run.degrade(crops, indices.tolist(), config.seed)
+        hr = crops.float() / 255
         yield lr.to(memory_format=torch.channels_last), hr.to(memory_format=torch.channels_last)
 
 
 class StepBatchSampler(Sampler[list[int]]):
-    """The sample indices of each backward pass of one rank, from a step on: all ranks' passes tile the integers."""
+    """Sample indices of the backward passes of one rank from step `start` on. The ranks share every index once."""
 
-    def __init__(self, args: argparse.Namespace, start: int, rank: int, ranks: int) -> None:
-        self.size, self.first = args.batch_size, start * args.gradient_accumulation_steps
-        self.passes, self.rank, self.ranks = args.max_train_steps * args.gradient_accumulation_steps, rank, ranks
+    def __init__(self, config: TrainConfig, start: int, rank: int, ranks: int) -> None:
+        passes = config.gradient_accumulation_steps
+        self.passes = range(start * passes, config.max_train_steps * passes)
+        self.size, self.rank, self.ranks = config.batch_size, rank, ranks
 
     def __iter__(self) -> Iterator[list[int]]:
-        for number in range(self.first, self.passes):
-            begin = (number * self.ranks + self.rank) * self.size
-            yield list(range(begin, begin + self.size))
+        for number in self.passes:
+            first = (number * self.ranks + self.rank) * self.size
+            yield list(range(first, first + self.size))
 
 
 class _IndexedDataset(Dataset[tuple[int, Tensor]]):
-    """Crops beside their sample index, which the degradation draws from."""
+    """Crops with their sample index, the seed of their degradation."""
 
     def __init__(self, crops: RandomCropDataset) -> None:
         self.crops = crops
 
     def __getitem__(self, index: int) -> tuple[int, Tensor]:
         return index, self.crops[index]
-
-
-class TqdmProgress:
-    """Shows progress(what, done, total) as one bar after another."""
-
-    def __init__(self) -> None:
-        self.bar: tqdm | None = None
-        self.what = ""
-
-    def __enter__(self) -> Callable[[str, int, int], None]:
-        return self.update
-
-    def __exit__(self, *_: object) -> None:
-        if self.bar:
-            self.bar.close()
-
-    def update(self, what: str, done: int, total: int) -> None:
-        if what != self.what or self.bar is None:
-            self.__exit__()
-            self.what, self.bar = what, tqdm(total=total, desc=what, unit_scale=total > 1e6)
-        self.bar.update(done - self.bar.n)

@@ -1,9 +1,6 @@
-"""What the ranks of a run do together."""
+"""Helpers for multi-process training."""
 
-import argparse
-import time
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
 from datetime import timedelta
 
 import torch
@@ -11,43 +8,27 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 from torch import nn
 
+from .arguments import TrainConfig
 
-def make_accelerator(args: argparse.Namespace, tracker: str | None) -> Accelerator:
-    """Set up Accelerate for this process, as the launcher and the arguments say."""
+
+def make_accelerator(config: TrainConfig, tracker: str | None) -> Accelerator:
+    """Set up Accelerate for this process."""
     return Accelerator(
-        gradient_accumulation_steps=args.gradient_accumulation_steps,
-        mixed_precision=args.mixed_precision,
+        gradient_accumulation_steps=config.gradient_accumulation_steps,
+        mixed_precision=config.mixed_precision,
         log_with=tracker,
-        project_dir=args.output_dir,
+        project_dir=config.output_dir,
         kwargs_handlers=[
-            # The discriminator runs twice before its backward pass, which broadcasting buffers would break.
+            # The discriminator runs twice before its backward pass; broadcasting buffers in between breaks it.
             DistributedDataParallelKwargs(broadcast_buffers=False),
-            InitProcessGroupKwargs(timeout=timedelta(hours=2)),  # a validation may be long
+            # The other ranks wait while the main process downloads DIV2K or pushes to the Hub.
+            InitProcessGroupKwargs(timeout=timedelta(days=1)),
         ],
     )
 
 
-def run_on_main_process(accelerator: Accelerator, work: Callable[[], None]) -> None:
-    """Do something on rank 0 while the others wait, however long.
-
-    A barrier would time out under a download or an upload of hours. Here the ranks keep in touch meanwhile.
-    """
-    if accelerator.num_processes == 1:
-        work()
-        return
-    with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(work) if accelerator.is_main_process else None
-        while True:
-            running = torch.tensor(float(future is not None and not future.done()), device=accelerator.device)
-            if not accelerator.reduce(running, "sum").item():
-                break
-            time.sleep(0.1)
-        if future:
-            future.result()
-
-
 def average_batch_norm(accelerator: Accelerator, networks: Iterable[nn.Module]) -> None:
-    """Make the ranks' batch norm statistics equal to their mean, since Accelerate is told not to broadcast them."""
+    """Set batch norm statistics to their mean over all ranks, in place of the broadcast that is turned off."""
     if accelerator.num_processes == 1:
         return
     buffers = [

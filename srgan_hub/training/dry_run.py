@@ -1,23 +1,20 @@
-"""What a run would do and take, without doing it."""
-
-import argparse
-from typing import Any
+"""Estimate parameters, memory and checkpoint size without training."""
 
 import torch
 from torch import Tensor, nn
 
 from ..model import SRGAN
 from ..network.discriminator import build_discriminator
+from .arguments import TrainConfig
 
 
-def estimate_run(args: argparse.Namespace, config: dict[str, Any], *, processes: int, last_rate: float) -> str:
-    """Return what --dry-run prints. Nothing is computed: the networks live on the meta device.
+def estimate_run(config: TrainConfig, *, processes: int, last_rate: float) -> str:
+    """Return what `--dry-run` prints. The networks are on the meta device: nothing is computed.
 
     Args:
-        args: the completed arguments.
-        config: of the model.
-        processes: how many train together.
-        last_rate: the generator's learning rate at the last step.
+        config: settings of the run.
+        processes: number of training processes.
+        last_rate: learning rate of the generator in the last step.
     """
     saved = 0
 
@@ -26,30 +23,33 @@ def estimate_run(args: argparse.Namespace, config: dict[str, Any], *, processes:
         saved += 0 if isinstance(tensor, nn.Parameter) else tensor.numel() * tensor.element_size()
         return tensor
 
+    gan, batch, hr_size, lr_size = (
+        config.stage == "gan",
+        config.batch_size,
+        config.hr_crop,
+        config.hr_crop // config.scale,
+    )
     with torch.device("meta"), torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        generator = SRGAN(**config)
-        discriminator = build_discriminator(args.discriminator, hr_size=args.hr_crop) if args.stage == "gan" else None
-        lr_size = args.hr_crop // args.scale
-        generator(torch.zeros(args.batch_size, 3, lr_size, lr_size)).mean()
-        if discriminator is not None:
-            for _ in range(3):  # truth, output, and the generator's turn
-                discriminator(torch.zeros(args.batch_size, 3, args.hr_crop, args.hr_crop)).mean()
-    count_g = sum(p.numel() for p in generator.parameters())
-    count_d = sum(p.numel() for p in discriminator.parameters()) if discriminator is not None else 0
-    activations = saved / (2 if args.mixed_precision != "no" else 1)
-    # Weights, gradients and Adam's two moments; the generator's average beside.
+        generator = SRGAN(**config.model_kwargs)
+        discriminator = build_discriminator(config.discriminator, hr_size=hr_size) if gan else nn.Identity()
+        generator(torch.zeros(batch, 3, lr_size, lr_size)).mean()
+        for _ in range(3 if gan else 0):  # HR and SR in the discriminator's step, SR in the generator's
+            discriminator(torch.zeros(batch, 3, hr_size, hr_size)).mean()
+    count_g, count_d = (sum(p.numel() for p in network.parameters()) for network in (generator, discriminator))
+    activations = saved / (2 if config.mixed_precision != "no" else 1)
+    # Weights, gradients and Adam's two moments, and the generator's moving average, in float32.
     memory = 4 * (5 * count_g + 4 * count_d) + activations
-    crops = args.batch_size * args.gradient_accumulation_steps * processes
+    crops = batch * config.gradient_accumulation_steps * processes
     return "\n".join(
         [
-            f"stage:          {args.stage}, {args.max_train_steps:,} steps, {processes} process(es)",
+            f"stage:          {config.stage}, {config.max_train_steps:,} steps, {processes} process(es)",
             f"generator:      {count_g:,} parameters",
-            f"discriminator:  {count_d:,} parameters" + (f" ({args.discriminator})" if count_d else ""),
-            f"samples:        {args.max_train_steps * crops:,} crops of {args.hr_crop} px, {crops} a step",
-            f"content loss:   {args.content_loss}",
-            f"learning rate:  {args.learning_rate:g} at first, {last_rate:g} at the end ({args.lr_scheduler})",
-            f"memory:         about {memory / 1e9:.2f} GB a process, without the content loss's network",
-            f"checkpoint:     about {4 * (4 * count_g + 3 * count_d) / 1e6:.0f} MB, "
-            f"{args.checkpoints_total_limit} kept",
+            f"discriminator:  {count_d:,} parameters" + (f" ({config.discriminator})" if gan else ""),
+            f"samples:        {config.max_train_steps * crops:,} crops of {hr_size} px, {crops} per step",
+            f"content loss:   {config.content_loss}",
+            f"learning rate:  {config.learning_rate:g} to {last_rate:g} ({config.lr_scheduler})",
+            f"memory:         about {memory / 1e9:.2f} GB per process, without the content loss's network",
+            f"checkpoints:    about {4 * (4 * count_g + 3 * count_d) / 1e6:.0f} MB each, "
+            f"the latest {config.checkpoints_total_limit} are kept",
         ]
     )

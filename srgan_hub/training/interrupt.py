@@ -1,4 +1,4 @@
-"""Signals that end a run, noted instead of obeyed at once."""
+"""Graceful shutdown on SIGTERM and Ctrl-C."""
 
 import contextlib
 import signal
@@ -8,19 +8,23 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def catch_signals() -> Iterator[list[str]]:
-    """Note SIGTERM and Ctrl-C, so that the step ends and all ranks save and stop. A second Ctrl-C stops at once."""
-    noted: list[str] = []
+    """Collect the names of SIGTERM and SIGINT instead of stopping; a second Ctrl-C stops at once.
 
-    def note(number: int, _: object) -> None:
-        noted.append(signal.Signals(number).name)
+    The training loop checks the list after each step. Outside the main thread, where Python handles no signals, the
+    list stays empty.
+    """
+    received: list[str] = []
+
+    def handle(number: int, _: object) -> None:
+        received.append(signal.Signals(number).name)
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     if threading.current_thread() is not threading.main_thread():
-        yield noted
+        yield received
         return
-    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield noted
+        yield received
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""A run's curves and images: metrics.jsonl, images/, and a tracker beside them."""
+"""Metric logging to JSONL and experiment trackers."""
 
 import importlib.util
 import json
@@ -13,48 +13,49 @@ from .state import TrainContext
 logger = logging.getLogger(__name__)
 
 FILE = "metrics.jsonl"
-IMAGES = "validation"  # what trackers call the contact sheets
+IMAGES = "validation"  # name of the contact sheets in trackers
 
 
 def choose_tracker(name: str) -> str | None:
-    """Return the tracker's name as Accelerate takes it, if any: "auto" is tensorboard if it is installed.
+    """Return the tracker's name for Accelerate, or None; "auto" is tensorboard if it is installed.
 
     Raises:
-        ValueError: one that was named is not installed.
+        ValueError: the requested tracker is not installed.
     """
     chosen = "tensorboard" if name == "auto" else name
     if chosen == "none" or importlib.util.find_spec(chosen):
         return None if chosen == "none" else chosen
     if name != "auto":
-        raise ValueError(f"--report-to {name} is not installed: pip install {name}, or use --report-to none.")
-    logger.warning("tensorboard is not installed (pip install 'srgan-hub[tracker]'): metrics go to metrics.jsonl alone")
+        raise ValueError(f"--report-to {name} requires the package: pip install {name}.")
+    logger.warning("tensorboard is not installed, logging to %s only: pip install 'srgan-hub[tracker]'", FILE)
     return None
 
 
 def log(run: TrainContext, step: int, values: dict[str, float]) -> None:
-    """Append a line to metrics.jsonl, and tell the trackers."""
+    """Append a line to metrics.jsonl and log the values to the tracker."""
     if run.accelerator.is_main_process:
-        with (run.args.output_dir / FILE).open("a", encoding="utf-8") as file:
+        with (run.config.output_dir / FILE).open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
     run.accelerator.log(values, step=step)
 
 
-def log_image(run: TrainContext, step: int, image: Path) -> None:
-    """Show an image file to the trackers."""
-    levels = np.array(Image.open(image).convert("RGB"))
+def log_image(run: TrainContext, step: int, path: Path) -> None:
+    """Log an image file to the tracker."""
+    image = np.array(Image.open(path).convert("RGB"))
     for tracker in run.accelerator.trackers:
-        if tracker.name == "trackio":  # Accelerate passes on its numbers alone
+        if tracker.name == "trackio":  # Accelerate's wrapper logs only numbers
             from trackio import Image as TrackioImage
 
-            tracker.log({IMAGES: TrackioImage(levels)}, step=step)
+            tracker.log({IMAGES: TrackioImage(image)}, step=step)
         elif hasattr(tracker, "log_images"):
             layout = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
-            tracker.log_images({IMAGES: levels[None]}, step=step, **layout)
+            tracker.log_images({IMAGES: image[None]}, step=step, **layout)
 
 
-def truncate_metrics(folder: Path, step: int) -> None:
-    """Drop the lines of steps that will be done again, and one that was cut short."""
-    file, lines = folder / FILE, []
+def truncate_metrics(directory: Path, step: int) -> None:
+    """Remove the lines after a step, and a partial last line, before a run resumes from that step."""
+    file = directory / FILE
+    lines = []
     for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
         try:
             if json.loads(line)["step"] <= step:

@@ -1,4 +1,4 @@
-"""What the generator and the discriminator are trained for. Images are NCHW RGB in [0, 1]; every loss is a scalar."""
+"""Content, adversarial and auxiliary losses: scalars, of NCHW RGB images in [0, 1]."""
 
 import math
 
@@ -9,20 +9,18 @@ from torch import Tensor
 from ..perceptual import EfficientNetLiteLoss, VGGLoss
 from ..resize import downscale
 
-# The terms that --content-loss adds up. "vggIJ" is the paper's VGG/I.J.
 CONTENT_TERMS = ("mse", "l1", "vgg22", "vgg54", "lite")
 
-# The artifact weighting looks at windows of this size (Liang et al. 2022, section 3.2).
-ARTIFACT_WINDOW = 7
-# The checkerboard loss: high-pass, then means over windows of the unshuffled image.
+ARTIFACT_WINDOW = 7  # Liang et al. 2022, section 3.2
+# The checkerboard loss: high-pass filter, then means over windows of the unshuffled image.
 HIGH_PASS = 5
 CHECKERBOARD_WINDOW = 6
-# Energy of one 8-bit level. Crops with less high-pass energy than about this have no visible checkerboard.
-LEVEL = (1 / 255) ** 2
+# Energy of one 8-bit value. Crops with less high-pass energy than this show no checkerboard.
+EPSILON = (1 / 255) ** 2
 
 
 def parse_content_loss(text: str) -> dict[str, float]:
-    """Read `"vgg54=1 mse=0.1"`: the terms of `CONTENT_TERMS` and their weights, or raise ValueError."""
+    """Parse terms of `CONTENT_TERMS` and their weights, such as `"vgg54=1 mse=0.1"`. Raise ValueError for others."""
     weights: dict[str, float] = {}
     for part in text.split():
         name, _, number = part.partition("=")
@@ -32,24 +30,24 @@ def parse_content_loss(text: str) -> dict[str, float]:
             weight = math.nan
         if name not in CONTENT_TERMS or name in weights or not 0 < weight < math.inf:
             raise ValueError(
-                f"Expected a content loss of 'vgg54=1 mse=0.1' or so, each once, out of {', '.join(CONTENT_TERMS)}, "
-                f"with positive weights, got {part!r} in {text!r}."
+                f"The content loss '{text}' has an invalid part '{part}'; terms are {', '.join(CONTENT_TERMS)}, each "
+                "at most once, with a positive weight, such as 'vgg54=1 mse=0.1'."
             )
         weights[name] = weight
     if not weights:
-        raise ValueError(f"Expected a content loss of at least one term out of {', '.join(CONTENT_TERMS)}, got none.")
+        raise ValueError(f"The content loss must have at least one term of {', '.join(CONTENT_TERMS)}.")
     return weights
 
 
 class ContentLoss(torch.nn.Module):
-    """A weighted sum of the terms of `parse_content_loss`.
+    """Weighted sum of pixel and feature losses.
 
     Args:
         weights: from `parse_content_loss`.
-        vgg_weights: a file for the VGG terms, see `VGGLoss`.
+        vgg_weights: file for the VGG terms, see `VGGLoss`.
 
     Raises:
-        ValueError: weights cannot be had, or an extra is not installed.
+        ValueError: VGG weights or an optional package are unavailable.
     """
 
     def __init__(self, weights: dict[str, float], *, vgg_weights: str | None = None) -> None:
@@ -63,46 +61,46 @@ class ContentLoss(torch.nn.Module):
                 self.features[name] = EfficientNetLiteLoss()
 
     def forward(self, sr: Tensor, hr: Tensor) -> dict[str, Tensor]:
-        """Return the terms by name, not weighted: those of whole pixels and those of features."""
+        """Return the unweighted terms by name."""
         pixel = {"mse": F.mse_loss, "l1": F.l1_loss}
         terms = {name: pixel[name](sr.float(), hr.float()) for name in self.weights if name in pixel}
         return terms | {name: loss(sr, hr) for name, loss in self.features.items()}
 
     def total(self, terms: dict[str, Tensor]) -> Tensor:
-        """Add up the terms of `forward` with their weights."""
+        """Return the weighted sum of the terms of `forward`."""
         return torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
 
 
 def adversarial_loss(fake_logits: Tensor) -> Tensor:
-    """The paper's `-log D(G(lr))` (Ledig et al. 2016, equation 6), as a mean, whatever the batch."""
+    """Return the mean of `-log D(G(lr))` (Ledig et al. 2016, equation 6)."""
     return F.binary_cross_entropy_with_logits(fake_logits.float(), torch.ones_like(fake_logits, dtype=torch.float))
 
 
 def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """`-log D(hr) - log(1 - D(G(lr)))`, each as a mean; 2 log 2 = 1.39 for one that knows nothing."""
+    """Return the sum of the means of `-log D(hr)` and `-log(1 - D(G(lr)))`; 2 log 2 = 1.39 at chance level."""
     real = F.binary_cross_entropy_with_logits(real_logits.float(), torch.ones_like(real_logits, dtype=torch.float))
     fake = F.binary_cross_entropy_with_logits(fake_logits.float(), torch.zeros_like(fake_logits, dtype=torch.float))
     return real + fake
 
 
 def lr_consistency_loss(sr: Tensor, hr: Tensor, scale: int) -> Tensor:
-    """L1 between output and truth, both downscaled with our bicubic.
+    """Return the L1 distance of `sr` and `hr`, both downscaled bicubically.
 
-    Not the input: a degraded one holds noise and JPEG blocks, which the network must not reproduce.
+    Not to the LR input: that has noise and JPEG artifacts, which the generator must not reproduce.
     """
     return F.l1_loss(downscale(sr.float(), scale), downscale(hr.float(), scale))
 
 
 def artifact_loss(sr: Tensor, hr: Tensor, ema_sr: Tensor) -> Tensor:
-    """L1 where the output has artifacts ("Details or artifacts", Liang et al. 2022, https://arxiv.org/abs/2203.09195).
+    """Return an L1 loss weighted by artifacts (LDL, Liang et al. 2022, https://arxiv.org/abs/2203.09195).
 
-    A pixel's weight is the variance of the residual around it, times the fifth root of the residual's variance over
-    the image; it is 0 where the average generator does worse, since training is on its way there. No gradient goes
-    through the weight.
+    The weight of a pixel is the variance of the residual around it, times the fifth root of the residual's variance
+    over the image. It is 0 where `ema_sr` has the larger residual: there, training improves already. The weight is
+    constant in the backward pass.
 
     Args:
-        sr, hr: output and truth.
-        ema_sr: the output of the generator with averaged weights.
+        sr, hr: output and ground truth.
+        ema_sr: output of the generator with averaged weights.
     """
     sr, hr = sr.float(), hr.float()
     with torch.no_grad():
@@ -116,23 +114,22 @@ def artifact_loss(sr: Tensor, hr: Tensor, ema_sr: Tensor) -> Tensor:
 
 
 def checkerboard_loss(sr: Tensor, hr: Tensor, scale: int) -> Tensor:
-    """Return how much more of the output's detail than of the truth's repeats with a period of `scale` pixels.
+    """Return the mean excess, over the ground truth, of detail that repeats with a period of `scale` pixels.
 
-    A generator can draw such a checkerboard cheaply, by its pixel shuffles, and a consistency loss cannot see it. The
-    detail is the image minus its 5x5 mean. Unshuffled by the scale and averaged over windows, only what repeats
-    remains; its energy is divided by the detail's. The loss is the mean over the batch of what the output has above the
-    truth.
+    Pixel shuffles produce such artifacts, and a consistency loss cannot see them. Detail is the image minus its 5x5
+    mean. Unshuffled by the scale and averaged over windows, only its periodic part remains; the loss compares the
+    share of this part in the energy.
     """
-    return F.relu(_checkerboard_share(sr, scale) - _checkerboard_share(hr, scale)).mean()
+    return F.relu(_periodic_share(sr, scale) - _periodic_share(hr, scale)).mean()
 
 
-def _checkerboard_share(image: Tensor, scale: int) -> Tensor:
+def _periodic_share(image: Tensor, scale: int) -> Tensor:
     image = image.float()
     border = HIGH_PASS // 2
     detail = image[:, :, border:-border, border:-border] - F.avg_pool2d(image, HIGH_PASS, 1)
     height, width = (side // scale * scale for side in detail.shape[2:])
     detail = detail[:, :, :height, :width]
     phases = F.pixel_unshuffle(detail, scale)
-    repeated = F.avg_pool2d(phases, min(CHECKERBOARD_WINDOW, *phases.shape[2:]), 2)
+    periodic = F.avg_pool2d(phases, min(CHECKERBOARD_WINDOW, *phases.shape[2:]), 2)
     energy = detail.square().mean(dim=(1, 2, 3))
-    return repeated.square().mean(dim=(1, 2, 3)) / (energy + LEVEL)
+    return periodic.square().mean(dim=(1, 2, 3)) / (energy + EPSILON)

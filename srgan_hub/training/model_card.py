@@ -1,4 +1,4 @@
-"""What a run tells the model card: data, the command, scores, and where it started."""
+"""Model card fields for a training run."""
 
 import shlex
 from pathlib import Path
@@ -8,64 +8,57 @@ import torch
 
 from ..hub import resolve_model_path
 from ..model_card import DIV2K, inherit_card_fields
+from .arguments import TrainConfig
 from .state import TrainContext, TrainState
-from .validation import report
+from .validation import make_report
 
-EXPORTED = ("final", "last", "best")  # the models in a run's folder
+EXPORTED = ("final", "last", "best")  # models in the output directory
 
 
 def card_fields(run: TrainContext, state: TrainState, name: str) -> dict[str, Any]:
-    """Return the arguments of `srgan_hub.model_card.create_model_card` for the model OUTPUT_DIR/name."""
-    args = run.args
-    images = "DIV2K's training images, a data set for academic research" if args.train_data == "div2k" else (
-        f"{len(run.crops.images)} images of {Path(args.train_data).name}"
-    )  # fmt: skip
+    """Return keyword arguments of `create_model_card` for the model in OUTPUT_DIR/name."""
+    config, base = run.config, run.config.pretrained_model_name_or_path
     fields: dict[str, Any] = {}
-    if args.pretrained_model_name_or_path:
-        base = args.pretrained_model_name_or_path
+    if base:
         fields = inherit_card_fields(resolve_model_path(base), redact_path(Path(base)) if Path(base).is_dir() else base)
-    if args.train_data == "div2k":
+    if config.license:
+        fields["license"] = config.license
+    if config.train_data == "div2k":
         fields["datasets"] = [DIV2K]
-    if args.license:
-        fields["license"] = args.license
-    folder = args.output_dir.resolve().name
-    title = args.push_to_hub or (folder if name == "final" else f"{folder}/{name}")
+        data = "DIV2K's training images, a data set for academic research"
+    else:
+        data = f"{len(run.crops.images)} images of {Path(config.train_data).name}"
+    directory = config.output_dir.resolve().name
+    title = config.push_to_hub or (directory if name == "final" else f"{directory}/{name}")
     fields |= {
         "name": title,
-        "data": f"{images}{f' ({args.data_license})' if args.data_license else ''}. "
-        f"LR made by the degradation `{args.degradation}`.",
-        "command": redact_command(run.args, run.command),
-        "training": f"{state.step} of {args.max_train_steps} steps on {run.accelerator.num_processes} process(es), "
-        f"torch {torch.__version__}. The weights are the run's exponential moving average.",
+        "data": f"{data}{f' ({config.data_license})' if config.data_license else ''}. "
+        f"LR images by the degradation `{config.degradation}`.",
+        "command": redact_command(config),
+        "training": f"{state.step} of {config.max_train_steps} steps on {run.accelerator.num_processes} process(es), "
+        f"torch {torch.__version__}. The weights are the exponential moving average.",
     }
     if state.scores:
-        scores = report(run, state.scores, title)
-        fields |= {"scores": scores.to_markdown(cost=False), "eval_results": scores.eval_results()}
+        report = make_report(run, state.scores, title)
+        fields |= {"scores": report.to_markdown(cost=False), "eval_results": report.eval_results()}
     return fields
 
 
-def redact_command(args: Any, command: str) -> str:
-    """Return the command with folders and files by their last names: the rest of a path is the trainer's own."""
-    names = (
-        "train_data",
-        "val_data",
-        "pretrained_model_name_or_path",
-        "vgg_weights",
-        "output_dir",
-        "data_dir",
-        "resume_from_checkpoint",
-    )
-    paths = [Path(value) for name in names if (value := getattr(args, name))]
-    mine = {path for path in paths if path.exists() or path.is_absolute()}
+def redact_command(config: TrainConfig) -> str:
+    """Return the command line with local paths cut to their last names."""
+    values = [config.train_data, config.val_data, config.vgg_weights, config.output_dir, config.data_dir]
+    values += [config.pretrained_model_name_or_path, config.resume_from_checkpoint]
+    paths = [Path(value) for value in values if value]
+    local = {path for path in paths if path.exists() or path.is_absolute()}
 
-    def shorten(word: str) -> str:
+    def redact(word: str) -> str:
         option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
-        return f"{option}{equals}{redact_path(Path(value))}" if value and Path(value) in mine else word
+        return f"{option}{equals}{redact_path(Path(value))}" if value and Path(value) in local else word
 
-    return shlex.join(map(shorten, shlex.split(command)))
+    return shlex.join(map(redact, shlex.split(config.command)))
 
 
 def redact_path(path: Path) -> str:
-    """Return a folder's last name; of a model that a run wrote, the run's too."""
+    """Return the last name of a path, preceded by the run's name for an exported model: "my-run/final"."""
     path = path.resolve()
     return f"{path.parent.name}/{path.name}" if path.name in EXPORTED else path.name

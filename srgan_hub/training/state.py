@@ -1,6 +1,5 @@
-"""What a training run consists of: what stays as it is, and what changes from step to step."""
+"""Immutable run context and mutable training state."""
 
-import argparse
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +9,7 @@ from torch import nn
 from ..degradations import Degradation
 from ..evaluate.datasets import PairedDataset
 from ..model import SRGAN
+from .arguments import TrainConfig
 from .dataset import RandomCropDataset
 from .ema import EMA
 from .losses import ContentLoss
@@ -17,12 +17,10 @@ from .losses import ContentLoss
 
 @dataclass(frozen=True)
 class TrainContext:
-    """What does not change while a run goes on, on one rank."""
+    """Constants of a run on one rank."""
 
-    args: argparse.Namespace
-    command: str  # as it was typed
+    config: TrainConfig
     accelerator: Accelerator
-    config: dict[str, Any]  # of the model
     crops: RandomCropDataset
     degrade: Degradation
     content: ContentLoss
@@ -31,25 +29,25 @@ class TrainContext:
 
 @dataclass
 class TrainState:
-    """What changes, and what a checkpoint holds. The networks are as Accelerate wraps them."""
+    """Variables of a run, all of them part of a checkpoint. The networks are as Accelerate wraps them."""
 
     generator: nn.Module
     discriminator: nn.Module | None
     optimizers: dict[str, Any]
     ema: EMA
     step: int = 0
-    collapsed_steps: int = 0  # steps in a row at which the discriminator's loss was near 0
-    best: float | None = None  # the lowest content loss on the validation images
-    scores: dict[str, dict[str, float]] = field(default_factory=dict)  # the last validation's means, by output and name
+    collapsed_steps: int = 0  # consecutive steps with a discriminator loss near 0
+    best: float | None = None  # lowest content loss on the validation images
+    scores: dict[str, dict[str, float]] = field(default_factory=dict)  # last validation: image -> metric -> mean
 
     @property
     def networks(self) -> dict[str, nn.Module]:
-        """The networks that are being trained, by name."""
+        """The trained networks by name."""
         return {"generator": self.generator} | ({"discriminator": self.discriminator} if self.discriminator else {})
 
 
 def ema_model(run: TrainContext, state: TrainState) -> SRGAN:
-    """Return the model as it is exported: the averaged weights, on the CPU, in evaluation mode."""
-    model = SRGAN(**run.config)
+    """Return the model with the averaged weights on the CPU, in evaluation mode, as it is exported."""
+    model = SRGAN(**run.config.model_kwargs)
     model.generator.load_state_dict(state.ema.network.state_dict())
     return model.eval()

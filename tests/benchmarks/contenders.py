@@ -17,7 +17,8 @@ from PIL import Image
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from srgan_hub import SRGAN, bundled_model_path
+from srgan_hub import SRGAN
+from srgan_hub.publish import EXAMPLE
 
 MODEL = "srgan-x4"
 # Larger images are not run twice: what happens only once is nothing beside them.
@@ -30,7 +31,7 @@ Run = Callable[[], np.ndarray]
 
 def make_image(height: int, width: int) -> np.ndarray:
     """Upscale or shrink a photograph to (height, width, 3), uint8."""
-    with Image.open(bundled_model_path(MODEL).parent.parent / "examples" / "astronaut.png") as image:
+    with Image.open(EXAMPLE.with_name("astronaut.png")) as image:
         return np.asarray(image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC))
 
 

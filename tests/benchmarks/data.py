@@ -63,7 +63,7 @@ def main() -> None:
         (folder / "pngs").mkdir()
         data = arguments.data or make_images(folder / "pngs", 8)
         start = time.perf_counter()
-        shards = build_shards(data, folder / "shards", minimum_size=SIZE)
+        shards = build_shards(data, folder / "shards", min_size=SIZE)
         crops = RandomCropDataset(shards, size=SIZE, seed=0)
         print(f"prepared {len(crops.images)} images in {time.perf_counter() - start:.1f} s\n")
         pngs = sorted(data.glob("*.png")) if arguments.data is None else copy_as_png(data, shards, folder / "pngs", 16)

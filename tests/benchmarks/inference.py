@@ -33,7 +33,7 @@ from contenders import CONTENDERS, MODEL, UpscalerJS, make_image
 from PIL import Image
 from torch import nn
 
-from srgan_hub import SRGAN, bundled_model_path
+from srgan_hub import SRGAN
 from srgan_hub.backends.openvino_backend import OpenVINOBackend
 from srgan_hub.backends.torch_backend import CPU_PIXELS
 from srgan_hub.devices import preferred_dtype
@@ -41,7 +41,7 @@ from srgan_hub.evaluate.datasets import PairedDataset
 from srgan_hub.evaluate.evaluate import score_pair
 from srgan_hub.evaluate.scorers import make_scorers
 from srgan_hub.export import export_onnx
-from srgan_hub.hub import WEIGHTS
+from srgan_hub.hub import WEIGHTS, bundled_model_path
 
 FOLDER = Path(__file__).parent
 RATIOS = FOLDER / "ratios.json"

@@ -1,10 +1,10 @@
-"""Seconds a training step, side by side: the plain float32 NCHW loop that other projects run, and this project's.
+"""Seconds per training step: this project against the plain float32 NCHW loop that other projects use.
 
     python tests/benchmarks/training.py [ROUNDS]
 
-Each in a process of its own, in turn, ROUNDS times; the medians and their ratios are printed. VGG19 gets random
-weights, which cost as much as trained ones. bfloat16 is used where the CPU has it in hardware. Results depend on
-the machine: only the ratios of one run say something.
+Each runs in its own process, in turn, ROUNDS times; medians and their ratios are printed. VGG19 has random weights,
+which are as fast as trained ones. bfloat16 is used where the CPU has it in hardware. Times depend on the machine:
+compare only ratios of one run.
 """
 
 import json
@@ -29,7 +29,7 @@ import train_accelerate
 from srgan_hub import SRGAN
 from srgan_hub.devices import preferred_dtype
 from srgan_hub.network.discriminator import Discriminator
-from srgan_hub.training.arguments import resolve_args
+from srgan_hub.training.arguments import parse_args, resolve_args
 from srgan_hub.training.dataloader import make_batches
 
 DTYPE = "bf16" if preferred_dtype(torch.device("cpu")) == torch.bfloat16 else "no"
@@ -39,7 +39,7 @@ RECIPE = [
     *("--content-loss", "lite=0.1 l1=0.2", "--lr-consistency", "1", "--checkerboard-weight", "2"),
     *("--adversarial-weight", "0.05", "--discriminator", "patch", "--beta2", "0.99"),
 ]
-# What is timed, and what each is compared with.
+# Runs and their baselines.
 STEPS_OF = {
     "plain pretrain, batch 16": None,
     "ours, pretrain, batch 16": "plain pretrain, batch 16",
@@ -51,7 +51,7 @@ STEPS_OF = {
 
 def random_vgg() -> nn.Sequential:
     """VGG19 up to 5_4 and its activation, with random weights."""
-    with torch.device("meta"):  # the classifier's 120 million weights are not drawn
+    with torch.device("meta"):  # does not initialize the classifier's 120 million weights
         features = vgg19(weights=None).features[:36]
     for parameter in features.to_empty(device="cpu").parameters():
         nn.init.normal_(parameter, std=0.02)
@@ -59,7 +59,7 @@ def random_vgg() -> nn.Sequential:
 
 
 def plain_pretrain(batch: int = 16) -> Callable[[], None]:
-    """SRResNet as it is written everywhere: NCHW, float32."""
+    """A common SRResNet training step: NCHW, float32."""
     generator = SRGAN().generator.train()
     optimizer = torch.optim.Adam(generator.parameters(), lr=1e-4)
     lr, hr = torch.rand(batch, 3, 24, 24), torch.rand(batch, 3, 96, 96)
@@ -73,7 +73,7 @@ def plain_pretrain(batch: int = 16) -> Callable[[], None]:
 
 
 def plain_gan(batch: int = 16) -> Callable[[], None]:
-    """SRGAN with VGG54 as it is written everywhere: the generator's gradients run into the discriminator too."""
+    """A common SRGAN training step with VGG54, which also computes unused gradients of the discriminator."""
     generator, discriminator = SRGAN().generator.train(), Discriminator().train()
     vgg = random_vgg()
     optimizers = [torch.optim.Adam(network.parameters(), lr=1e-4) for network in (generator, discriminator)]
@@ -95,40 +95,41 @@ def plain_gan(batch: int = 16) -> Callable[[], None]:
     return step
 
 
-def ours(folder: Path, *argv: str) -> tuple[Callable[[], None], list[float]]:
-    """A step of train_accelerate.py, with its data, average and metrics; and the list of its waits for data."""
-    data = ["--train-data", str(folder / "images"), "--output-dir", str(folder / "out"), "--report-to", "none"]
-    args = train_accelerate.PARSER.parse_args([*data, "--mixed-precision", DTYPE, *argv])
-    model = SRGAN.from_pretrained(args.pretrained_model_name_or_path) if args.pretrained_model_name_or_path else None
-    run, state = train_accelerate.build(args, resolve_args(args, model.config if model else None), model)
+def ours(directory: Path, *argv: str) -> tuple[Callable[[], None], list[float]]:
+    """A step of train_accelerate.py, including data, moving average and metrics, and its waiting times for data."""
+    data = ["--train-data", str(directory / "images"), "--output-dir", str(directory / "out"), "--report-to", "none"]
+    args = parse_args([*data, "--mixed-precision", DTYPE, *argv])
+    base = args.pretrained_model_name_or_path
+    model = SRGAN.from_pretrained(base) if base else None
+    run, state = train_accelerate.build(resolve_args(args, model.config if model else None), model)
     batches, waits = make_batches(run, 0), []
     return lambda: waits.append(train_accelerate.train_step(run, state, batches).waited), waits
 
 
 def time_steps(name: str) -> dict[str, float]:
-    """Give the median seconds of a step in this process, after one that warms up, and the wait for data within it."""
+    """Return the median seconds of a step after a warm-up step, and of its waiting for data."""
     waits: list[float] = [0.0]
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        (folder / "images").mkdir()
+        directory = Path(temporary)
+        (directory / "images").mkdir()
         for i in range(8):
-            levels = np.random.default_rng(i).integers(0, 256, (300, 400, 3), dtype=np.uint8)
-            Image.fromarray(levels).save(folder / "images" / f"{i}.png")
+            pixels = np.random.default_rng(i).integers(0, 256, (300, 400, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(directory / "images" / f"{i}.png")
         vgg = {f"features.{key}": value for key, value in random_vgg().state_dict().items()}
-        save_file(vgg, folder / "vgg.safetensors")
+        save_file(vgg, directory / "vgg.safetensors")
         if name.startswith("plain"):
             step = plain_gan() if "GAN" in name else plain_pretrain()
         elif "recipe" in name:
-            step, waits = ours(folder, *RECIPE)
+            step, waits = ours(directory, *RECIPE)
         elif "GAN" in name:
-            step, waits = ours(folder, "--stage", "gan", "--vgg-weights", str(folder / "vgg.safetensors"))
+            step, waits = ours(directory, "--stage", "gan", "--vgg-weights", str(directory / "vgg.safetensors"))
         else:
-            step, waits = ours(folder)
+            step, waits = ours(directory)
         seconds = []
         for _ in range(STEPS + 1):
-            begin = time.perf_counter()
+            start = time.perf_counter()
             step()
-            seconds.append(time.perf_counter() - begin)
+            seconds.append(time.perf_counter() - start)
     return {"seconds": statistics.median(seconds[1:]), "wait": statistics.median(waits)}
 
 
@@ -146,7 +147,7 @@ def main(rounds: int = 3) -> None:
         print(f"{name:32} {seconds[name]:7.3f} s {ratio}")
     wait = statistics.median(each["wait"] for each in found["ours, laptop recipe, batch 8"])
     share = wait / seconds["ours, laptop recipe, batch 8"]
-    print(f"waiting for data and degrading it, of a laptop-recipe step: {100 * share:.2f} %")
+    print(f"loading and degrading data: {100 * share:.2f} % of a step of the laptop recipe")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Checkpoints in each project's naming, and what that project's network computes, written out from its publication."""
+"""Checkpoints in the naming of each project, compared with the project's network written with torch functions."""
 
 import json
 from collections import OrderedDict
@@ -19,7 +19,7 @@ CHANNELS = 5
 
 
 class Maker:
-    """Random tensors under given names; every number matters."""
+    """Random tensors with given names."""
 
     def __init__(self):
         self.state = OrderedDict()
@@ -87,7 +87,7 @@ def make_leftthomas(*, end="norm", stages=2, counted=True):
 
 
 class Forward:
-    """Layers by name, computed in float64 from the state dict alone."""
+    """Layers by name, computed from a state dict in float64."""
 
     def __init__(self, state):
         self.state = {name: tensor.double() for name, tensor in state.items()}
@@ -169,7 +169,7 @@ def test_lornatang(tmp_path, conv, stages):
 
 @pytest.mark.parametrize(("end", "stages"), [("norm", 2), ("norm", 1), ("prelu", 2)])
 def test_leftthomas(tmp_path, end, stages):
-    # The older weights were saved before batches were counted, in PyTorch's first file format.
+    # Older weights have no batch counts and PyTorch's legacy file format.
     state = make_leftthomas(end=end, stages=stages, counted=end == "norm")
     source = tmp_path / "netG_epoch_4_100.pth"
     torch.save(state, source, _use_new_zipfile_serialization=end == "norm")
@@ -185,7 +185,7 @@ def test_leftthomas(tmp_path, end, stages):
     )
 
 
-def test_prefixes_of_wrapping_modules_are_taken_off(tmp_path):
+def test_prefixes_of_wrapper_modules_are_removed(tmp_path):
     state = make_leftthomas()
     torch.save({f"module._orig_mod.{name}": tensor for name, tensor in state.items()}, tmp_path / "g.pth")
     model = convert(tmp_path / "g.pth", tmp_path / "model", origin="leftthomas")
@@ -196,7 +196,7 @@ def test_prefixes_of_wrapping_modules_are_taken_off(tmp_path):
     ("make", "license", "project"),
     [(make_lornatang, "apache-2.0", "Lornatang/SRGAN-PyTorch"), (make_leftthomas, "mit", "leftthomas/SRGAN")],
 )
-def test_card_names_origin_license_and_hash(tmp_path, make, license, project):
+def test_card_states_origin_license_and_hash(tmp_path, make, license, project):
     torch.save(make(), tmp_path / "g.pth")
     convert(tmp_path / "g.pth", tmp_path / "model")
     card = ModelCard.load(tmp_path / "model" / "README.md")
@@ -205,7 +205,7 @@ def test_card_names_origin_license_and_hash(tmp_path, make, license, project):
 
 
 def write_krasserm(path, *, blocks=2, stages=2, extra=(), without=()):
-    """As Keras writes it: HWIO kernels, names numbered from the second on, in no order."""
+    """Write a Keras file: HWIO kernels, names numbered from the second on, unordered."""
     h5py = pytest.importorskip("h5py")
     random = np.random.default_rng(0)
     sizes = [(3, CHANNELS, 9), *[(CHANNELS, CHANNELS, 3)] * (2 * blocks + 1)]
@@ -263,7 +263,7 @@ def forward_krasserm(keras, lr, *, blocks=2, stages=2):
     return (torch.tanh(conv(x, 2 * blocks + 2 + stages)) + 1) / 2
 
 
-# With six blocks there are conv2d_2 and conv2d_10, which sort as numbers and not as text.
+# With six blocks there are conv2d_2 and conv2d_10, which must be sorted numerically.
 @pytest.mark.parametrize(("blocks", "stages"), [(1, 1), (6, 2)])
 def test_krasserm(tmp_path, blocks, stages):
     keras = write_krasserm(tmp_path / "gan_generator.h5", blocks=blocks, stages=stages)
@@ -281,7 +281,7 @@ def test_krasserm(tmp_path, blocks, stages):
         ({"extra": ["conv2d_1/filters:0"]}, "tensorlayer"),
     ],
 )
-def test_other_keras_files_are_refused(tmp_path, options, message):
+def test_other_keras_files_raise(tmp_path, options, message):
     write_krasserm(tmp_path / "g.h5", **options)
     with pytest.raises(ModelLoadError, match=message):
         convert(tmp_path / "g.h5", tmp_path / "model")
@@ -289,7 +289,7 @@ def test_other_keras_files_are_refused(tmp_path, options, message):
 
 
 def edited(state, **changes):
-    """A state dict with tensors replaced, or left out where the change is None."""
+    """A state dict with tensors replaced, or removed if the change is None."""
     changes = {name.replace("__", "."): tensor for name, tensor in changes.items()}
     return {name: tensor for name, tensor in {**state, **changes}.items() if tensor is not None}
 
@@ -317,13 +317,13 @@ ONE = torch.ones(1)
         ({"model.1.sub.0.res.0.weight": ONE}, "MSRResNet"),
         ({"state_dict": {"features.0.weight": ONE, "classifier.0.weight": ONE}}, "a discriminator"),
         ({"net.0.weight": ONE}, "a discriminator"),
-        ({"encoder.weight": ONE}, "no known project: its tensors are encoder.weight"),
-        ({"epoch": 3}, "expected a state dict of tensors by name, got the entries epoch"),
-        ([ONE], "expected a state dict of tensors by name, got no dict"),
-        ({}, "expected a state dict"),
+        ({"encoder.weight": ONE}, "its tensors are encoder.weight"),
+        ({"epoch": 3}, "state dict of tensors, got keys epoch"),
+        ([ONE], "state dict of tensors, got no dict"),
+        ({}, "state dict of tensors"),
     ],
 )
-def test_what_does_not_fit_is_refused_by_name(tmp_path, state, message):
+def test_unsupported_checkpoints_raise(tmp_path, state, message):
     torch.save(state, tmp_path / "g.pth")
     with pytest.raises(ModelLoadError, match=message):
         convert(tmp_path / "g.pth", tmp_path / "model")
@@ -331,7 +331,7 @@ def test_what_does_not_fit_is_refused_by_name(tmp_path, state, message):
 
 
 class Payload:
-    """What a harmful pickle looks like: it runs something when it is loaded."""
+    """Pickles to a call that would run when the file is loaded."""
 
     def __init__(self, path):
         self.path = path
@@ -340,11 +340,9 @@ class Payload:
         return type(self.path).touch, (self.path,)
 
 
-def test_pickles_that_need_more_than_tensors_are_explained_and_not_run(tmp_path):
+def test_pickled_code_is_not_executed(tmp_path):
     torch.save(nn.Sequential(nn.Conv2d(3, 3, 3)), tmp_path / "module.pth")
-    with pytest.raises(
-        ModelLoadError, match=r"whole pickled module, .*torch.nn.modules.container.Sequential.*state_dict"
-    ):
+    with pytest.raises(ModelLoadError, match=r"torch\.nn\.modules\.container\.Sequential.*state_dict"):
         convert(tmp_path / "module.pth", tmp_path / "model")
     torch.save({"state_dict": make_leftthomas(), "note": Payload(tmp_path / "ran")}, tmp_path / "evil.pth")
     with pytest.raises(ModelLoadError, match="run code from the file"):
@@ -352,7 +350,7 @@ def test_pickles_that_need_more_than_tensors_are_explained_and_not_run(tmp_path)
     assert not (tmp_path / "ran").exists() and not (tmp_path / "model").exists()
 
 
-def test_files_of_other_kinds_are_named(tmp_path):
+def test_other_file_types_raise(tmp_path):
     np.savez(tmp_path / "g_srgan.npz", params=np.ones(3))
     with pytest.raises(ModelLoadError, match="tensorlayer"):
         convert(tmp_path / "g_srgan.npz", tmp_path / "model")
@@ -360,16 +358,16 @@ def test_files_of_other_kinds_are_named(tmp_path):
     with pytest.raises(ModelLoadError, match="TorchScript"):
         convert(tmp_path / "script.pt", tmp_path / "model")
     (tmp_path / "text.pth").write_text("<html>Not found</html>")
-    with pytest.raises(ModelLoadError, match=r"text[.]pth (is not converted|cannot be read)"):
+    with pytest.raises(ModelLoadError, match=r"text\.pth"):
         convert(tmp_path / "text.pth", tmp_path / "model")
     (tmp_path / "empty.pth").write_bytes(b"")
-    with pytest.raises(ModelLoadError, match="cannot be read as a PyTorch checkpoint"):
+    with pytest.raises(ModelLoadError, match="PyTorch checkpoint"):
         convert(tmp_path / "empty.pth", tmp_path / "model")
     with pytest.raises(ModelLoadError, match="No such file"):
         convert(tmp_path / "none.pth", tmp_path / "model")
 
 
-def test_stated_project_must_be_the_right_one(tmp_path):
+def test_origin_must_match(tmp_path):
     torch.save(make_leftthomas(), tmp_path / "g.pth")
     with pytest.raises(ModelLoadError, match="a checkpoint of leftthomas, not of lornatang"):
         convert(tmp_path / "g.pth", tmp_path / "model", origin="lornatang")

@@ -14,7 +14,7 @@ from srgan_hub.demo.queue import Client, QueueFullError
 from srgan_hub.demo.service import Cancelled, Queued, Service
 from srgan_hub.demo.settings import Settings
 from srgan_hub.demo.upscale import Completed, Progress
-from srgan_hub.hub import list_bundled_models
+from srgan_hub.hub import bundled_models
 from srgan_hub.upscaler import Upscaler
 
 ANN, BEN = Client("ann", "1.1.1.1"), Client("ben", "2.2.2.2")
@@ -116,7 +116,7 @@ def test_added_models_are_compared_and_no_others(paths, tmp_path):
     assert all(set(result.scores) == {"lr_consistency"} for result in results)
 
 
-@pytest.mark.parametrize("models", [[], ["srgan-x4"], ["srgan-x4"] * 3, list_bundled_models()])
+@pytest.mark.parametrize("models", [[], ["srgan-x4"], ["srgan-x4"] * 3, bundled_models()])
 def test_two_or_three_models_are_compared(paths, models):
     with pytest.raises(ValueError, match=f"two or three models, got {len(set(models))}"):
         Service().compare(paths[0], models, None, ANN)

@@ -7,12 +7,12 @@ from srgan_hub import SRGAN
 
 @pytest.fixture
 def data(tmp_path):
-    """A folder with one color and one gray image, whose sides are no multiples of four."""
-    folder = tmp_path / "Tiny"
-    folder.mkdir()
-    Image.fromarray(image(70, 83)).save(folder / "color.png")
-    Image.fromarray(image(67, 66, seed=1)[:, :, 0]).save(folder / "gray.png")
-    return folder
+    """A directory with a color and a gray image, whose sides are not multiples of 4."""
+    directory = tmp_path / "Tiny"
+    directory.mkdir()
+    Image.fromarray(image(70, 83)).save(directory / "color.png")
+    Image.fromarray(image(67, 66, seed=1)[:, :, 0]).save(directory / "gray.png")
+    return directory
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Images beside each other, whole and close."""
+"""Contact sheets."""
 
 import numpy as np
 from PIL import Image
@@ -10,7 +10,7 @@ from srgan_hub.evaluate.report import BICUBIC, HR
 from srgan_hub.resize import downscale
 
 
-def test_contact_sheet_shows_each_image_whole_and_close(tmp_path):
+def test_contact_sheet_shows_full_images_and_close_ups(tmp_path):
     hr = np.full((120, 200, 3), 90, np.uint8)
     hr[48:72, 140:164] = image(24, 24)  # the only detail
     top, left, height, width = most_detailed_crop(hr, 4)
@@ -23,7 +23,7 @@ def test_contact_sheet_shows_each_image_whole_and_close(tmp_path):
     assert path.name == "contact_sheet.png"
     page = np.asarray(Image.open(path))
     assert page.shape[1] == 3 * (CELL + GAP) + GAP
-    below = LABEL + 144 + GAP  # the whole image is 240 x 144 in its cell
+    below = LABEL + 144 + GAP  # the full image has 240x144 pixels
     for column, expected in ((0, lr.repeat(4, 0).repeat(4, 1)), (1, hr // 2), (2, hr)):
         x = GAP + column * (CELL + GAP)
         close = expected[top : top + CROP, left : left + CROP].repeat(4, 0).repeat(4, 1)

@@ -1,4 +1,4 @@
-"""The scores to choose from, and those that cannot be had here."""
+"""Named metrics and their optional packages."""
 
 import sys
 import types
@@ -14,15 +14,15 @@ from srgan_hub.evaluate.scorers import SHIFTS, _averaged_over_shifts, make_score
 CPU = torch.device("cpu")
 
 
-def test_scores_that_cannot_be_had_are_named(monkeypatch, tmp_path):
+def test_unavailable_metrics_are_reported(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     scorers, notes = make_scorers(None, crop_border=4, scale=4, device=CPU)
     assert set(FAST) <= scorers.keys() and not {"lpips", "dists"} & scorers.keys()
-    assert any("LPIPS is left out: its weights (alexnet-owt-7be5be79.pth) are not" in note for note in notes)
+    assert any("LPIPS" in note and "alexnet-owt-7be5be79.pth" in note for note in notes)
     monkeypatch.setitem(sys.modules, "piq", None)
     monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
     scorers, notes = make_scorers(None, crop_border=4, scale=4, device=CPU)
-    assert any("DISTS is left out: it needs piq, which is not installed" in note for note in notes)
+    assert any("DISTS requires the package piq" in note for note in notes)
     assert "lite0_distance" not in scorers and any("srgan-hub[lite]" in note for note in notes)
     with pytest.raises(ValueError, match=r"pip install 'srgan-hub\[metrics\]'"):
         make_scorers(["dists"], crop_border=4, scale=4, device=CPU)
@@ -31,12 +31,12 @@ def test_scores_that_cannot_be_had_are_named(monkeypatch, tmp_path):
         raise OSError("no route")
 
     monkeypatch.setitem(sys.modules, "lpips", types.SimpleNamespace(LPIPS=unreachable))
-    with pytest.raises(ValueError, match=r"LPIPS is not available: its weights could not be loaded \(no route\)"):
+    with pytest.raises(ValueError, match=r"LPIPS is unavailable: .*no route"):
         make_scorers(["lpips"], crop_border=4, scale=4, device=CPU)
 
 
 class Distance(torch.nn.Module):
-    """Mean of the first minus the second, which shows the range that it was given."""
+    """Mean of the first image minus the second, which depends on their range."""
 
     def __init__(self, **options):
         super().__init__()
@@ -47,7 +47,7 @@ class Distance(torch.nn.Module):
         return (sr - hr).mean() if sr.dtype == torch.float32 else torch.tensor(torch.nan)
 
 
-def test_lpips_and_dists_get_their_ranges(monkeypatch):
+def test_lpips_and_dists_get_images_in_their_ranges(monkeypatch):
     monkeypatch.setitem(sys.modules, "lpips", types.SimpleNamespace(LPIPS=Distance))
     monkeypatch.setitem(sys.modules, "piq", types.SimpleNamespace(DISTS=Distance))
     scorers, _ = make_scorers(["lpips", "dists"], crop_border=4, scale=4, device=CPU)
@@ -56,7 +56,7 @@ def test_lpips_and_dists_get_their_ranges(monkeypatch):
     assert scorers["dists"](sr, hr, hr) == pytest.approx(0.5)  # [0, 1]
 
 
-def test_feature_distance_is_the_mean_over_four_shifts():
+def test_lite0_distance_is_the_mean_of_four_offsets():
     network = Distance()
     score = _averaged_over_shifts(network, CPU)
     sr, hr = (to_tensor(image(40, 45, seed)) for seed in (0, 1))
@@ -67,7 +67,7 @@ def test_feature_distance_is_the_mean_over_four_shifts():
     assert score(sr[..., :34, :], hr[..., :34, :], hr) is None
 
 
-def test_feature_distance_of_equal_images_is_zero():
+def test_lite0_distance_of_equal_images_is_zero():
     pytest.importorskip("efficientnet_lite_pytorch")
     scorers, _ = make_scorers(["lite0_distance"], crop_border=4, scale=4, device=CPU)
     a, b = (to_tensor(image(40, 40, seed)) for seed in (0, 1))

@@ -1,3 +1,5 @@
+"""Decode images of every mode and orientation, within limits, and save them."""
+
 import io
 import struct
 
@@ -6,9 +8,10 @@ import pytest
 from malformed_files import icon, png_header
 from PIL import Image, ImageCms
 
-from srgan_hub.images import decode, pillow_fixes
-from srgan_hub.images.decode import ImageError
-from srgan_hub.images.raster import Raster
+from srgan_hub.images import pillow_fixes
+from srgan_hub.images.decode import load_image, load_raster, open_image
+from srgan_hub.images.encode import save_image, validate_output
+from srgan_hub.images.errors import ImageError
 
 
 @pytest.fixture
@@ -26,8 +29,8 @@ def array() -> np.ndarray:
 )
 def test_lossless_formats_round_trip(tmp_path, array, suffix, mode, channels):
     pixels = array[:, :, 0] if channels == 1 else array[:, :, :channels]
-    decode.save_image(Image.fromarray(pixels), tmp_path / f"a{suffix}")
-    image = decode.load_image(tmp_path / f"a{suffix}")
+    save_image(Image.fromarray(pixels), tmp_path / f"a{suffix}")
+    image = load_image(tmp_path / f"a{suffix}")
     assert image.mode == mode
     visible = pixels if channels < 4 else pixels * (pixels[:, :, 3:] > 0)  # WebP drops the color of empty pixels
     got = np.asarray(image)
@@ -36,8 +39,8 @@ def test_lossless_formats_round_trip(tmp_path, array, suffix, mode, channels):
 
 def test_jpeg_keeps_color_and_quality(tmp_path):
     smooth = np.add.outer(np.arange(40), np.arange(50)).astype(np.uint8)[:, :, None] + np.uint8([0, 50, 100])
-    decode.save_image(Image.fromarray(smooth), tmp_path / "a.jpg")
-    image = decode.load_image(tmp_path / "a.jpg")
+    save_image(Image.fromarray(smooth), tmp_path / "a.jpg")
+    image = load_image(tmp_path / "a.jpg")
     assert np.abs(np.asarray(image).astype(int) - smooth).max() <= 4
     with Image.open(tmp_path / "a.jpg") as raw:
         assert raw.layer[0][1:3] == raw.layer[1][1:3]  # no chroma subsampling
@@ -54,7 +57,7 @@ def test_modes_become_gray_or_color(tmp_path, array):
     }
     for name, (image, mode, same) in expected.items():
         image.save(tmp_path / "a.png")
-        got = decode.load_image(tmp_path / "a.png")
+        got = load_image(tmp_path / "a.png")
         assert got.mode == mode, name
         assert np.array_equal(np.asarray(got), np.asarray(same)), name
 
@@ -62,33 +65,32 @@ def test_modes_become_gray_or_color(tmp_path, array):
 def test_transparent_palette_and_color_key(tmp_path, array):
     palette = Image.fromarray(array[:, :, :3]).quantize(8)
     palette.save(tmp_path / "palette.png", transparency=0)
-    got = np.asarray(decode.load_image(tmp_path / "palette.png"))
+    got = np.asarray(load_image(tmp_path / "palette.png"))
     assert np.array_equal(got[:, :, 3] == 0, np.asarray(palette) == 0)
     color = Image.fromarray(array[:, :, :3])
     key = tuple(int(v) for v in array[2, 3, :3])
     color.save(tmp_path / "key.png", transparency=key)
-    got = np.asarray(decode.load_image(tmp_path / "key.png"))
+    got = np.asarray(load_image(tmp_path / "key.png"))
     assert got[2, 3, 3] == 0 and (got[:, :, 3] == 255).sum() == 6 * 9 - 1
     gray = Image.fromarray(array[:, :, 0])
     gray.save(tmp_path / "gray.png", transparency=int(array[1, 1, 0]))
-    got = decode.load_image(tmp_path / "gray.png")
+    got = load_image(tmp_path / "gray.png")
     assert got.mode == "LA" and np.asarray(got)[1, 1, 1] == 0
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_orientation_is_applied_and_reset_and_the_rest_survives(tmp_path, array, orientation):
+def test_orientation_is_corrected_and_other_metadata_kept(tmp_path, array, orientation):
     exif = Image.Exif()
     exif[0x0112], exif[0x010F] = orientation, "Camera"
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     pixels = array[:, :, :3]
     Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif, dpi=(300, 300), icc_profile=profile)
-    image = decode.load_image(tmp_path / "a.png")
+    image = load_image(tmp_path / "a.png")
     flips = {2: np.fliplr, 3: lambda a: np.rot90(a, 2), 4: np.flipud, 5: lambda a: a.swapaxes(0, 1)}
-    turns = {6: lambda a: np.rot90(a, -1), 7: lambda a: np.rot90(a.swapaxes(0, 1), 2), 8: np.rot90}
-    upright = {1: lambda a: a, **flips, **turns}[orientation](pixels)
+    rotations = {6: lambda a: np.rot90(a, -1), 7: lambda a: np.rot90(a.swapaxes(0, 1), 2), 8: np.rot90}
+    upright = {1: lambda a: a, **flips, **rotations}[orientation](pixels)
     assert np.array_equal(np.asarray(image), upright)
-    larger = Raster(np.repeat(upright, 2, axis=0), image.info)
-    decode.save_image(larger, tmp_path / "b.png")
+    save_image(image, tmp_path / "b.png")
     with Image.open(tmp_path / "b.png") as written:
         assert written.getexif().get(0x0112, 1) == 1
         assert written.getexif()[0x010F] == "Camera"
@@ -100,86 +102,126 @@ def test_orientation_is_applied_and_reset_and_the_rest_survives(tmp_path, array,
 def test_cmyk_becomes_rgb_without_its_profile(tmp_path, array, profile):
     cmyk = Image.new("CMYK", (8, 8), (255, 0, 0, 0))
     cmyk.save(tmp_path / "a.jpg", icc_profile=profile, quality=100)
-    image = decode.load_image(tmp_path / "a.jpg")
+    image = load_image(tmp_path / "a.jpg")
     assert image.mode == "RGB" and "icc_profile" not in image.info
     assert np.abs(np.asarray(image).astype(int) - (0, 255, 255)).max() <= 2  # cyan
 
 
-def test_sixteen_bits_are_read_with_eight_and_said(tmp_path, caplog):
+def test_16_bits_become_8_in_pil_images(tmp_path):
     deep = np.arange(0, 65536, 1024, dtype=np.uint16).reshape(8, 8)
     Image.fromarray(deep).save(tmp_path / "a.png")
-    assert np.array_equal(np.asarray(decode.load_image(tmp_path / "a.png")), (deep / 257).round())
-    assert "16 bits" in caplog.text
+    assert np.array_equal(np.asarray(load_image(tmp_path / "a.png")), (deep / 257).round())
 
 
-def test_phone_images_with_a_second_frame(tmp_path, array):
+def test_preview_in_an_mpo_is_no_image(tmp_path, array):
     color = Image.fromarray(array[:, :, :3])
     color.save(tmp_path / "a.mpo", save_all=True, append_images=[color])
-    assert decode.load_image(tmp_path / "a.mpo").size == (9, 6)
+    assert load_image(tmp_path / "a.mpo").size == (9, 6)
 
 
-def test_bad_files_are_refused_in_a_sentence(tmp_path, array):
+def test_errors_name_the_file_and_the_reason(tmp_path, array):
     color = Image.fromarray(array[:, :, :3]).resize((64, 64))
-    (tmp_path / "text.png").write_text("This is no image.")
+    (tmp_path / "text.png").write_text("This is text.")
     (tmp_path / "empty.png").write_bytes(b"")
     (tmp_path / "huge.png").write_bytes(png_header(20_000, 20_000))
     (tmp_path / "wide.png").write_bytes(png_header(200, 100))
-    color.save(tmp_path / "whole.jpg")
-    (tmp_path / "cut.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:-200])
+    color.save(tmp_path / "complete.jpg")
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "complete.jpg").read_bytes()[:-200])
     color.save(tmp_path / "moving.gif", save_all=True, append_images=[color.rotate(90)])
     Image.fromarray(np.ones((3, 3), np.float32)).save(tmp_path / "float.tif")
     expected = {
-        "text.png": "not an image",
-        "empty.png": "empty",
+        "text.png": "is not an image",
+        "empty.png": "is empty",
         "huge.png": "20000 x 20000 pixels; the limit is 0.01 million",
         "wide.png": "200 x 100 pixels; the limit is 0.01 million",
-        "cut.jpg": "broken or cut short",
-        "moving.gif": "2 images; the command line",
-        "float.tif": "mode F",
+        "cut.jpg": "Cannot decode .* corrupt or truncated",
+        "moving.gif": "contains 2 images",
+        "float.tif": "floating-point",
         "missing.png": "does not exist",
-        ".": "is a folder",
+        ".": "is a directory",
     }
     for name, message in expected.items():
         with pytest.raises(ImageError, match=message) as error:
-            decode.load_image(tmp_path / name, max_pixels=10_000)
-        assert str(tmp_path / name) in str(error.value) and "\n" not in str(error.value)
+            load_image(tmp_path / name, max_pixels=10_000)
+        assert f"'{tmp_path / name}'" in str(error.value) and "\n" not in str(error.value)
 
 
-def test_the_limit_holds_for_what_is_decoded(tmp_path, monkeypatch):
+def test_files_are_classified_by_their_bytes(tmp_path, array):
+    image = Image.fromarray(array[:, :, :3])
+    image.save(tmp_path / "a.txt", "PNG")
+    Image.fromarray(np.ones((3, 3), np.float32)).save(tmp_path / "b.png", "TIFF")
+    image.save(tmp_path / "c.jpg", "GIF", save_all=True, append_images=[image.rotate(90)])
+    for name, kind in (("a.txt", "image"), ("b.png", "channels"), ("c.jpg", "animation")):
+        with open_image(tmp_path / name) as opened:
+            assert opened.kind == kind
+
+
+@pytest.mark.parametrize("name", ["a.ico", "bmp.ico", "a.icns"])
+def test_size_of_an_image_in_an_icon_is_checked_before_decoding(tmp_path, monkeypatch, name):
     buffer = io.BytesIO()
     Image.new("RGB", (140, 140)).save(buffer, "PNG")
-    (tmp_path / "a.icns").write_bytes(icon(b"ic07", buffer.getvalue()))  # which promises 128 x 128
-    header = struct.pack("<HHHBBBBHHII", 0, 1, 1, 16, 16, 0, 0, 1, 32, len(buffer.getvalue()), 22)
-    (tmp_path / "a.ico").write_bytes(header + buffer.getvalue())  # which promises 16 x 16
-    with pytest.raises(ImageError, match=r"has 140 x 140 pixels; the limit is 0\.009 million"):
-        decode.load_image(tmp_path / "a.ico", max_pixels=9_000)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 9_000)
-    for name in ("a.icns", "a.ico"):
-        with pytest.raises(ImageError, match="holds far too many pixels"):
-            decode.load_image(tmp_path / name, max_pixels=128 * 128)
+    if name == "a.icns":
+        (tmp_path / name).write_bytes(icon(b"ic07", buffer.getvalue()))  # declares 128 x 128
+    else:  # declares 16 x 16
+        dib = struct.pack("<IiiHHIIiiII", 40, 140, 280, 1, 32, 0, 0, 0, 0, 0, 0) + bytes(140 * 140 * 5)
+        data = dib if name == "bmp.ico" else buffer.getvalue()
+        header = struct.pack("<HHHBBBBHHII", 0, 1, 1, 16, 16, 0, 0, 1, 32, len(data), 22)
+        (tmp_path / name).write_bytes(header + data)
+    if name != "a.icns":  # which Pillow refuses
+        assert load_raster(tmp_path / name, max_pixels=140 * 140).width == 140
+    monkeypatch.setattr(Image.Image, "load", lambda image: pytest.fail("decoded"))
+    with pytest.raises(ImageError, match=r"has 140 x 140 pixels; the limit is 0\.0196 million"):
+        load_raster(tmp_path / name, max_pixels=140 * 140 - 1)
 
 
-def test_the_size_is_checked_again_after_decoding(tmp_path, monkeypatch):
+def test_size_is_checked_again_after_decoding(tmp_path, monkeypatch):
     Image.new("L", (30, 30)).save(tmp_path / "a.png")
     monkeypatch.setattr(pillow_fixes, "decode", lambda image: Image.new("L", (60, 60)))
-    assert decode.load_image(tmp_path / "a.png", max_pixels=3_600).size == (60, 60)
+    assert load_image(tmp_path / "a.png", max_pixels=3_600).size == (60, 60)
     with pytest.raises(ImageError, match="60 x 60 pixels"):
-        decode.load_image(tmp_path / "a.png", max_pixels=3_599)
+        load_image(tmp_path / "a.png", max_pixels=3_599)
 
 
-def test_limits_of_formats(tmp_path):
-    for name, size, alpha, message in [
-        ("a.webp", (20_000, 10), False, "WEBP holds at most 16383"),
-        ("a.jpg", (10, 70_000), False, "JPEG holds at most 65535"),
-        ("a.jpg", (10, 10), True, "JPEG cannot hold transparency"),
-        ("a.xyz", (10, 10), False, "cannot write .xyz"),
-        ("no/a.png", (10, 10), False, "not a folder"),
+def test_max_pixels_may_exceed_the_limit_of_pillow(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    for suffix in (".png", ".jpg", ".webp", ".bmp"):
+        Image.new("RGB", (30, 30)).save(tmp_path / f"a{suffix}")
+        assert load_image(tmp_path / f"a{suffix}", max_pixels=900).size == (30, 30)
+    Image.new("RGB", (30, 30)).save(tmp_path / "a.tif")
+    with pytest.raises(ImageError, match=r"Pillow limits this format to 0.0002 million pixels .* convert it to PNG"):
+        load_image(tmp_path / "a.tif", max_pixels=900)
+    assert Image.MAX_IMAGE_PIXELS == 100
+
+
+def test_validate_output(tmp_path):
+    for name, options, message in [
+        ("a.webp", {"width": 20_000}, "WebP stores at most 16383"),
+        ("a.jpg", {"height": 70_000}, "JPEG stores at most 65535"),
+        ("a.jpg", {"alpha": True}, "JPEG cannot store transparency"),
+        ("a.bmp", {"alpha": True}, "BMP cannot store transparency"),
+        ("a.xyz", {}, "cannot save image as .xyz"),
+        ("a.gif", {}, "cannot save image as .gif"),
+        ("no/a.png", {}, "not a directory"),
+        ("a.png", {"quality": 90}, "`quality` must be 1 to 100"),
+        ("a.jpg", {"quality": 101}, "`quality` must be 1 to 100"),
     ]:
         with pytest.raises(ImageError, match=message):
-            decode.validate_output(tmp_path / name, width=size[0], height=size[1], alpha=alpha)
+            validate_output(tmp_path / name, **{"width": 10, "height": 10, **options})
 
 
-def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, array, monkeypatch):
+def test_save_image_takes_arrays(tmp_path, array):
+    save_image(array[:, :, :1], str(tmp_path / "a.png"))
+    assert np.array_equal(load_raster(tmp_path / "a.png").array, array[:, :, 0])
+    save_image(array[:, :, :2], tmp_path / "a.png")
+    assert np.array_equal(load_raster(tmp_path / "a.png").array, array[:, :, :2])
+    for wrong in (array.astype(np.float32), np.zeros((3, 3, 5), np.uint8), np.zeros(3, np.uint8)):
+        with pytest.raises(ImageError, match="`image` must be uint8 or uint16"):
+            save_image(wrong, tmp_path / "b.png")
+    with pytest.raises(ImageError, match=r"a.png' already exists"):
+        save_image(array, tmp_path / "a.png", overwrite=False)
+
+
+def test_failed_write_keeps_the_existing_file(tmp_path, array, monkeypatch):
     target = tmp_path / "a.png"
     target.write_bytes(b"old")
 
@@ -189,6 +231,6 @@ def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, array, monk
 
     monkeypatch.setattr(Image.Image, "save", fail_half_way)
     with pytest.raises(ImageError, match="No space left"):
-        decode.save_image(Image.fromarray(array), target)
+        save_image(Image.fromarray(array), target)
     assert target.read_bytes() == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]

@@ -1,5 +1,6 @@
-"""The README's table of formats: each cell is tried, and the table is made of what is tried here."""
+"""Every cell of the table of formats is tried, and the documentation contains the table."""
 
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,158 +9,121 @@ import pillow_heif
 import pytest
 import tifffile
 from PIL import Image, ImageCms
+from upscaled_files import ROOT, upscale_file
 
-from srgan_hub import SRGAN
-from srgan_hub.batch import upscale_files
-from srgan_hub.images import decode, tiff_tiled
-from srgan_hub.images.decode import ImageError
-from srgan_hub.images.open_media import open_media
+from srgan_hub.images import tiff_media
+from srgan_hub.images.decode import load_raster, open_image
+from srgan_hub.images.encode import save_image
+from srgan_hub.images.errors import ImageError
+from srgan_hub.images.formats import FORMATS, JPEG_XL, VIDEO, formats_table
+from srgan_hub.images.metadata import Metadata
 from srgan_hub.images.raster import Raster
-from srgan_hub.images.tiff_channels import MultiChannelTiff
 from srgan_hub.upscaler import Upscaler
 
-ROOT = Path(__file__).parent.parent.parent
-COLUMNS = (
-    "written",
-    "16 bits",
-    "floats",
-    "transparency",
-    "profile",
-    "EXIF, XMP",
-    "several images",
-    "larger than memory",
-)
-# Of each format its suffix, and what is so, column by column.
-FORMATS = {
-    "PNG": (".png", "yes", "yes", "", "yes", "yes", "yes", "animation", ""),
-    "TIFF, BigTIFF": (".tif", "yes", "yes", "yes", "yes", "yes", "yes", "pages", "yes"),
-    "JPEG": (".jpg", "yes", "", "", "", "yes", "yes", "", ""),
-    "WebP": (".webp", "yes", "", "", "yes", "yes", "yes", "animation", ""),
-    "AVIF": (".avif", "yes", "read", "", "yes", "yes", "yes", "animation", ""),
-    "HEIC": (".heic", "", "read", "", "yes", "yes", "yes", "", ""),
-    "JPEG 2000": (".jp2", "", "", "", "yes", "", "", "", ""),
-    "GIF": (".gif", "animation", "", "", "animation", "", "", "animation", ""),
-    "BMP": (".bmp", "yes", "", "", "read", "", "", "", ""),
-    "MP4, MKV, MOV, WebM": (".mp4", "yes", "10 bits", "", "", "", "", "video", "yes"),
-}
-# Those of videos are tried in test_video.
-CELLS = [(name, column) for name in FORMATS for column in range(len(COLUMNS)) if "video" not in FORMATS[name]]
-
-
-def table() -> str:
-    """The table, in Markdown."""
-    lines = [f"| | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 1) + "|"]
-    lines += [f"| {name} | {' | '.join(cells)} |" for name, (_, *cells) in FORMATS.items()]
-    return "\n".join(lines) + "\n"
-
-
-def test_the_table_is_in_the_readme():
-    assert table() in (ROOT / "README.md").read_text(encoding="utf-8"), table()
-
-
+DOCUMENTATION = ROOT / "srgan_hub" / "docs" / "formats.md"
 RGB = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)
-CLEAR = np.dstack([RGB, np.tile(np.array([0, 255], np.uint8), (12, 8))])
-PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+RGBA = np.dstack([RGB, np.tile(np.array([0, 255], np.uint8), (12, 8))])
 EXIF = Image.Exif()
 EXIF[0x010F] = "Camera"
+METADATA = {
+    "icc_profile": ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes(),
+    "exif": EXIF.tobytes(),
+    "xmp": b"<x/>",
+    "dpi": (300.0, 300.0),
+    "text": {"Title": "a cat"},
+    "comment": {"Comment": "a cat"},
+    "color_chunks": {b"gAMA": (50_000).to_bytes(4, "big")},
+}
+FEATURES = ("image", "high bit depth", "alpha", *METADATA)
+# Videos are tried in test_video; the plugin of JPEG XL is no dependency.
+CELLS = [(each, feature) for each in FORMATS if each not in (VIDEO, JPEG_XL) for feature in FEATURES]
 
 
-def attempt(action: Callable[[], object]) -> bool:
+def test_table_is_documented():
+    path = DOCUMENTATION if DOCUMENTATION.exists() else ROOT / "README.md"
+    text = path.read_text(encoding="utf-8")
+    table = text.partition("<!-- formats table -->")[2].partition("<!-- /formats table -->")[0]
+    assert table.strip() == formats_table().strip(), formats_table()
+
+
+def attempt(action: Callable[[], bool]) -> bool:
     try:
-        return bool(action())
+        return action()
     except (ImageError, ValueError, OSError, KeyError):
         return False
 
 
-def written(path: Path, array: np.ndarray, **info: object) -> bool:
-    decode.save_image(Raster(array, info), path)
-    return True
-
-
-def others(path: Path, array: np.ndarray, **options: object) -> Path:
-    """As other programs write such a file."""
+def save_otherwise(path: Path, array: np.ndarray, **options: object) -> None:
+    """Write a file as other programs do."""
     if path.suffix == ".heic":
-        mode = {2: "L;16", 3: "RGB;16", 4: "RGBA"}[array.ndim if array.ndim == 2 else array.shape[2]]
+        mode = {3: "RGB;16", 4: "RGBA"}[array.shape[2]]
         data = array if mode == "RGBA" else array.astype(np.uint16) << 8
-        heif = pillow_heif.from_bytes(mode, (array.shape[1], array.shape[0]), data.tobytes())
-        heif.save(path, **{name: value.tobytes() if name == "exif" else value for name, value in options.items()})
+        pillow_heif.from_bytes(mode, (array.shape[1], array.shape[0]), data.tobytes()).save(path, **options)
+    elif path.suffix == ".psd":
+        header = b"8BPS\0\1" + bytes(6) + struct.pack(">HIIHH", array.shape[2], *array.shape[:2], 8, 3)
+        path.write_bytes(header + bytes(14) + np.moveaxis(array, 2, 0).tobytes())
+    elif path.suffix == ".bmp" and array.shape[2] == 4:
+        bgra = array[::-1, :, [2, 1, 0, 3]].tobytes()
+        info = struct.pack("<IiiHHIIiiII", 40, 16, 12, 1, 32, 0, 0, 0, 0, 0, 0)
+        path.write_bytes(b"BM" + struct.pack("<IHHI", 54 + len(bgra), 0, 0, 54) + info + bgra)
     else:
         Image.fromarray(array).save(path, **options)
-    return path
 
 
-def video(path: Path, upscaler: Upscaler) -> bool:
-    """Whether an animation, or a file of pages, gives such a file."""
-    source = path.with_name("video.tif" if path.suffix == ".tif" else "video.webp")
-    frames = [Image.fromarray(np.roll(RGB, i, 1)) for i in range(2)]
-    frames[0].save(source, save_all=True, append_images=frames[1:])
-    ((_, _, problem),) = upscale_files(upscaler, [source], str(path))
-    with Image.open(path) as image:
-        return problem is None and image.n_frames == 2
+def has(path: Path, feature: str) -> bool:
+    """Whether reading a file that was written with a feature finds it."""
+    raster = load_raster(path)
+    if feature in METADATA:
+        if feature == "comment" and path.suffix == ".tif":  # the image description
+            return b"a cat" in (raster.metadata.exif or b"")
+        name = "text" if feature == "comment" else feature
+        found, expected = getattr(raster.metadata, name), METADATA[feature]
+        if feature == "exif":
+            return found is not None and b"Camera" in found
+        return np.allclose(found, expected, rtol=0.01) if feature == "dpi" and found else found == expected
+    return {"image": True, "high bit depth": raster.bits == 16, "alpha": raster.has_alpha}[feature]
 
 
-def find_out(path: Path, column: str, upscaler: Upscaler, monkeypatch) -> str:
-    """What is so."""
-    match column:
-        case "written":
-            if attempt(lambda: written(path, RGB)):
-                return "yes"
-            return "animation" if attempt(lambda: video(path, upscaler)) else ""
-        case "16 bits":
-            deep = RGB.astype(np.uint16) * 256 + 7
-            if attempt(lambda: written(path, deep) and decode.load_raster(path).bits == 16):
-                return "yes"
-            if path.suffix == ".avif":  # tried in test_deep
-                return "read"
-            return "read" if path.suffix == ".heic" and decode.load_raster(others(path, RGB)).bits == 16 else ""
-        case "floats":
-            if path.suffix == ".tif":
-                tifffile.imwrite(path, RGB[..., 0].astype(np.float32))
-            ((_, _, problem),) = upscale_files(upscaler, [path], str(path.with_name(f"b{path.suffix}")))
-            return "yes" if not problem else ""
-        case "transparency":
-            if attempt(lambda: written(path, CLEAR) and decode.load_raster(path).alpha):
-                return "yes"
-            if path.suffix == ".gif":
-                return "animation"  # tried in test_animation
-            if path.suffix == ".bmp":  # with a mask of alpha, which Pillow reads and does not write
-                return "read"
-            readable = attempt(lambda: decode.load_raster(others(path, CLEAR)).alpha)
-            return ("yes" if path.suffix in (".heic", ".jp2") else "read") if readable else ""
-        case "profile":
-            if attempt(
-                lambda: (
-                    written(path, RGB, icc_profile=PROFILE) and decode.load_raster(path).info["icc_profile"] == PROFILE
-                )
-            ):
-                return "yes"
-            readable = attempt(lambda: decode.load_raster(others(path, RGB, icc_profile=PROFILE)).info["icc_profile"])
-            return "yes" if readable else ""
-        case "EXIF, XMP":
-            info = {"exif": EXIF.tobytes(), "xmp": b"<x/>"}
-            if attempt(lambda: written(path, RGB, **info) and {"exif", "xmp"} <= decode.load_raster(path).info.keys()):
-                return "yes"
-            return (
-                "yes"
-                if attempt(lambda: b"Camera" in decode.load_raster(others(path, RGB, exif=EXIF)).info["exif"])
-                else ""
-            )
-        case "several images":
-            return ("pages" if path.suffix == ".tif" else "animation") if attempt(lambda: video(path, upscaler)) else ""
-        case "larger than memory":
-            monkeypatch.setattr(tiff_tiled, "LARGE", 1)
-            others(path, RGB)
-            return "yes" if isinstance(open_media(path, path.suffix, max_pixels=None), tiff_tiled.TiledTiff) else ""
-    raise AssertionError(column)
-
-
-@pytest.mark.parametrize(
-    ("name", "column"), CELLS, ids=lambda value: COLUMNS[value] if isinstance(value, int) else value
-)
-def test_each_cell(tmp_path, monkeypatch, name, column):
-    suffix, *cells = FORMATS[name]
-    upscaler = SRGAN.from_pretrained("srresnet-x4").upscaler(device="cpu", dtype="fp32")
-    if COLUMNS[column] == "floats" and suffix not in MultiChannelTiff.suffixes:
-        assert cells[column] == ""
+@pytest.mark.parametrize(("file_format", "feature"), CELLS, ids=lambda each: getattr(each, "name", each))
+def test_cell(tmp_path, file_format, feature):
+    path = tmp_path / f"a{(*file_format.suffixes, *file_format.read_suffixes)[0]}"
+    if feature == "comment" and "text" in file_format.stores:  # which includes it
         return
-    assert find_out(tmp_path / f"a{suffix}", COLUMNS[column], upscaler, monkeypatch) == cells[column]
+    array = RGBA if feature == "alpha" else RGB.astype(np.uint16) * 256 + 7 if feature == "high bit depth" else RGB
+    metadata = {"text" if feature == "comment" else feature: METADATA[feature]} if feature in METADATA else {}
+    writes = attempt(lambda: save_image(Raster(array, Metadata(**metadata)), path) is None and has(path, feature))
+    if path.suffix == ".gif" and feature in ("alpha", "comment"):
+        writes = True  # of animations, in test_animation
+    assert writes == (feature in file_format.stores)
+    if not writes:
+        values = {**METADATA, "comment": "a cat"}
+        options = {feature: values[feature]} if metadata else {}
+        reads = attempt(
+            lambda: save_otherwise(path, RGBA if feature == "alpha" else RGB, **options) or has(path, feature)
+        )
+        if path.suffix == ".avif" and feature == "high bit depth":
+            reads = True  # in test_png16
+        assert reads == (feature in file_format.reads)
+
+
+@pytest.mark.parametrize("file_format", [each for each in FORMATS if each is not VIDEO], ids=lambda each: each.name)
+def test_media_float_and_streaming(tmp_path, monkeypatch, tiny_generator, file_format):
+    upscaler = Upscaler(tiny_generator(), scale=4, device="cpu", dtype="fp32")
+    suffix = (*file_format.suffixes, *file_format.read_suffixes)[0]
+    frames = [Image.fromarray(np.roll(RGB, i, 1)) for i in range(2)]
+    for name in ("a.webp", "a.tif"):
+        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
+    tifffile.imwrite(tmp_path / "float.tif", RGB[..., 0].astype(np.float32))
+    for kind, name in (("animation", "a.webp"), ("pages", "a.tif"), ("channels", "float.tif")):
+        target = tmp_path / f"{kind}{suffix}"
+        writes = attempt(lambda name=name, target=target: bool(upscale_file(upscaler, tmp_path / name, target)))
+        assert writes == (kind in file_format.media)
+        if writes:
+            with open_image(target) as opened:
+                assert opened.kind == kind and opened.count == (1 if kind == "channels" else 2)
+    assert ("float" in file_format.stores) == ("channels" in file_format.media)
+    monkeypatch.setattr(tiff_media, "LARGE", 1)
+    if "image" in file_format.stores:
+        save_image(RGB, tmp_path / f"large{suffix}")
+        with open_image(tmp_path / f"large{suffix}") as opened:
+            assert (opened.kind == "rows") == ("streaming" in file_format.stores) == ("rows" in file_format.media)

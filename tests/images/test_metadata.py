@@ -1,6 +1,6 @@
-"""What must survive does, and what is broken or too much for a format costs a warning and not the image."""
+"""Metadata survives from every format to every other; what is corrupt or unsupported is dropped with a warning."""
 
-import logging
+from dataclasses import replace
 from unittest.mock import ANY
 
 import numpy as np
@@ -8,7 +8,9 @@ import pytest
 import tifffile
 from PIL import ExifTags, Image, ImageCms, PngImagePlugin
 
-from srgan_hub.images import decode, metadata
+from srgan_hub.images.decode import load_image, load_raster
+from srgan_hub.images.encode import save_image
+from srgan_hub.images.formats import WRITE_SUFFIXES
 from srgan_hub.images.raster import Raster
 
 
@@ -18,7 +20,7 @@ def pixels() -> np.ndarray:
 
 
 def camera() -> Image.Exif:
-    """What nearly every camera writes: data within data."""
+    """Nested EXIF data as nearly every camera writes it."""
     exif = Image.Exif()
     exif[ExifTags.Base.Make] = "Camera"
     exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.DateTimeOriginal] = "2024:01:02 03:04:05"
@@ -28,10 +30,10 @@ def camera() -> Image.Exif:
 
 
 @pytest.mark.parametrize("suffix", [".tif", ".tiff"])
-def test_a_cameras_exif_goes_into_a_tiff(tmp_path, pixels, suffix, caplog):
+def test_nested_exif_in_tiff(tmp_path, pixels, suffix, caplog):
     Image.fromarray(pixels).save(tmp_path / "a.jpg", exif=camera(), quality=100, dpi=(300, 300))
-    image = decode.load_image(tmp_path / "a.jpg")
-    decode.save_image(image, tmp_path / f"b{suffix}")
+    image = load_image(tmp_path / "a.jpg")
+    save_image(image, tmp_path / f"b{suffix}")
     assert not caplog.records
     with tifffile.TiffFile(tmp_path / f"b{suffix}") as tiff:
         tags = tiff.pages[0].tags
@@ -43,14 +45,14 @@ def test_a_cameras_exif_goes_into_a_tiff(tmp_path, pixels, suffix, caplog):
         assert written.getexif().get_ifd(ExifTags.IFD.Interop)[1] == "R98"
 
 
-def test_exif_does_not_say_how_the_pixels_of_a_tiff_are_stored(tmp_path, pixels):
+def test_exif_storage_tags_do_not_apply_to_tiff(tmp_path, pixels):
     exif = Image.Exif()
     exif[ExifTags.Base.Make] = "Camera"
     exif[ExifTags.Base.PhotometricInterpretation] = 6
     exif[ExifTags.Base.PlanarConfiguration] = 2
     exif[ExifTags.Base.RowsPerStrip] = 1
     Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
-    decode.save_image(decode.load_image(tmp_path / "a.png"), tmp_path / "b.tif")
+    save_image(load_image(tmp_path / "a.png"), tmp_path / "b.tif")
     assert np.array_equal(tifffile.imread(tmp_path / "b.tif"), pixels)
     with tifffile.TiffFile(tmp_path / "b.tif") as tiff:
         tags = tiff.pages[0].tags
@@ -59,68 +61,51 @@ def test_exif_does_not_say_how_the_pixels_of_a_tiff_are_stored(tmp_path, pixels)
 
 
 @pytest.mark.parametrize("data", [b"Exif\0\0garbage", b"Exif\0\0II*\0\x08\0\0\0", b"II"])
-def test_broken_exif_is_left_out_and_said(tmp_path, pixels, data, caplog):
+def test_corrupt_exif_is_dropped_with_a_warning(tmp_path, pixels, data, caplog):
     Image.fromarray(pixels).save(tmp_path / "a.png", exif=data)
-    image = decode.load_image(tmp_path / "a.png")
+    raster = load_raster(tmp_path / "a.png")
+    assert ["dropped corrupt EXIF data" in warning for warning in raster.warnings] == [True]
     for suffix in (".png", ".jpg", ".tif", ".webp"):
-        decode.save_image(image, tmp_path / f"b{suffix}")
-    assert [f"{tmp_path}/a.png: broken EXIF data left out" in record.message for record in caplog.records] == [True]
-    assert np.array_equal(np.asarray(decode.load_image(tmp_path / "b.tif")), pixels)
+        save_image(raster, tmp_path / f"b{suffix}")
+    assert not caplog.records
+    assert np.array_equal(load_raster(tmp_path / "b.tif").array, pixels)
 
 
 @pytest.mark.parametrize("dpi", [(1e9, 300), (300, float("inf")), (float("nan"), 300), (-5, 5), (3,), "text", (0, 300)])
-def test_absurd_resolutions_are_left_out_and_said(tmp_path, pixels, dpi, caplog):
+def test_invalid_resolution_is_dropped_with_a_warning(tmp_path, pixels, dpi):
     image = Image.fromarray(pixels)
     image.info["dpi"] = dpi
-    image = decode.from_pil(image, name="a.png")
-    assert "dpi" not in image.info
-    assert [(record.levelno, record.message[:20]) for record in caplog.records] == [
-        (logging.WARNING, "a.png: a resolution ")
-    ]
-    for suffix in decode.SUFFIXES:
-        decode.save_image(image, tmp_path / f"b{suffix}")
+    raster = Raster.from_pil(image)
+    assert raster.metadata.dpi is None
+    assert ["dropped invalid resolution" in warning for warning in raster.warnings] == [True]
+    for suffix in WRITE_SUFFIXES:
+        save_image(raster, tmp_path / f"b{suffix}")
 
 
-def test_no_resolution_is_not_said(caplog):
+def test_unknown_resolution_of_a_bmp_is_no_warning():
     image = Image.new("L", (3, 3))
     image.info["dpi"] = (0, 0)
-    assert "dpi" not in decode.from_pil(image).info and not caplog.records
+    raster = Raster.from_pil(image)
+    assert raster.metadata.dpi is None and not raster.warnings
 
 
-def test_what_a_format_cannot_hold_does_not_cost_the_image(tmp_path, pixels, caplog):
+def test_exif_larger_than_jpeg_stores_is_dropped(tmp_path, pixels, caplog):
     image = Image.fromarray(pixels)
     exif = Image.Exif()
-    exif[ExifTags.Base.ImageDescription] = "x" * 70_000  # more than JPEG holds
+    exif[ExifTags.Base.ImageDescription] = "x" * 70_000
     image.info = {"exif": exif.tobytes(), "dpi": (300.0, 300.0)}
-    decode.save_image(image, tmp_path / "a.jpg")
-    assert "a.jpg: EXIF data and resolution left out, which JPEG cannot hold" in caplog.text
-    assert decode.load_image(tmp_path / "a.jpg").size == (9, 6)
+    save_image(image, tmp_path / "a.jpg")
+    assert "dropped EXIF data and resolution" in caplog.text and "a.jpg" in caplog.text
+    assert load_image(tmp_path / "a.jpg").size == (9, 6)
 
 
-def test_an_image_that_is_turned_twice_is_turned_alike(pixels):
+def test_converting_an_image_twice_corrects_its_orientation_twice(pixels):
     image = Image.fromarray(pixels)
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
     image.info["exif"] = exif.tobytes()
-    first, second = decode.from_pil(image), decode.from_pil(image)
+    first, second = Raster.from_pil(image), Raster.from_pil(image)
     assert np.array_equal(first.array, np.rot90(pixels, -1)) and np.array_equal(first.array, second.array)
-
-
-def test_strip_drops_the_place_or_all_but_the_profile(pixels, tmp_path):
-    path = tmp_path / "placed.jpg"
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    Image.fromarray(pixels).convert("RGB").save(path, exif=camera(), dpi=(72, 72), icc_profile=profile)
-    for gps, maker, date, dpi in ((True, "Camera", "2024:01:02 03:04:05", (72, 72)), (False, None, None, None)):
-        image = decode.load_image(path)
-        metadata.strip(image, gps=gps)
-        decode.save_image(image, tmp_path / "out.png")
-        with Image.open(tmp_path / "out.png") as result:
-            found = result.getexif()
-            assert found.get(ExifTags.Base.Make) == maker
-            assert found.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.DateTimeOriginal) == date
-            assert not found.get_ifd(ExifTags.IFD.GPSInfo)
-            assert result.info["icc_profile"] == profile
-            assert bool(result.info.get("dpi")) == bool(dpi)
 
 
 XMP = (
@@ -129,18 +114,18 @@ XMP = (
     "<tiff:ImageLength>6</tiff:ImageLength><xmp:Thumbnails><rdf:Alt>base64</rdf:Alt></xmp:Thumbnails></rdf:Description></x:xmpmeta>"
 )
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-# What each format holds; every pair of them is tried.
-HOLDS = {
-    ".png": {"profile", "exif", "xmp", "dpi", "comment", "title", "gamma", "program"},
-    ".jpg": {"profile", "exif", "xmp", "dpi", "comment", "program"},
-    ".tif": {"profile", "exif", "xmp", "dpi", "comment", "program"},
-    ".webp": {"profile", "exif", "xmp", "program"},
-    ".avif": {"profile", "exif", "xmp", "program"},
+# What each format stores; every pair of them is tried.
+STORES = {
+    ".png": {"profile", "exif", "xmp", "dpi", "comment", "title", "gamma", "software"},
+    ".jpg": {"profile", "exif", "xmp", "dpi", "comment", "software"},
+    ".tif": {"profile", "exif", "xmp", "dpi", "comment", "software"},
+    ".webp": {"profile", "exif", "xmp", "software"},
+    ".avif": {"profile", "exif", "xmp", "software"},
 }
 
 
-def write_rich(path, pixels) -> None:
-    """All that a format can carry, as other programs write it."""
+def write_metadata(path, pixels) -> None:
+    """Write all metadata that a format stores, as other programs do."""
     exif = camera()
     exif[ExifTags.Base.ImageDescription] = "a tabby"
     exif.get_ifd(ExifTags.IFD.Exif).update({ExifTags.Base.ExifImageWidth: 9, ExifTags.Base.ExifImageHeight: 6})
@@ -165,8 +150,8 @@ def write_rich(path, pixels) -> None:
     Image.fromarray(pixels).save(path, **options)
 
 
-def find_rich(path) -> dict[str, object]:
-    """What is found in a file, by other programs' ways to read it."""
+def find_metadata(path) -> dict[str, object]:
+    """Read metadata as other programs do."""
     found: dict[str, object] = {}
     with Image.open(path) as image:
         image.load()
@@ -185,72 +170,72 @@ def find_rich(path) -> dict[str, object]:
         found["comment"] = comment.decode() if isinstance(comment, bytes) else comment
         found["title"] = info.get("Title")
         found["gamma"] = info.get("gamma")
-        found["program"] = info.get("Software") or exif.get(ExifTags.Base.Software)
+        found["software"] = info.get("Software") or exif.get(ExifTags.Base.Software)
     return found
 
 
-@pytest.mark.parametrize("target", HOLDS)
-@pytest.mark.parametrize("source", HOLDS)
-def test_what_survives_from_each_format_to_each(tmp_path, pixels, source, target, caplog):
-    write_rich(tmp_path / f"a{source}", pixels)
-    raster = decode.load_raster(tmp_path / f"a{source}")
-    large = Raster(raster.array.repeat(4, 0).repeat(4, 1), raster.info)
-    metadata.set_software(large, "srgan-hub 1, x4")
-    decode.save_image(large, tmp_path / f"b{target}")
-    before, after = find_rich(tmp_path / f"a{source}"), find_rich(tmp_path / f"b{target}")
-    assert after["program"] == "srgan-hub 1, x4" and after["profile"] and after["gps"] == "N"
-    assert after["exif"] == ("2024:01:02 03:04:05", "Camera") and after["size"] == (24, 36)  # upright
+@pytest.mark.parametrize("target", STORES)
+@pytest.mark.parametrize("source", STORES)
+def test_metadata_survives_from_each_format_to_each(tmp_path, pixels, source, target, caplog):
+    write_metadata(tmp_path / f"a{source}", pixels)
+    raster = load_raster(tmp_path / f"a{source}")
+    metadata = replace(raster.metadata, software="srgan-hub 1, x4")
+    save_image(Raster(raster.array.repeat(4, 0).repeat(4, 1), metadata), tmp_path / f"b{target}")
+    before, after = find_metadata(tmp_path / f"a{source}"), find_metadata(tmp_path / f"b{target}")
+    assert after["software"] == "srgan-hub 1, x4" and after["profile"] and after["gps"] == "N"
+    assert after["exif"] == ("2024:01:02 03:04:05", "Camera") and after["size"] == (24, 36)  # orientation corrected
     assert 'dc:title="a cat"' in after["xmp"] and "Thumbnails" not in after["xmp"]
     assert 'tiff:Orientation="6"' not in after["xmp"]
-    for stated in ('exif:PixelXDimension="24"', "<tiff:ImageLength>36<"):
-        assert stated in after["xmp"]
+    for size in ('exif:PixelXDimension="24"', "<tiff:ImageLength>36<"):
+        assert size in after["xmp"]
     for key in ("dpi", "comment", "title", "gamma"):
-        if target == ".tif" and key == "comment":  # where the camera's description has the place
+        if target == ".tif" and key == "comment":  # where the camera's description is already
             continue
-        assert after[key] == (before[key] if key in HOLDS[target] else None)
-    lost = [key for key in ("comment", "title", "gamma") if before[key] and key not in HOLDS[target]]
+        assert after[key] == (before[key] if key in STORES[target] else None)
+    dropped = [key for key in ("comment", "title", "gamma") if before[key] and key not in STORES[target]]
     lines = [record.message for record in caplog.records]
-    assert len(lines) == bool(lost) and all("left out, which" in line for line in lines)
+    assert len(lines) == bool(dropped) and all("dropped metadata" in line for line in lines)
 
 
-def test_images_of_pillow_carry_as_much(tmp_path, pixels):
-    write_rich(tmp_path / "a.png", pixels)
-    image = decode.load_image(tmp_path / "a.png")
-    metadata.set_software(image, "srgan-hub 1")
-    decode.save_image(image, tmp_path / "b.png")
-    assert find_rich(tmp_path / "b.png") == {
-        **find_rich(tmp_path / "a.png"), "program": "srgan-hub 1", "xmp": ANY, "size": (6, 9),
+def test_pil_images_keep_metadata(tmp_path, pixels):
+    write_metadata(tmp_path / "a.png", pixels)
+    image = load_image(tmp_path / "a.png")
+    image.info["software"] = "srgan-hub 1"
+    save_image(image, tmp_path / "b.png")
+    assert find_metadata(tmp_path / "b.png") == {
+        **find_metadata(tmp_path / "a.png"), "software": "srgan-hub 1", "xmp": ANY, "size": (6, 9),
     }  # fmt: skip
 
 
-def test_the_place_goes_and_all_goes(tmp_path, pixels):
-    write_rich(tmp_path / "a.png", pixels)
-    for gps in (True, False):
-        raster = decode.load_raster(tmp_path / "a.png")
-        metadata.strip(raster, gps=gps)
-        decode.save_image(raster, tmp_path / "b.png")
-        found = find_rich(tmp_path / "b.png")
-        assert found["profile"] and found["gamma"] and not found["gps"]
-        if gps:
-            assert "GPS" not in found["xmp"] and "a cat" in found["xmp"] and found["exif"][1] == "Camera"
-        else:
-            assert not any(found[key] for key in ("exif", "xmp", "dpi", "comment", "title", "program"))
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+@pytest.mark.parametrize("what", ["gps", "all"])
+def test_strip_metadata(tmp_path, pixels, suffix, what):
+    write_metadata(tmp_path / f"a{suffix}", pixels)
+    image = load_image(tmp_path / f"a{suffix}")
+    save_image(image, tmp_path / "b.png", strip_metadata=what)
+    assert image.info["exif"]  # is not changed
+    found = find_metadata(tmp_path / "b.png")
+    assert found["profile"] and bool(found["gamma"]) == (suffix == ".png") and not found["gps"]
+    if what == "gps":
+        assert "GPS" not in found["xmp"] and "a cat" in found["xmp"]
+        assert found["exif"] == ("2024:01:02 03:04:05", "Camera") and found["dpi"] == (300, 300)
+    else:
+        assert not any(found[key] for key in ("exif", "xmp", "dpi", "comment", "title", "software"))
+    with pytest.raises(ValueError, match="`strip_metadata` must be None, 'all' or 'gps', got 'exif'"):
+        save_image(image, tmp_path / "c.png", strip_metadata="exif")
 
 
-def test_sixteen_bits_carry_as_much(tmp_path, pixels, caplog):
-    write_rich(tmp_path / "a.png", pixels)
-    raster = decode.load_raster(tmp_path / "a.png").with_bits(16)
-    metadata.set_software(raster, "srgan-hub 1")
-    decode.save_image(raster, tmp_path / "b.png")
-    assert find_rich(tmp_path / "b.png") == {
-        **find_rich(tmp_path / "a.png"),
-        "program": "srgan-hub 1",
-        "xmp": ANY,
-        "size": (6, 9),
-    }
+def test_16_bit_images_keep_metadata(tmp_path, pixels, caplog):
+    write_metadata(tmp_path / "a.png", pixels)
+    raster = load_raster(tmp_path / "a.png").with_bits(16)
+    raster.metadata = replace(raster.metadata, software="srgan-hub 1")
+    save_image(raster, tmp_path / "b.png")
+    assert find_metadata(tmp_path / "b.png") == {
+        **find_metadata(tmp_path / "a.png"), "software": "srgan-hub 1", "xmp": ANY, "size": (6, 9),
+    }  # fmt: skip
     assert not caplog.records
-    decode.save_image(raster, tmp_path / "b.tif")
-    assert "b.tif: left out, which a TIFF of 16 bits cannot hold: EXIF data, gamma and primaries, text" in caplog.text
+    save_image(raster, tmp_path / "b.tif")
+    assert "b.tif" in caplog.text and "EXIF data, gamma and primaries, text" in caplog.text
     with tifffile.TiffFile(tmp_path / "b.tif") as tiff:
         tags = tiff.pages[0].tags
         assert tags["Software"].value == "srgan-hub 1" and b"a cat" in tags[700].value

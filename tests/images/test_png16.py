@@ -1,4 +1,4 @@
-"""Sixteen bits a channel, in and out, against independent decoders."""
+"""16-bit images, read and written, against independent decoders."""
 
 from pathlib import Path
 
@@ -10,11 +10,14 @@ import pytest
 import tifffile
 import torch
 from PIL import ExifTags, Image, ImageCms
+from upscaled_files import upscale_file
 
 from srgan_hub import SRGAN
-from srgan_hub.batch import upscale_files
-from srgan_hub.images import decode
-from srgan_hub.images.decode import ImageError
+from srgan_hub.images import formats
+from srgan_hub.images.decode import load_image, load_raster
+from srgan_hub.images.encode import save_image, validate_output
+from srgan_hub.images.errors import ImageError
+from srgan_hub.images.metadata import Metadata
 from srgan_hub.images.raster import Raster
 from srgan_hub.network.generator import build_generator
 from srgan_hub.upscaler import Upscaler
@@ -26,11 +29,11 @@ def deep() -> np.ndarray:
 
 
 @pytest.fixture
-def info() -> dict:
+def metadata() -> Metadata:
     exif = Image.Exif()
     exif[ExifTags.Base.Make] = "Camera"
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    return {"icc_profile": profile, "exif": exif.tobytes(), "dpi": (300.0, 150.0)}
+    return Metadata(icc_profile=profile, exif=exif.tobytes(), dpi=(300.0, 150.0))
 
 
 @pytest.fixture
@@ -39,7 +42,7 @@ def upscaler() -> Upscaler:
     return Upscaler(build_generator(channels=4, num_blocks=1).eval(), scale=4, device="cpu", dtype="fp32")
 
 
-def decode_reference(path: Path) -> np.ndarray:
+def decode_independently(path: Path) -> np.ndarray:
     if path.suffix == ".tif":
         return tifffile.imread(path)
     width, height, rows, facts = png.Reader(str(path)).asDirect()
@@ -49,90 +52,86 @@ def decode_reference(path: Path) -> np.ndarray:
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
-def test_levels_and_what_goes_with_them_are_written_and_read_back(tmp_path, deep, info, caplog, suffix, channels):
-    levels = np.squeeze(deep[:, :, :channels])
+def test_values_and_metadata_round_trip(tmp_path, deep, metadata, caplog, suffix, channels):
+    values = np.squeeze(deep[:, :, :channels])
     path = tmp_path / f"a{suffix}"
-    decode.save_image(Raster(levels, info), path)
-    assert np.array_equal(decode_reference(path), levels)
+    save_image(Raster(values, metadata), path)
+    assert np.array_equal(decode_independently(path), values)
     assert ("EXIF data" in caplog.text) == (suffix == ".tif")
-    assert np.array_equal(decode.load_raster(path).array, levels)
-    if (suffix, channels) == (".tif", 2):  # which Pillow does not know
+    assert np.array_equal(load_raster(path).array, values)
+    if (suffix, channels) == (".tif", 2):  # which Pillow does not read
         return
     with Image.open(path) as image:
-        assert image.info["icc_profile"] == info["icc_profile"]
-        assert np.allclose(np.array(image.info["dpi"], float), info["dpi"], atol=0.02)
+        assert image.info["icc_profile"] == metadata.icc_profile
+        assert np.allclose(np.array(image.info["dpi"], float), metadata.dpi, atol=0.02)
         if suffix == ".png":
             assert image.getexif()[ExifTags.Base.Make] == "Camera"
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_deep_images_are_turned_as_pillow_turns_shallow_ones(tmp_path, deep, orientation):
+def test_orientation_is_corrected_as_with_8_bits(tmp_path, deep, orientation):
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
-    decode.save_image(Raster(deep, {"exif": exif.tobytes()}), tmp_path / "deep.png")
+    save_image(Raster(deep, Metadata(exif=exif.tobytes())), tmp_path / "deep.png")
     upper = (deep >> 8).astype(np.uint8)
     Image.fromarray(upper).save(tmp_path / "upper.png", exif=exif)
-    turned = decode.load_raster(tmp_path / "deep.png")
-    assert np.array_equal(turned.array >> 8, decode.load_raster(tmp_path / "upper.png").array)
-    assert turned.array.shape == ((70, 9, 4) if orientation < 5 else (9, 70, 4))
+    result = load_raster(tmp_path / "deep.png").array
+    assert np.array_equal(result >> 8, load_raster(tmp_path / "upper.png").array)
+    assert result.shape == ((70, 9, 4) if orientation < 5 else (9, 70, 4))
 
 
-def test_other_formats_hold_eight_bits_and_that_is_said(tmp_path, deep, caplog):
-    levels = deep[:, :, :3]
-    decode.save_image(Raster(levels), tmp_path / "a.webp")
-    assert np.abs(decode.load_raster(tmp_path / "a.webp").array - levels / 257).max() <= 0.5
-    assert "a.webp: WEBP holds 8 bits per channel of 16" in caplog.text
+def test_other_formats_store_8_bits_with_a_warning(tmp_path, deep, caplog):
+    values = deep[:, :, :3]
+    save_image(values, tmp_path / "a.webp")
+    assert np.abs(load_raster(tmp_path / "a.webp").array - values / 257).max() <= 0.5
+    assert "a.webp': WebP stores 8 bits per channel of 16" in caplog.text
 
 
-def test_a_tiff_without_tifffile_is_refused_before_any_work(tmp_path, deep, monkeypatch):
-    monkeypatch.setattr(decode.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ImageError, match=r"a.tif: a TIFF of 16 bits needs tifffile; pip install 'srgan-hub\[tiff\]'"):
-        decode.validate_output(tmp_path / "a.tif", width=9, height=9, alpha=False, bits=16)
+def test_16_bit_tiff_requires_tifffile(tmp_path, monkeypatch):
+    monkeypatch.setattr(formats.Format, "is_available", lambda self: False)
+    with pytest.raises(ImageError, match=r"a.tif'.* requires the `tifffile` package: pip install 'srgan-hub\[tiff\]'"):
+        validate_output(tmp_path / "a.tif", width=9, height=9, bits=16)
 
 
-def test_a_gradient_of_4096_steps_keeps_its_steps(tmp_path):
+def test_gradient_of_4096_steps(tmp_path):
     model = SRGAN.from_pretrained("srresnet-x4-photo")
     ramp = np.linspace(0, 65_535, 4096).round().astype(np.uint16).reshape(64, 64)
-    levels = np.dstack([ramp, ramp[::-1], ramp.T])
-    decode.save_image(Raster(levels), tmp_path / "a.png")
-    ((_, target, problem),) = upscale_files(model.upscaler(device="cpu"), [tmp_path / "a.png"])
-    assert problem is None
-    tensor = torch.from_numpy(levels / 65_535).permute(2, 0, 1).float()
+    values = np.dstack([ramp, ramp[::-1], ramp.T])
+    save_image(values, tmp_path / "a.png")
+    target = upscale_file(model.upscaler(device="cpu", dtype="fp32"), tmp_path / "a.png")
+    tensor = torch.from_numpy(values / 65_535).permute(2, 0, 1).float()
     expected = model.upscale(tensor, device="cpu", dtype="fp32").permute(1, 2, 0).double().numpy() * 65_535
-    got = decode_reference(target)
-    assert got.dtype == np.uint16 and np.abs(got - expected).max() <= 2
-    assert len(np.unique(got)) > 4096
+    result = decode_independently(target)
+    assert result.dtype == np.uint16 and np.abs(result - expected).max() <= 2
+    assert len(np.unique(result)) > 4096
 
 
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
 @pytest.mark.parametrize(("bit_depth", "bits"), [(None, (8, 16)), (8, (8, 8)), (16, (16, 16))])
-def test_depth_is_that_of_the_input_or_as_asked(tmp_path, deep, upscaler, bit_depth, bits):
-    shallow = (deep[:, :, :3] >> 8).astype(np.uint8)
-    decode.save_image(Raster(shallow), tmp_path / "shallow.png")
-    decode.save_image(Raster(deep[:, :, :3]), tmp_path / "deep.png")
-    inputs = [tmp_path / "shallow.png", tmp_path / "deep.png"]
-    for (source, target, problem), wanted in zip(
-        upscale_files(upscaler, inputs, bit_depth=bit_depth), bits, strict=True
-    ):
-        assert problem is None
-        result = decode.load_raster(target)
-        assert result.bits == wanted
-        exact = upscaler.upscale(decode.load_raster(source).with_bits(16).array)
-        assert np.abs(result.with_bits(16).array.astype(int) - exact).max() <= (1 if wanted == 16 else 129)
-        if wanted == 16:
-            assert len(np.unique(result.array % 257)) > 1  # not 8 bits spread out
+def test_bit_depth(tmp_path, deep, upscaler, bit_depth, bits, channels):
+    values = np.squeeze(deep[:, :, :channels])
+    for name, array, expected_bits in (("a.png", (values >> 8).astype(np.uint8), bits[0]), ("b.png", values, bits[1])):
+        save_image(array, tmp_path / name)
+        result = load_raster(upscale_file(upscaler, tmp_path / name, bit_depth=bit_depth))
+        assert result.bits == expected_bits
+        exact = upscaler.upscale(load_raster(tmp_path / name).with_bits(16).array)
+        error = np.abs(result.with_bits(16).array.astype(int) - exact).max()
+        assert error <= (1 if expected_bits == 16 else 129)
+        if expected_bits == 16:
+            assert len(np.unique(result.array % 257)) > 1  # not 8 bits widened
 
 
-def test_images_of_pillow_keep_what_they_can(tmp_path, deep, upscaler, caplog):
-    decode.save_image(Raster(deep[:, :, 0]), tmp_path / "gray.png")
-    decode.save_image(Raster(deep[:, :, :3]), tmp_path / "color.png")
+def test_pil_images_of_16_bits(tmp_path, deep, upscaler, caplog):
+    save_image(deep[:, :, 0], tmp_path / "gray.png")
+    save_image(deep[:, :, :3], tmp_path / "color.png")
     gray = upscaler.upscale(tmp_path / "gray.png")
     assert gray.mode == "I;16" and np.array_equal(np.asarray(gray), upscaler.upscale(deep[:, :, 0])) and not caplog.text
     color = upscaler.upscale(tmp_path / "color.png")
     assert np.abs(np.asarray(color) - upscaler.upscale(deep[:, :, :3]) / 257).max() <= 0.5
-    assert "color.png has 16 bits per channel, its image 8" in caplog.text
+    assert "color.png" in caplog.text and "16 bits" in caplog.text
 
 
-def test_avif_of_10_bits(tmp_path):
+def test_10_bit_avif(tmp_path):
     ramp = np.linspace(0, 1023, 4096).astype(np.uint16).reshape(64, 64)
     gray = np.dstack([ramp << 6] * 3)
     with av.open(str(tmp_path / "a.avif"), "w", format="avif") as file:
@@ -141,21 +140,21 @@ def test_avif_of_10_bits(tmp_path):
         stream.pix_fmt = "yuv420p10le"
         file.mux(stream.encode(av.VideoFrame.from_ndarray(gray, format="rgb48le").reformat(format="yuv420p10le")))
         file.mux(stream.encode())
-    result = decode.load_raster(tmp_path / "a.avif")
+    result = load_raster(tmp_path / "a.avif")
     assert result.bits == 16 and len(np.unique(result.array)) > 500
     assert np.abs(result.array[..., 0] - ramp * 65_535.0 / 1023).mean() < 200
 
 
 @pytest.mark.parametrize("bits", [10, 12])
-def test_heic_of_more_than_8_bits(tmp_path, bits):
+def test_10_and_12_bit_heic(tmp_path, bits):
     ramp = np.linspace(0, 2**bits - 1, 4096).astype(np.uint16).reshape(64, 64)
-    levels = np.dstack([ramp, ramp[::-1], ramp.T])
+    values = np.dstack([ramp, ramp[::-1], ramp.T])
     pillow_heif.options.SAVE_HDR_TO_12_BIT = bits == 12
-    heif = pillow_heif.from_bytes("RGB;16", (64, 64), (levels << (16 - bits)).tobytes())
+    heif = pillow_heif.from_bytes("RGB;16", (64, 64), (values << (16 - bits)).tobytes())
     heif.save(tmp_path / "a.heic", quality=-1, chroma=444)
-    result = decode.load_raster(tmp_path / "a.heic")
-    assert result.bits == 16 and np.abs(result.array - levels * 65_535.0 / (2**bits - 1)).max() < 2.1 * 2 ** (16 - bits)
-    assert decode.load_image(tmp_path / "a.heic").mode == "RGB"
+    result = load_raster(tmp_path / "a.heic")
+    assert result.bits == 16 and np.abs(result.array - values * 65_535.0 / (2**bits - 1)).max() < 2.1 * 2 ** (16 - bits)
+    assert load_image(tmp_path / "a.heic").mode == "RGB"
 
 
 def test_lab(tmp_path):
@@ -163,15 +162,15 @@ def test_lab(tmp_path):
     srgb, lab = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
     image = ImageCms.profileToProfile(Image.fromarray(colors), srgb, lab, outputMode="LAB")
     image.save(tmp_path / "a.tif")
-    assert np.abs(decode.load_raster(tmp_path / "a.tif").array.astype(int) - colors).max() <= 8
+    assert np.abs(load_raster(tmp_path / "a.tif").array.astype(int) - colors).max() <= 8
 
 
 @pytest.mark.parametrize(("channels", "planar"), [(2, False), (2, True), (3, True), (4, True)])
-def test_tiffs_that_pillow_cannot_read(tmp_path, deep, upscaler, channels, planar):
-    levels = deep[:, :, :channels]
+def test_tiff_that_pillow_cannot_read(tmp_path, deep, upscaler, channels, planar):
+    values = deep[:, :, :channels]
     tifffile.imwrite(
         tmp_path / "a.tif",
-        np.moveaxis(levels, -1, 0) if planar else levels,
+        np.moveaxis(values, -1, 0) if planar else values,
         photometric="rgb" if channels > 2 else "minisblack",
         planarconfig="separate" if planar else "contig",
         extrasamples=["unassalpha"] if channels in (2, 4) else None,
@@ -179,16 +178,15 @@ def test_tiffs_that_pillow_cannot_read(tmp_path, deep, upscaler, channels, plana
         resolutionunit="INCH",
         metadata=None,
     )
-    raster = decode.load_raster(tmp_path / "a.tif")
-    assert np.array_equal(raster.array, levels) and raster.info["dpi"] == (300, 300)
-    ((_, target, problem),) = upscale_files(upscaler, [tmp_path / "a.tif"], f"{tmp_path}/b.tif")
-    assert problem is None
-    assert np.abs(tifffile.imread(target).astype(int) - upscaler.upscale(levels)).max() <= 1
+    raster = load_raster(tmp_path / "a.tif")
+    assert np.array_equal(raster.array, values) and raster.metadata.dpi == (300, 300)
+    target = upscale_file(upscaler, tmp_path / "a.tif", tmp_path / "b.tif")
+    assert np.abs(tifffile.imread(target).astype(int) - upscaler.upscale(values)).max() <= 1
 
 
-def test_a_turned_one_is_upright_or_refused(tmp_path, deep):
-    levels = np.moveaxis(deep[:, :, :3], -1, 0)
-    turned = [(274, 3, 1, 6, True)]
-    tifffile.imwrite(tmp_path / "a.tif", levels, photometric="rgb", planarconfig="separate", extratags=turned)
-    with pytest.raises(ImageError, match="one after the other"):
-        decode.load_raster(tmp_path / "a.tif")
+def test_rotated_planar_tiff_is_refused(tmp_path, deep):
+    values = np.moveaxis(deep[:, :, :3], -1, 0)
+    orientation = [(274, 3, 1, 6, True)]
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="rgb", planarconfig="separate", extratags=orientation)
+    with pytest.raises(ImageError, match="channels separately"):
+        load_raster(tmp_path / "a.tif")

@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from srgan_hub import SRGAN, bundled_model_path
-from srgan_hub.hub import DEFAULT_MODEL, FIDELITY_MODEL, list_bundled_models
+from srgan_hub import SRGAN, bundled_models
+from srgan_hub.hub import DEFAULT_MODEL, FIDELITY_MODEL, bundled_model_path
 from srgan_hub.images.tensors import TensorImage
 
 
@@ -79,7 +79,7 @@ def test_an_image_that_is_wholly_hidden_stays_so():
 @pytest.mark.parametrize(
     ("name", "image"),
     [
-        *((name, "disc") for name in list_bundled_models()),
+        *((name, "disc") for name in bundled_models()),
         (DEFAULT_MODEL, "astronaut.png"),
         (FIDELITY_MODEL, "coffee.jpg"),
     ],

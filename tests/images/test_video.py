@@ -1,22 +1,18 @@
-"""Video: frames, times, colors, sound and subtitles as they were, larger; a killed run goes on."""
+"""Videos keep frames, timestamps, colors, sound and subtitles, and an interrupted run resumes."""
 
-import os
 import signal
-import subprocess
-import sys
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from upscaled_files import run_python, upscale_file
 
 from srgan_hub import SRGAN
-from srgan_hub.batch import upscale_files
-from srgan_hub.images import decode, video
+from srgan_hub.images import video
+from srgan_hub.images.errors import ImageError
 from srgan_hub.upscaler import Upscaler
-
-ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.fixture
@@ -25,7 +21,7 @@ def upscaler(tiny_generator) -> Upscaler:
 
 
 class Nearest(Upscaler):
-    """Repeats pixels instead of computing, so that what a video does to them is seen alone."""
+    """Repeats pixels instead of computing, which leaves the errors of the codec alone."""
 
     def upscale(self, image, *, size=None, progress=None):
         return image.repeat(4, 0).repeat(4, 1)
@@ -36,7 +32,7 @@ def nearest(tiny_generator) -> Nearest:
     return Nearest(tiny_generator(), scale=4, device="cpu", dtype="fp32")
 
 
-def paint(count: int, size=(24, 32)) -> list[np.ndarray]:
+def make_frames(count: int, size=(24, 32)) -> list[np.ndarray]:
     """Smooth colors, which codecs hold, and a square that moves."""
     y, x = np.mgrid[: size[0], : size[1]]
     frames = []
@@ -47,7 +43,7 @@ def paint(count: int, size=(24, 32)) -> list[np.ndarray]:
     return frames
 
 
-def make(
+def write_video(
     path: Path, frames: list[np.ndarray], *, times=None, sound=False, subtitles=False, rotation=0, **context
 ) -> None:
     """Write a clip of 25 frames a second, or with the given times in milliseconds."""
@@ -91,7 +87,7 @@ def make(
             file.mux(packet)
 
 
-def watch(path: Path, kind: str = "rgb24") -> tuple[list[np.ndarray], list[Fraction]]:
+def decode_frames(path: Path, kind: str = "rgb24") -> tuple[list[np.ndarray], list[Fraction]]:
     with av.open(str(path)) as file:
         decoded = [(frame.to_ndarray(format=kind), frame.pts * frame.time_base) for frame in file.decode(video=0)]
     frames, times = zip(*decoded, strict=True)
@@ -106,30 +102,24 @@ def packets(path: Path, kind: str) -> list[tuple[bytes, Fraction]]:
         )
 
 
-def upscale(upscaler, source: Path, target: Path, **options) -> None:
-    ((_, _, problem),) = upscale_files(upscaler, [source], str(target), **options)
-    if problem:
-        raise problem
-
-
-def test_frames_are_those_of_the_images(upscaler, tmp_path):
-    make(tmp_path / "a.mkv", paint(5))
-    ((_, target, problem),) = upscale_files(upscaler, [tmp_path / "a.mkv"], crf=1)
-    assert problem is None and target.name == "a_x4.mkv"
-    frames, _ = watch(tmp_path / "a.mkv")
-    results, _ = watch(target)
+def test_frames_equal_upscaled_images(upscaler, tmp_path):
+    write_video(tmp_path / "a.mkv", make_frames(5))
+    target = upscale_file(upscaler, tmp_path / "a.mkv", crf=1)
+    assert target.name == "a_x4.mkv"
+    frames, _ = decode_frames(tmp_path / "a.mkv")
+    results, _ = decode_frames(target)
     for frame, result in zip(frames, results, strict=True):
         assert np.abs(result.astype(int) - upscaler.upscale(frame)).mean() < 2
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-def test_times_sound_and_subtitles(nearest, tmp_path, suffix, monkeypatch, caplog):
-    """Times vary, over the seams between segments too."""
+def test_timestamps_sound_and_subtitles(nearest, tmp_path, suffix, monkeypatch, caplog):
+    """The frame rate varies, also between segments."""
     monkeypatch.setattr(video, "SEGMENT", 4)
     times = [0, 40, 50, 200, 210, 220, 900, 1000, 1001, 1040, 2000, 2500, 2501]
-    make(tmp_path / "a.mkv", paint(13), times=times, sound=True, subtitles=True)
-    upscale(nearest, tmp_path / "a.mkv", tmp_path / f"b{suffix}")
-    frames, seen = watch(tmp_path / f"b{suffix}")
+    write_video(tmp_path / "a.mkv", make_frames(13), times=times, sound=True, subtitles=True)
+    upscale_file(nearest, tmp_path / "a.mkv", tmp_path / f"b{suffix}")
+    frames, seen = decode_frames(tmp_path / f"b{suffix}")
     assert [round(1000 * (time - seen[0])) for time in seen] == times and len(frames) == 13
     before, after = packets(tmp_path / "a.mkv", "audio"), packets(tmp_path / f"b{suffix}", "audio")
     assert len(before) > 10 and [data for data, _ in before] == [data for data, _ in after]
@@ -138,7 +128,7 @@ def test_times_sound_and_subtitles(nearest, tmp_path, suffix, monkeypatch, caplo
         assert file.streams.audio[0].metadata["language"] == "deu"
     kept = [data for data, _ in packets(tmp_path / f"b{suffix}", "subtitle")]
     assert kept == ([b"a cat"] if suffix == ".mkv" else [])
-    assert ("left out, which mp4 cannot hold: subtitle (srt)" in caplog.text) == (suffix == ".mp4")
+    assert ("mp4 cannot store: subtitle (srt)" in caplog.text) == (suffix == ".mp4")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mkv", f"b{suffix}"]
 
 
@@ -146,10 +136,10 @@ def test_times_sound_and_subtitles(nearest, tmp_path, suffix, monkeypatch, caplo
 @pytest.mark.parametrize("colorspace", [1, 5, 6])
 def test_colors(nearest, tmp_path, colorspace, color_range):
     context = {"colorspace": colorspace, "color_range": color_range, "color_primaries": 1, "color_trc": 1}
-    make(tmp_path / "a.mp4", paint(2), **context)
-    upscale(nearest, tmp_path / "a.mp4", tmp_path / "b.mp4", crf=1)
-    (before, *_), (after, *_) = watch(tmp_path / "a.mp4")[0], watch(tmp_path / "b.mp4")[0]
-    assert np.abs(before - paint(1)[0].astype(int)).max() < 12  # the clip is what it shall be
+    write_video(tmp_path / "a.mp4", make_frames(2), **context)
+    upscale_file(nearest, tmp_path / "a.mp4", tmp_path / "b.mp4", crf=1)
+    (before, *_), (after, *_) = decode_frames(tmp_path / "a.mp4")[0], decode_frames(tmp_path / "b.mp4")[0]
+    assert np.abs(before - make_frames(1)[0].astype(int)).max() < 12  # the clip is as intended
     assert np.abs(after[::4, ::4].astype(int) - before).mean() < 1.5
     with av.open(str(tmp_path / "b.mp4")) as file:
         made = file.streams.video[0].codec_context
@@ -165,43 +155,43 @@ def test_colors(nearest, tmp_path, colorspace, color_range):
 def test_ten_bits(nearest, tmp_path):
     ramp = np.linspace(0, 65_535, 64).astype(np.uint16)
     frames = [np.dstack([np.tile(ramp, (32, 1))] * 3)] * 2
-    make(tmp_path / "a.mkv", frames, pix_fmt="yuv420p10le")
-    upscale(nearest, tmp_path / "a.mkv", tmp_path / "b.mkv", crf=1)
+    write_video(tmp_path / "a.mkv", frames, pix_fmt="yuv420p10le")
+    upscale_file(nearest, tmp_path / "a.mkv", tmp_path / "b.mkv", crf=1)
     with av.open(str(tmp_path / "b.mkv")) as file:
         assert file.streams.video[0].codec_context.pix_fmt == "yuv420p10le"
-    after = watch(tmp_path / "b.mkv", "rgb48le")[0][0]
+    after = decode_frames(tmp_path / "b.mkv", "rgb48le")[0][0]
     assert np.abs(after[::4, ::4].astype(int) - frames[0]).mean() < 300  # of 65,535; 8 bits have 257 to a level
     assert len(np.unique(after[0] >> 6)) > 60
 
 
 @pytest.mark.parametrize("rotation", [90, 180, 270])
 def test_rotation_is_applied_and_aspect_kept(nearest, tmp_path, rotation):
-    make(tmp_path / "a.mp4", paint(2), rotation=rotation, sample_aspect_ratio=Fraction(4, 3))
-    upscale(nearest, tmp_path / "a.mp4", tmp_path / "b.mp4", crf=1)
+    write_video(tmp_path / "a.mp4", make_frames(2), rotation=rotation, sample_aspect_ratio=Fraction(4, 3))
+    upscale_file(nearest, tmp_path / "a.mp4", tmp_path / "b.mp4", crf=1)
     with av.open(str(tmp_path / "b.mp4")) as file:
         frame = next(file.decode(video=0))
         assert frame.rotation == 0
         assert file.streams.video[0].sample_aspect_ratio == (Fraction(4, 3) if rotation == 180 else Fraction(3, 4))
-    upright = np.rot90(watch(tmp_path / "a.mp4")[0][0], rotation // 90)
+    upright = np.rot90(decode_frames(tmp_path / "a.mp4")[0][0], rotation // 90)
     assert np.abs(frame.to_ndarray(format="rgb24")[::4, ::4].astype(int) - upright).mean() < 2
 
 
-def test_odd_sizes_are_made_even(upscaler, tmp_path):
-    make(tmp_path / "a.mp4", paint(1))
-    upscale(upscaler, tmp_path / "a.mp4", tmp_path / "b.mp4", size=(47, 33))
-    assert watch(tmp_path / "b.mp4")[0][0].shape == (32, 46, 3)
+def test_odd_sizes_become_even(upscaler, tmp_path):
+    write_video(tmp_path / "a.mp4", make_frames(1))
+    upscale_file(upscaler, tmp_path / "a.mp4", tmp_path / "b.mp4", size=(47, 33))
+    assert decode_frames(tmp_path / "b.mp4")[0][0].shape == (32, 46, 3)
 
 
 @pytest.mark.parametrize(("codec", "name"), [("libx265", "hevc"), ("libvpx-vp9", "vp9")])
 def test_codecs(nearest, tmp_path, codec, name):
-    make(tmp_path / "a.mp4", paint(2))
-    upscale(nearest, tmp_path / "a.mp4", tmp_path / "b.mkv", codec=codec, crf=20)
+    write_video(tmp_path / "a.mp4", make_frames(2))
+    upscale_file(nearest, tmp_path / "a.mp4", tmp_path / "b.mkv", codec=codec, crf=20)
     with av.open(str(tmp_path / "b.mkv")) as file:
         assert file.streams.video[0].codec_context.name.removeprefix("lib") in (name, codec.removeprefix("lib"))
 
 
-def test_what_cannot_be(nearest, tmp_path):
-    make(tmp_path / "a.mp4", paint(3))
+def test_errors(nearest, tmp_path):
+    write_video(tmp_path / "a.mp4", make_frames(3))
     whole = (tmp_path / "a.mp4").read_bytes()
     (tmp_path / "text.mp4").write_text("no video")
     (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) // 2])
@@ -212,21 +202,21 @@ def test_what_cannot_be(nearest, tmp_path):
         file.mux(audio.encode(frame))
         file.mux(audio.encode())
     for name, options, message in (
-        ("text.mp4", {}, "text.mp4 cannot be read"),
-        ("cut.mp4", {}, "cut.mp4 cannot be read"),
-        ("sound.mp4", {}, "sound.mp4 holds no images"),
-        ("a.mp4", {"max_pixels": 100}, "a.mp4 has 32 x 24 pixels; the limit"),
-        ("a.mp4", {"codec": "nothing"}, "no codec 'nothing' here"),
+        ("text.mp4", {}, "text.mp4' is not an image"),
+        ("cut.mp4", {}, "Cannot decode .*cut.mp4"),
+        ("sound.mp4", {}, "sound.mp4' contains no video"),
+        ("a.mp4", {"max_pixels": 100}, "a.mp4' has 32 x 24 pixels; the limit"),
+        ("a.mp4", {"codec": "nothing"}, "the codec 'nothing' is unavailable"),
     ):
-        with pytest.raises(decode.ImageError, match=message):
-            upscale(nearest, tmp_path / name, tmp_path / "b.mp4", **options)
-    with pytest.raises(decode.ImageError, match=r"expected .mp4 or .mkv .* for a video, got .png"):
-        upscale(nearest, tmp_path / "a.mp4", tmp_path / "b.png")
+        with pytest.raises(ImageError, match=message):
+            upscale_file(nearest, tmp_path / name, tmp_path / "b.mp4", **options)
+    with pytest.raises(ImageError, match=r"cannot save video as .png; use .mp4, "):
+        upscale_file(nearest, tmp_path / "a.mp4", tmp_path / "b.png")
     assert not (tmp_path / "b.mp4").exists()
 
 
-# Kills itself when so many frames have been upscaled.
-SUICIDE = """
+# Kills itself when a number of frames have been upscaled.
+INTERRUPTED = """
 import os, signal, sys
 from srgan_hub import frames
 from srgan_hub.images import video
@@ -244,20 +234,14 @@ sys.exit(main(["upscale", "a.mp4", "--model", "model", "--output", sys.argv[2]])
 """
 
 
-def test_a_killed_run_goes_on_and_gives_the_same(tmp_path):
-    make(tmp_path / "a.mp4", paint(15))
+def test_resume_after_sigkill_is_bit_identical(tmp_path):
+    write_video(tmp_path / "a.mp4", make_frames(15))
     SRGAN(channels=4, num_blocks=1).save_pretrained(tmp_path / "model")
-    codes = [
-        subprocess.run(
-            [sys.executable, "-c", SUICIDE, str(number), name],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-        ).returncode
-        for number, name in ((100, "whole.mp4"), (7, "b.mp4"), (6, "b.mp4"), (100, "b.mp4"))
-    ]
+    runs = ((100, "whole.mp4"), (7, "b.mp4"), (6, "b.mp4"), (100, "b.mp4"))
+    codes = [run_python(INTERRUPTED, number, name, cwd=tmp_path).returncode for number, name in runs]
     assert codes == [0, -signal.SIGKILL, -signal.SIGKILL, 0]
-    whole, times = watch(tmp_path / "whole.mp4")
-    resumed, again = watch(tmp_path / "b.mp4")
-    assert len(whole) == 15 and times == again
+    whole, times = decode_frames(tmp_path / "whole.mp4")
+    resumed, resumed_times = decode_frames(tmp_path / "b.mp4")
+    assert len(whole) == 15 and times == resumed_times
     assert all(np.array_equal(a, b) for a, b in zip(whole, resumed, strict=True))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mp4", "b.mp4", "model", "whole.mp4"]

@@ -24,7 +24,7 @@ def test_paper_crop_size():
     assert network.classifier[1].in_features == 18_432
     logits = network.eval()(torch.zeros(2, 3, 96, 96))
     assert logits.shape == (2, 1)
-    torch.testing.assert_close(logits[0], logits[1], atol=1e-5, rtol=0)  # one image, one verdict
+    torch.testing.assert_close(logits[0], logits[1], atol=1e-5, rtol=0)
 
 
 def test_other_crop_size_is_refused():

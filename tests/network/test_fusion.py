@@ -12,31 +12,31 @@ from srgan_hub.network.layers import Residual
 @pytest.mark.parametrize("upsampler", ["pixelshuffle", "nearest"])
 @pytest.mark.parametrize("scale", [2, 3, 4])
 @pytest.mark.parametrize("size", [(1, 1), (2, 9), (11, 7)])
-def test_same_function_in_fewer_operations(upsampler, scale, size, tiny_generator):
+def test_fused_network_computes_the_same_function(upsampler, scale, size, tiny_generator):
     network = tiny_generator(scale=scale, upsampler=upsampler)
     before = copy.deepcopy(network.state_dict())
     lr = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(1))
     fused = fuse(network)
     torch.testing.assert_close(fused(lr), network(lr), atol=1e-5, rtol=0)
     assert not [layer for layer in fused.modules() if isinstance(layer, nn.BatchNorm2d)]
-    # The starved 9x9 convolution at full size became one at a part of it.
+    # The 9x9 convolution at full resolution became a smaller one before the upsampling.
     factor = 3 if scale == 3 else 2
     assert (fused.tail_conv.out_channels, fused.tail_conv.kernel_size) == ({2: 16, 3: 32}[factor], (5, 5))
     assert list(fused.named_children())[-2][1].upscale_factor == factor
-    # The original is as it was, and shares nothing.
+    # The original is not modified, and shares nothing with the result.
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     for parameter in fused.parameters():
         parameter.zero_()
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
-def test_other_projects_endings(tiny_generator):
+def test_prelu_trunk_and_clamp_output(tiny_generator):
     network = tiny_generator(trunk_end="prelu", output_activation="clamp")
     lr = torch.rand(1, 3, 6, 5, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(fuse(network)(lr), network(lr), atol=1e-5, rtol=0)
 
 
-def test_fusing_takes_batch_norm_in_evaluation_mode_and_leaves_training_on(tiny_generator):
+def test_batch_norm_is_folded_in_evaluation_mode(tiny_generator):
     network = tiny_generator().train()
     lr = torch.rand(1, 3, 5, 5)
     fused = fuse(network)
@@ -52,7 +52,7 @@ def test_fusing_takes_batch_norm_in_evaluation_mode_and_leaves_training_on(tiny_
         [nn.Upsample(scale_factor=2), nn.PReLU(16), nn.Conv2d(16, 1, (1, 5), padding=(0, 2))],
     ],
 )
-def test_tails_of_other_shapes(layers):
+def test_other_tails_are_moved(layers):
     torch.manual_seed(0)
     network = nn.Sequential(*layers)
     x = torch.randn(1, 16, 5, 4)
@@ -69,7 +69,7 @@ def test_tails_of_other_shapes(layers):
         [nn.Upsample(scale_factor=2, mode="bilinear"), nn.PReLU(16), nn.Conv2d(16, 3, 3, padding=1)],
     ],
 )
-def test_what_does_not_fit_is_left_alone(layers):
+def test_other_layers_are_unchanged(layers):
     network = nn.Sequential(*layers)
     x = torch.randn(1, 16, 4, 4)
     fused = fuse(network)
@@ -80,13 +80,13 @@ def test_what_does_not_fit_is_left_alone(layers):
 @pytest.mark.parametrize(
     "layers",
     [
-        [nn.PixelShuffle(2), nn.PReLU(4), nn.Conv2d(4, 16, 3, padding=1)],  # enough channels to run well
+        [nn.PixelShuffle(2), nn.PReLU(4), nn.Conv2d(4, 16, 3, padding=1)],  # enough channels for efficient kernels
         [nn.PixelShuffle(2), nn.PReLU(1), nn.Conv2d(4, 3, 3)],  # no padding
         [nn.PixelShuffle(2), nn.PReLU(4), nn.Conv2d(4, 3, 3, padding=1, padding_mode="reflect")],
         [nn.Upsample(scale_factor=2), nn.LeakyReLU(0.3), nn.Conv2d(16, 16, 3, padding=1)],
     ],
 )
-def test_an_activation_alone_moves_in_front_of_the_upsampling(layers):
+def test_activation_is_hoisted_without_a_tail(layers):
     network = nn.Sequential(*layers)
     if isinstance(layers[1], nn.PReLU):
         nn.init.uniform_(layers[1].weight)
@@ -104,7 +104,7 @@ def test_residual_stays_residual():
 
 
 @pytest.mark.parametrize("options", [{}, {"scale": 3}, {"upsampler": "nearest"}, {"scale": 2, "channels": 5}])
-def test_training_tail_has_the_same_names_outputs_and_gradients(options, tiny_generator):
+def test_polyphase_generator_has_the_same_names_outputs_and_gradients(options, tiny_generator):
     network = tiny_generator(**options).double().train()
     other = PolyphaseGenerator(OrderedDict(copy.deepcopy(network).named_children()))
     assert list(other.state_dict()) == list(network.state_dict())
@@ -119,7 +119,7 @@ def test_training_tail_has_the_same_names_outputs_and_gradients(options, tiny_ge
         torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9)
 
 
-def test_training_tail_of_a_network_that_cannot_be_moved():
+def test_polyphase_generator_without_a_tail():
     network = nn.Sequential(nn.Conv2d(3, 12, 3, padding=1), nn.PixelShuffle(2))
     x = torch.rand(1, 3, 4, 4)
     assert torch.equal(PolyphaseGenerator(OrderedDict(network.named_children()))(x), network(x))

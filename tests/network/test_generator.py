@@ -6,7 +6,7 @@ from srgan_hub.network.generator import build_generator
 
 
 def count(network: nn.Module) -> dict[str, int]:
-    """Parameters by layer, named as in the network."""
+    """Parameters by layer name."""
     return {
         name: sum(p.numel() for p in layer.parameters(recurse=False))
         for name, layer in network.named_modules()
@@ -46,8 +46,8 @@ def test_any_size(scale, upsampler, size, tiny_generator):
     assert sr.min() > 0 and sr.max() < 1
 
 
-def test_forward_against_the_paper_written_out(tiny_generator):
-    """An independent forward: the paper's, with tanh and explicit residuals."""
+def test_forward_matches_the_paper(tiny_generator):
+    """An independent implementation of the forward pass, with tanh and explicit residuals."""
     network = tiny_generator(scale=4, num_blocks=1)
     p = {**dict(network.named_parameters()), **dict(network.named_buffers())}
 
@@ -79,8 +79,7 @@ def test_forward_against_the_paper_written_out(tiny_generator):
     torch.testing.assert_close(network(lr), sr, atol=1e-6, rtol=0)
 
 
-def test_other_projects_endings(tiny_generator):
-    """The trunk may end in PReLU instead of batch norm, and the output may be cut off instead of squeezed."""
+def test_prelu_trunk_and_clamp_output(tiny_generator):
     paper = tiny_generator(num_blocks=1)
     network = tiny_generator(num_blocks=1, trunk_end="prelu", output_activation="clamp")
     state = network.state_dict()
@@ -92,7 +91,7 @@ def test_other_projects_endings(tiny_generator):
     end = paper.trunk.conv(paper.trunk.block0(head))
     z = paper[3:-1](head + end.clamp(min=0) + slopes * end.clamp(max=0))
     assert (z < 0).any() and (z > 0.5).any()
-    shift = 1 - z.max().item() / 2  # so that both limits are passed
+    shift = 1 - z.max().item() / 2  # both limits are exceeded
     network.tail_conv.bias.data.add_(shift)
     torch.testing.assert_close(network(lr), (z + shift).clip(0, 1), atol=1e-6, rtol=0)
     assert (network(lr) == 0).any() and (network(lr) == 1).any()
@@ -101,14 +100,14 @@ def test_other_projects_endings(tiny_generator):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"scale": 5}, "Expected a scale out of"),
-        ({"upsampler": "bilinear"}, "Expected upsampler out of"),
-        ({"trunk_end": "relu"}, "Expected trunk_end out of"),
-        ({"output_activation": "tanh"}, "Expected output_activation out of"),
-        ({"channels": 0}, "Expected channels as a positive integer"),
-        ({"num_blocks": True}, "Expected num_blocks as a positive integer"),
+        ({"scale": 5}, "`scale`.*5"),
+        ({"upsampler": "bilinear"}, "`upsampler`.*'bilinear'"),
+        ({"trunk_end": "relu"}, "`trunk_end`.*'relu'"),
+        ({"output_activation": "tanh"}, "`output_activation`.*'tanh'"),
+        ({"channels": 0}, "`channels`.*0"),
+        ({"num_blocks": True}, "`num_blocks`.*True"),
     ],
 )
-def test_bad_options(options, message):
+def test_invalid_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         build_generator(**options)

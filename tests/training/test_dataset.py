@@ -1,7 +1,6 @@
 import hashlib
 import json
 import logging
-import multiprocessing
 import os
 import pickle
 import signal
@@ -10,6 +9,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from interrupted_runs import run_forked
 from PIL import Image
 from safetensors import safe_open
 from torch.utils.data import DataLoader
@@ -20,30 +20,30 @@ from srgan_hub.training.dataset import RandomCropDataset, build_shards, read_ind
 
 
 def unique_pixels(height, width, red):
-    """An image whose every pixel says where it is: green is the row, blue the column."""
+    """An image whose green channel is the row and whose blue channel is the column."""
     rows, columns = np.mgrid[:height, :width].astype(np.uint8)
     return np.stack([np.full_like(rows, red), rows, columns], axis=2)
 
 
 @pytest.fixture
 def photos(tmp_path):
-    folder = tmp_path / "photos"
-    (folder / "sub").mkdir(parents=True)
+    directory = tmp_path / "photos"
+    (directory / "sub").mkdir(parents=True)
     for name, size, red in [("b.png", (40, 30), 1), ("a.PNG", (24, 50), 2), ("sub/c.png", (33, 33), 3)]:
-        Image.fromarray(unique_pixels(*size, red)).save(folder / name)
-    return folder
+        Image.fromarray(unique_pixels(*size, red)).save(directory / name)
+    return directory
 
 
 @pytest.fixture
 def shards(photos, tmp_path):
-    return build_shards(photos, tmp_path / "shards", minimum_size=16)
+    return build_shards(photos, tmp_path / "shards", min_size=16)
 
 
-def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+def contents(directory):
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
 
 
-def test_shards_hold_the_pixels(photos, shards):
+def test_shards_equal_the_decoded_images(photos, shards):
     index = read_index(shards)
     assert [(p["name"], p["height"], p["width"]) for p in index["images"]] == [
         ("a.PNG", 24, 50),
@@ -53,109 +53,102 @@ def test_shards_hold_the_pixels(photos, shards):
     for entry in index["images"]:
         with safe_open(shards / entry["shard"], framework="numpy") as file:
             assert np.array_equal(file.get_tensor(entry["name"]), np.asarray(Image.open(photos / entry["name"])))
+        assert entry["sha256"] == hashlib.sha256((photos / entry["name"]).read_bytes()).hexdigest()
     assert sorted(path.name for path in shards.iterdir()) == ["index.json", "shard-00000.safetensors"]
 
 
-def test_index_names_the_hash(photos, shards):
-    entry = read_index(shards)["images"][1]
-    assert entry["sha256"] == hashlib.sha256((photos / "b.png").read_bytes()).hexdigest()
-
-
-def test_shards_are_cut_at_their_limit(photos, tmp_path, monkeypatch):
+def test_shards_have_a_maximum_size(photos, tmp_path, monkeypatch):
     monkeypatch.setattr(dataset, "HEADER_BYTES", 0)
     monkeypatch.setattr(dataset, "SHARD_BYTES", 3 * (24 * 50 + 40 * 30))
-    index = read_index(build_shards(photos, tmp_path / "shards", minimum_size=16))
+    index = read_index(build_shards(photos, tmp_path / "shards", min_size=16))
     assert [p["shard"][6:11] for p in index["images"]] == ["00000", "00000", "00001"]
     monkeypatch.setattr(dataset, "SHARD_BYTES", 3 * 33 * 33 + 1)
-    index = read_index(build_shards(photos, tmp_path / "others", minimum_size=16))
+    index = read_index(build_shards(photos, tmp_path / "others", min_size=16))
     assert [p["name"] for p in index["images"]] == ["sub/c.png"]
-    assert ["too large" in entry["reason"] for entry in index["left_out"]] == [True, True]
+    assert ["too large" in entry["reason"] for entry in index["skipped"]] == [True, True]
 
 
-def test_orientation_is_applied_and_gray_becomes_rgb(tmp_path):
-    folder = tmp_path / "photos"
-    folder.mkdir()
+def test_exif_orientation_is_applied_and_gray_becomes_rgb(tmp_path):
+    directory = tmp_path / "photos"
+    directory.mkdir()
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be shown turned clockwise by 90 degrees
+    exif[0x0112] = 6  # rotate clockwise by 90 degrees
     pixels = unique_pixels(20, 30, 7)
-    Image.fromarray(pixels).save(folder / "turned.png", exif=exif)
-    Image.fromarray(pixels[..., 2]).save(folder / "gray.png")
-    shards = build_shards(folder, tmp_path / "shards", minimum_size=16)
+    Image.fromarray(pixels).save(directory / "turned.png", exif=exif)
+    Image.fromarray(pixels[..., 2]).save(directory / "gray.png")
+    shards = build_shards(directory, tmp_path / "shards", min_size=16)
     with safe_open(shards / "shard-00000.safetensors", framework="numpy") as file:
         assert np.array_equal(file.get_tensor("turned.png"), np.rot90(pixels, -1))
         assert np.array_equal(file.get_tensor("gray.png"), np.repeat(pixels[..., 2:], 3, axis=2))
 
 
-def test_unusable_images_are_named_and_left_out(photos, tmp_path, caplog):
+def test_unusable_images_are_skipped_with_a_warning(photos, tmp_path, caplog):
     Image.fromarray(unique_pixels(15, 40, 0)).save(photos / "small.png")
     (photos / "broken.jpg").write_bytes(b"not an image")
     (photos / "cut.png").write_bytes((photos / "b.png").read_bytes()[:60])
     Image.fromarray(np.full((30, 30), 40000, np.uint16)).save(photos / "deep.png")
-    (photos / "notes.txt").write_text("not looked at")
-    (photos / "._b.png").write_bytes(b"hidden, not looked at")
+    (photos / "notes.txt").write_text("ignored")
+    (photos / "._b.png").write_bytes(b"hidden")
     with caplog.at_level(logging.WARNING):
-        index = read_index(build_shards(photos, tmp_path / "shards", minimum_size=16))
-    assert [entry["name"] for entry in index["left_out"]] == ["broken.jpg", "cut.png", "deep.png", "small.png"]
-    assert "40x15 is smaller than 16" in index["left_out"][3]["reason"]
-    assert all(f"{name}:" in caplog.text for name in ("broken.jpg", "cut.png", "deep.png", "small.png"))
+        index = read_index(build_shards(photos, tmp_path / "shards", min_size=16))
+    assert [entry["name"] for entry in index["skipped"]] == ["broken.jpg", "cut.png", "deep.png", "small.png"]
+    assert "40x15 is smaller than 16" in index["skipped"][3]["reason"]
+    assert all(f"{name}' is skipped:" in caplog.text for name in ("broken.jpg", "cut.png", "deep.png", "small.png"))
     assert len(index["images"]) == 3
 
 
-def test_too_few_images_fail_and_leave_nothing(photos, tmp_path):
-    with pytest.raises(ValueError, match=r"at least 1 usable images .* got 0 of 3(.|\n)*24 is smaller than 64"):
-        build_shards(photos, tmp_path / "shards", minimum_size=64)
-    with pytest.raises(ValueError, match="at least 4 usable"):
-        build_shards(photos, tmp_path / "shards", minimum_size=16, min_images=4)
-    with pytest.raises(ValueError, match="not a folder"):
+def test_too_few_images_raise_and_leave_nothing(photos, tmp_path):
+    with pytest.raises(ValueError, match=r"0 usable images of 3(.|\n)*24 is smaller than 64"):
+        build_shards(photos, tmp_path / "shards", min_size=64)
+    with pytest.raises(ValueError, match=r"3 usable .* at least 4"):
+        build_shards(photos, tmp_path / "shards", min_size=16, min_images=4)
+    with pytest.raises(ValueError, match="not a directory"):
         build_shards(photos / "none", tmp_path / "shards")
     assert [path.name for path in tmp_path.iterdir()] == ["photos"]
 
 
-def test_preparing_again_does_nothing_until_something_changes(photos, shards):
+def test_shards_are_rebuilt_only_after_a_change(photos, shards):
     before = contents(shards), {path: path.stat().st_mtime_ns for path in shards.iterdir()}
-    build_shards(photos, shards, minimum_size=16)
+    build_shards(photos, shards, min_size=16)
     assert before == (contents(shards), {path: path.stat().st_mtime_ns for path in shards.iterdir()})
     Image.fromarray(unique_pixels(24, 50, 9)).save(photos / "a.PNG")
-    build_shards(photos, shards, minimum_size=16)
+    build_shards(photos, shards, min_size=16)
     with safe_open(shards / "shard-00000.safetensors", framework="numpy") as file:
         assert file.get_tensor("a.PNG")[0, 0, 0] == 9
-    assert len(read_index(build_shards(photos, shards, minimum_size=30))["images"]) == 2
+    assert len(read_index(build_shards(photos, shards, min_size=30))["images"]) == 2
     (photos / "a.PNG").unlink()
-    assert read_index(build_shards(photos, shards, minimum_size=30))["sources"].keys() == {"b.png", "sub/c.png"}
+    assert read_index(build_shards(photos, shards, min_size=30))["sources"].keys() == {"b.png", "sub/c.png"}
 
 
 def test_other_files_are_never_replaced(photos):
     with pytest.raises(ValueError, match=r"no readable index\.json"):
-        build_shards(photos, photos, minimum_size=16)
+        build_shards(photos, photos, min_size=16)
     assert (photos / "b.png").exists()
 
 
-def _killed_prepare(photos, output):
-    def stop(what, done, total):
+def build_and_die(photos, output):
+    def kill(done, total):
         if done == 2:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    build_shards(photos, output, minimum_size=16, progress=stop)
+    build_shards(photos, output, min_size=16, progress=kill)
 
 
-def test_a_killed_prepare_leaves_no_output(photos, tmp_path):
-    process = multiprocessing.get_context("spawn").Process(target=_killed_prepare, args=(photos, tmp_path / "shards"))
-    process.start()
-    process.join()
-    assert process.exitcode == -signal.SIGKILL
+def test_sigkill_leaves_no_output(photos, tmp_path):
+    assert run_forked((build_and_die, photos, tmp_path / "shards")) == [-signal.SIGKILL]
     assert not (tmp_path / "shards").exists()
-    shards = build_shards(photos, tmp_path / "shards", minimum_size=16)
+    shards = build_shards(photos, tmp_path / "shards", min_size=16)
     assert len(read_index(shards)["images"]) == 3
     assert sorted(path.name for path in tmp_path.iterdir()) == ["photos", "shards"]
 
 
-def test_progress_counts_all_images(photos, tmp_path):
+def test_progress_counts_images(photos, tmp_path):
     calls = []
-    build_shards(photos, tmp_path / "shards", minimum_size=16, progress=lambda *call: calls.append(call))
-    assert calls == [("images", 1, 3), ("images", 2, 3), ("images", 3, 3)]
+    build_shards(photos, tmp_path / "shards", min_size=16, progress=lambda *call: calls.append(call))
+    assert calls == [(1, 3), (2, 3), (3, 3)]
 
 
-def test_crops_lie_in_the_images_in_all_eight_orientations(shards):
+def test_crops_are_image_regions_in_all_eight_orientations(shards):
     crops = RandomCropDataset(shards, size=12, seed=5)
     sizes = {2: (24, 50), 1: (40, 30), 3: (33, 33)}
     seen, orientations = Counter(), Counter()
@@ -165,7 +158,7 @@ def test_crops_lie_in_the_images_in_all_eight_orientations(shards):
         number = int(red[0, 0])
         assert (red == number).all()
         top, left = int(rows.min()), int(columns.min())
-        # How the image's row and column change from one pixel of the crop to the next says how it was turned.
+        # The change of row and column from one pixel of the crop to the next is its orientation.
         down = rows[1, 0] - rows[0, 0], columns[1, 0] - columns[0, 0]
         right = rows[0, 1] - rows[0, 0], columns[0, 1] - columns[0, 0]
         y, x = torch.meshgrid(torch.arange(12), torch.arange(12), indexing="ij")
@@ -182,59 +175,56 @@ def test_crops_lie_in_the_images_in_all_eight_orientations(shards):
         assert (min(tops), max(tops), min(lefts), max(lefts)) == (0, height - 12, 0, width - 12)
 
 
-def test_crops_depend_on_seed_and_index_alone(shards):
+def test_crops_depend_only_on_seed_and_index(shards):
     first, again, other = (RandomCropDataset(shards, size=12, seed=seed) for seed in (5, 5, 6))
     forward = [first[i] for i in range(20)]
     backward = [again[i] for i in reversed(range(20))][::-1]
     assert all(torch.equal(a, b) for a, b in zip(forward, backward, strict=True))
     assert sum(torch.equal(other[i], forward[i]) for i in range(20)) < 5
     assert len({crop.numpy().tobytes() for crop in forward}) > 15
-    # A value that must never change: other machines and versions draw the same crop.
+    # Fixed: every machine and version draws the same crop.
     assert forward[3][:, 0, 0].tolist() == [3, 20, 26]
 
 
-def test_crops_are_the_same_from_workers(shards):
+def test_dataloader_workers_return_the_same_crops(shards):
     crops = RandomCropDataset(shards, size=12, seed=5)
-    expected = torch.stack([crops[i] for i in range(16)])  # opened here, before the workers are made
+    expected = torch.stack([crops[i] for i in range(16)])  # opens the files before the workers fork
     loader = DataLoader(crops, batch_size=4, sampler=range(16), num_workers=2)
     assert torch.equal(torch.cat(list(loader)), expected)
     assert torch.equal(pickle.loads(pickle.dumps(crops))[7], expected[7])
 
 
-def test_a_share_is_shrunk_from_larger_windows(shards):
-    plain, shrunk = (
-        RandomCropDataset(shards, size=12, seed=5),
-        RandomCropDataset(shards, size=12, seed=5, downscale_prob=0.5),
+def test_downscale_prob_downscales_larger_windows(shards):
+    plain, mixed, all_downscaled = (
+        RandomCropDataset(shards, size=12, seed=5, downscale_prob=probability) for probability in (0.0, 0.5, 1.0)
     )
-    # Neighbours differ by 1 in a plain crop and by 1 / factor, up to 2, in a shrunk one.
-    steps = [(shrunk[i][1:, 6, 6].int() - shrunk[i][1:, 5, 5].int()).abs().max().item() for i in range(300)]
-    same = sum(torch.equal(plain[i], shrunk[i]) for i in range(300))
+    # Neighboring pixels differ by 1 in a plain crop and by up to 2 in a downscaled one.
+    steps = [(mixed[i][1:, 6, 6].int() - mixed[i][1:, 5, 5].int()).abs().max().item() for i in range(300)]
+    same = sum(torch.equal(plain[i], mixed[i]) for i in range(300))
     assert 120 < same < 190
     assert max(steps) == 2
-    everything = RandomCropDataset(shards, size=12, seed=5, downscale_prob=1.0)
-    spans = [crop[1].int().max() - crop[1].int().min() for crop in (everything[i] for i in range(200))]
+    spans = [crop[1].int().max() - crop[1].int().min() for crop in (all_downscaled[i] for i in range(200))]
     assert min(spans) < 13 and max(spans) > 20
 
 
-def test_a_shrunk_crop_is_the_windows_bicubic(tmp_path):
-    folder = tmp_path / "photos"
-    folder.mkdir()
+def test_downscaled_crop_equals_bicubic(tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
     pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(folder / "a.png")
-    crops = RandomCropDataset(
-        build_shards(folder, tmp_path / "shards", minimum_size=8), size=8, seed=1, downscale_prob=1.0
-    )
-    whole = (
-        resize(torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255, (8, 8), round_to_uint8=True)[0].mul(255).round()
-    )
-    turned = [t for k in range(4) for t in (torch.rot90(whole, k, (1, 2)), torch.rot90(whole, k, (1, 2)).flip(1))]
-    # Windows of 16 are the factors near a half: about one in fifteen.
-    found = sum(any(torch.equal(crops[i], t.byte()) for t in turned) for i in range(200))
+    Image.fromarray(pixels).save(photos / "a.png")
+    shards = build_shards(photos, tmp_path / "shards", min_size=8)
+    crops = RandomCropDataset(shards, size=8, seed=1, downscale_prob=1.0)
+    image = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255
+    full = resize(image, (8, 8), round_to_uint8=True)[0].mul(255).round().byte()
+    turned = [torch.rot90(full, k, (1, 2)) for k in range(4)]
+    turned += [each.flip(1) for each in turned]
+    # Windows of 16 pixels have factors near a half: about one in fifteen.
+    found = sum(any(torch.equal(crops[i], each) for each in turned) for i in range(200))
     assert 4 <= found <= 30
 
 
-def test_a_crop_larger_than_an_image_is_refused(shards, tmp_path):
-    with pytest.raises(ValueError, match=r"at least 32 pixels a side, but 2 of 3 .* such as a\.PNG \(24x50\)"):
+def test_crop_larger_than_an_image_raises(shards, tmp_path):
+    with pytest.raises(ValueError, match=r"2 of 3 .*a\.PNG \(50x24\)"):
         RandomCropDataset(shards, size=32, seed=0)
     with pytest.raises(ValueError, match=r"no readable index\.json"):
         RandomCropDataset(tmp_path, size=32, seed=0)

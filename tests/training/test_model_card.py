@@ -1,11 +1,9 @@
-import train_accelerate
+from srgan_hub.training.arguments import parse_args, resolve_args
 from srgan_hub.training.model_card import redact_command
 
 
-def test_a_hub_id_in_the_command_stays(tmp_path, monkeypatch):
+def test_hub_id_in_the_command_is_not_redacted(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    args = train_accelerate.PARSER.parse_args(
-        ["--train-data", "a/b", "--output-dir", "c", "--pretrained-model-name-or-path", "org/name"]
-    )
     command = "accelerate launch train_accelerate.py --pretrained-model-name-or-path org/name --push-to-hub org/other"
-    assert redact_command(args, command) == command
+    argv = ["--train-data", "a/b", "--output-dir", "c", "--pretrained-model-name-or-path", "org/name"]
+    assert redact_command(resolve_args(parse_args(argv), command=command)) == command

@@ -1,0 +1,143 @@
+"""Supported formats and what each can store."""
+
+import importlib
+import importlib.util
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Format:
+    """A file format.
+
+    A feature is "image" (single images), "high bit depth" (more than 8 bits per channel), "float", "alpha", "streaming"
+    (files larger than memory), or a field of `Metadata`; "comment" is the text "Comment" alone.
+
+    Args:
+        name: Its usual name.
+        suffixes: Suffixes that are written, the default first.
+        read_suffixes: Further suffixes that are read.
+        pillow: Pillow's name; empty if Pillow does not know the format.
+        stores: Features that are read and written.
+        reads: Features that are only read.
+        media: Kinds of media that are stored, see `Opened.kind`.
+        save: Keyword arguments of `Image.save`.
+        quality: Whether a quality from 1 to 100 can be set.
+        max_side: The largest width and height in pixels.
+        package: Python package that the format, or its part beyond `Image.save`, requires.
+        extra: What to install for it.
+        signature: Regular expression of the first bytes, if Pillow is not to identify the format.
+    """
+
+    name: str
+    suffixes: tuple[str, ...] = ()
+    read_suffixes: tuple[str, ...] = ()
+    pillow: str = ""
+    stores: Collection[str] = ()
+    reads: Collection[str] = ()
+    media: tuple[str, ...] = ()
+    save: dict[str, Any] = field(default_factory=dict)
+    quality: bool = False
+    max_side: int = 2**31 - 1
+    package: str = ""
+    extra: str = ""
+    signature: bytes = b""
+
+    @property
+    def install_hint(self) -> str:
+        """How to install the package."""
+        return f"pip install '{self.extra}'"
+
+    def is_available(self) -> bool:
+        """Return whether the package is installed."""
+        return not self.package or importlib.util.find_spec(self.package) is not None
+
+
+_COLOR_METADATA = ("icc_profile", "exif", "xmp")
+# fmt: off
+PNG = Format("PNG", (".png", ".apng"), pillow="PNG", media=("animation",),
+             stores=("image", "high bit depth", "alpha", *_COLOR_METADATA, "dpi", "text", "color_chunks"))
+JPEG = Format("JPEG", (".jpg", ".jpeg"), (".jfif", ".jpe"), pillow="JPEG", max_side=65_535, quality=True,
+              stores=("image", *_COLOR_METADATA, "dpi", "comment"), save={"quality": 95, "subsampling": "4:4:4"})
+WEBP = Format("WebP", (".webp",), pillow="WEBP", media=("animation",), max_side=16_383, quality=True,
+              stores=("image", "alpha", *_COLOR_METADATA), save={"lossless": True})
+AVIF = Format("AVIF", (".avif",), pillow="AVIF", media=("animation",), max_side=65_535, quality=True,
+              stores=("image", "alpha", *_COLOR_METADATA), reads=("high bit depth",),
+              save={"quality": 90, "subsampling": "4:4:4"})
+BMP = Format("BMP", (".bmp",), (".dib",), pillow="BMP", stores=("image", "dpi"), reads=("alpha",))
+TIFF = Format("TIFF, BigTIFF", (".tif", ".tiff"), pillow="TIFF", media=("pages", "channels", "rows"),
+              stores=("image", "high bit depth", "float", "alpha", "streaming", *_COLOR_METADATA, "dpi", "comment"),
+              save={"compression": "tiff_adobe_deflate"}, package="tifffile", extra="srgan-hub[tiff]",
+              signature=rb"II[*+]\0|MM\0[*+]")
+GIF = Format("GIF", (".gif",), pillow="GIF", media=("animation",), max_side=65_535, stores=("alpha", "comment"),
+             reads=("image",))
+HEIC = Format("HEIC", (), (".heic", ".heif", ".hif"), pillow="HEIF", package="pillow_heif", extra="srgan-hub[heif]",
+              reads=("image", "high bit depth", "alpha", *_COLOR_METADATA),
+              signature=rb".{4}ftyp(hei[cfmsx]|hev[cmsx]|mif1|msf1)")
+# The plugin's license is the GPL: it is used where it is installed, and no extra of this package.
+JPEG_XL = Format("JPEG XL", (), (".jxl",), pillow="JXL", reads=("image", "alpha"), package="pillow_jxl",
+                 extra="pillow-jxl-plugin", signature=rb"\xff\x0a|\0\0\0\x0cJXL ")
+VIDEO = Format("MP4, MOV, MKV, WebM", (".mp4", ".m4v", ".mov", ".mkv", ".webm"),
+               (".avi", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".ts", ".mts", ".ogv", ".nut"), media=("video",),
+               stores=("high bit depth", "streaming"), max_side=65_535, package="av", extra="srgan-hub[video]",
+               signature=rb".{4}(ftyp(?!avi[fs]|hei|hev|mi[af]|msf1|crx|j[px])|moov|mdat|wide|free|skip|pnot)|OggS"
+               rb"|\x1a\x45\xdf\xa3|RIFF.{4}AVI |FLV\x01|\x30\x26\xb2\x75\x8e\x66\xcf\x11|nut/multimedia"
+               rb"|\0\0\1[\xb3\xba]|(.{4})?G.{187}(.{4})?G")
+FORMATS = (
+    PNG, JPEG, WEBP, AVIF, BMP, TIFF, GIF, HEIC, JPEG_XL,
+    Format("JPEG 2000", (), (".jp2",), pillow="JPEG2000", reads=("image", "alpha", "comment")),
+    Format("PBM, PGM, PPM", (), (".pbm", ".pgm", ".pnm", ".ppm"), pillow="PPM", reads=("image",)),
+    Format("PSD", (), (".psd",), pillow="PSD", reads=("image", "alpha")),
+    Format("TGA", (), (".tga",), pillow="TGA", reads=("image", "alpha")),
+    VIDEO,
+)
+# fmt: on
+# Suffixes of single images that are written, and of files that directories are searched for.
+WRITE_SUFFIXES = tuple(suffix for each in FORMATS if "image" in each.stores for suffix in each.suffixes)
+READ_SUFFIXES = tuple(suffix for each in FORMATS if each.pillow for suffix in (*each.suffixes, *each.read_suffixes))
+_COLUMNS = {
+    "Single image": "image",
+    "10 to 16 bits": "high bit depth",
+    "Floating point": "float",
+    "Alpha": "alpha",
+    "ICC profile": "icc_profile",
+    "EXIF": "exif",
+    "XMP": "xmp",
+    "Resolution": "dpi",
+    "Text": "text",
+    "Larger than memory": "streaming",
+}
+
+
+def media_suffixes(kind: str, pillow: str = "") -> tuple[str, ...]:
+    """Return the suffixes of files that store this kind of media, those of Pillow's format `pillow` first."""
+    found = sorted((each for each in FORMATS if kind in each.media), key=lambda each: each.pillow != pillow)
+    return tuple(suffix for each in found for suffix in each.suffixes)
+
+
+def find_format(suffix: str) -> Format | None:
+    """Return the format of files with this suffix."""
+    return next((each for each in FORMATS if suffix.lower() in (*each.suffixes, *each.read_suffixes)), None)
+
+
+def load_plugin(file_format: Format) -> None:
+    """Import the package that teaches Pillow a format."""
+    module = importlib.import_module(file_format.package)  # which registers JPEG XL
+    if file_format is HEIC:
+        module.register_heif_opener()
+
+
+def formats_table() -> str:
+    """Render the table of formats as Markdown; "read" marks what is read and not written."""
+    names = ("Format", "Suffixes", *_COLUMNS, "Multiple images", "Largest side", "Quality")
+    lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
+    for each in FORMATS:
+        cells = [each.name, " ".join((*each.suffixes, *each.read_suffixes))]
+        for feature in _COLUMNS.values():
+            cells.append("yes" if feature in each.stores else "read" if feature in each.reads else "")
+        cells.append(each.media[0] if each.media else "")
+        cells.append(f"{each.max_side:,}" if each.max_side < 2**31 - 1 else "")
+        cells.append(f"1 to 100, default {each.save.get('quality', 'lossless')}" if each.quality else "")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,360 @@
+"""Multi-image TIFF: pages, channels, and tiled files larger than memory.
+
+A file larger than memory is decoded and written by rows, so memory depends on its width alone. The output is a BigTIFF
+of compressed tiles. Finished rows of tiles are stored in a hidden directory next to it until it is complete, and an
+interrupted run resumes after the last of them.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO, ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import ImageFile
+
+from . import tiff
+from .errors import ImageError, wrap_decode_errors
+from .lazy import LazyRows
+from .media import MediaReader, MediaWriter, Opened, Output
+from .metadata import Metadata, read_metadata
+from .raster import Raster
+from .tensors import inpaint
+
+# Files of this many pixels or more are processed by rows.
+LARGE = 16_000_000
+_TILE = 256
+
+
+class TiffImage(Opened):
+    """An opened TIFF that is decoded as one image.
+
+    Args:
+        path, file, image, max_pixels: As for `Opened`.
+        pages: The pages by tifffile, if it is installed and can open the file.
+        sizes: Width and height of each page by its index.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        file: BinaryIO,
+        image: ImageFile.ImageFile | None,
+        max_pixels: int | None,
+        pages: dict[int, Any],
+        sizes: dict[int, tuple[int, int]],
+    ) -> None:
+        super().__init__(path, file, image, max_pixels, len(sizes))
+        self.width, self.height = (max(sides) for sides in zip(*sizes.values(), strict=True))
+        self._pages, self._indices = pages, [*sizes]
+
+    def _decode(self, page: int | None) -> Raster:
+        page = self._indices[0] if page is None else page
+        if page in self._pages and tiff.is_unsupported_by_pillow(self._pages[page]):
+            return tiff.load16(self._pages[page])
+        return super()._decode(page)
+
+
+class PagesReader(TiffImage, MediaReader):
+    """Reader of the pages, each with its own size, bit depth and metadata."""
+
+    kind: ClassVar[str] = "pages"
+
+    def read(self, first: int = 0) -> Iterator[Raster]:
+        """Yield the pages."""
+        for index in self._indices[first:]:
+            yield self.load(index)
+
+
+class PagesWriter(MediaWriter):
+    """Writer of pages."""
+
+    def write(self, pieces: Iterator[Raster]) -> None:
+        """Write the pages."""
+        tiff.write_tiff(pieces, self.path, target=self.output.path)
+
+
+@dataclass(frozen=True)
+class ChannelStack:
+    """The channels of one page.
+
+    Args:
+        array: (H, W), (H, W, C) or (C, H, W), uint8, uint16 or floating-point.
+        axis: The axis of the channels; None for (H, W).
+        tags: Keyword arguments of tifffile for a page of the same layout.
+    """
+
+    array: np.ndarray
+    axis: int | None
+    tags: dict[str, Any]
+
+    def map(self, function: Callable[[np.ndarray], np.ndarray]) -> "ChannelStack":
+        """Return the results of a function for each channel (H, W), in the same layout."""
+        if self.axis is None:
+            return replace(self, array=function(self.array))
+        channels = np.moveaxis(self.array, self.axis, 0)
+        return replace(self, array=np.stack([function(channel) for channel in channels], self.axis))
+
+
+class ChannelsReader(TiffImage, MediaReader):
+    """Reader of floating-point values and of channels that are not colors, as of a microscope."""
+
+    kind: ClassVar[str] = "channels"
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        dtypes = {str(page.dtype) for page in self._pages.values()}
+        if unsupported := dtypes - {"uint8", "uint16", "float16", "float32", "float64"}:
+            names = ", ".join(sorted(unsupported))
+            raise ImageError(f"'{self.path}' contains {names}; supported are floating point, uint8 and uint16.")
+
+    def _decode(self, page: int | None) -> Raster:
+        raise ImageError(f"'{self.path}' contains floating-point values or channels that are not colors.")
+
+    def read(self, first: int = 0) -> Iterator[ChannelStack]:
+        """Yield the pages."""
+        for page in [*self._pages.values()][first:]:
+            with wrap_decode_errors(self.path):
+                array = page.asarray()
+            axis = None if array.ndim == 2 else -1 if page.planarconfig != 2 and page.samplesperpixel > 1 else 0
+            is_rgb = page.photometric == 2 and axis is not None and array.shape[axis] == 3
+            has_resolution, orientation = "XResolution" in page.tags, tiff.orientation(page)
+            tags = {
+                "photometric": "rgb" if is_rgb else "minisblack",
+                "planarconfig": None if axis is None else "separate" if axis == 0 else "contig",
+                "resolution": page.resolution if has_resolution else None,
+                "resolutionunit": page.resolutionunit if has_resolution else None,
+                "extratags": [(274, 3, 1, orientation, True)] if orientation != 1 else (),
+            }
+            yield ChannelStack(array, axis, tags)
+
+
+class ChannelsWriter(MediaWriter):
+    """Writer of pages of the same type and layout."""
+
+    def write(self, pieces: Iterator[ChannelStack]) -> None:
+        """Write the pages."""
+        import tifffile
+
+        software = self.output.options.apply_to(Metadata()).software or False
+        with tifffile.TiffWriter(self.path) as file:
+            for piece in pieces:
+                file.write(piece.array, compression="zlib", software=software, metadata=None, **piece.tags)
+
+
+def value_range_of(array: np.ndarray) -> tuple[float, float]:
+    """Return the range of an integer type, or of the finite values."""
+    if array.dtype.kind == "u":
+        return 0.0, float(np.iinfo(array.dtype).max)
+    finite = array[np.isfinite(array)]
+    return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+
+
+def normalize(channel: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Map (H, W) from [low, high] to [0, 1], float32. NaN and infinity are inpainted."""
+    values = channel.astype(np.float64)
+    finite = np.isfinite(values)
+    scaled = np.clip((np.where(finite, values, low) - low) / ((high - low) or 1), 0, 1).astype(np.float32)
+    return inpaint(scaled, finite) if finite.any() and not finite.all() else scaled
+
+
+def denormalize(result: np.ndarray, channel: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Map an upscaled channel in [0, 1] back to the range and type of `channel`, with its NaN and infinity."""
+    values = result.astype(np.float64) * (high - low) + low
+    if channel.dtype.kind == "u":
+        values = np.clip(values.round(), 0, np.iinfo(channel.dtype).max)
+    values = values.astype(channel.dtype)
+    invalid = ~np.isfinite(channel)
+    if not invalid.any():
+        return values
+
+    def enlarge(array: np.ndarray) -> np.ndarray:
+        tensor = torch.from_numpy(array.astype(np.float32))[None, None]
+        return F.interpolate(tensor, values.shape, mode="nearest")[0, 0].numpy()
+
+    return np.where(enlarge(invalid) > 0, enlarge(np.where(invalid, channel, 0)).astype(channel.dtype), values)
+
+
+class RowsReader(TiffImage, MediaReader):
+    """Reader of the rows of a file larger than memory. Arguments as for `TiffImage`, of one page."""
+
+    kind: ClassVar[str] = "rows"
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        (index,) = self._indices
+        self._page, image = self._pages[index], self._image
+        assert image is not None
+        image.seek(index)
+        _, self.metadata, self.warnings = read_metadata(image)
+        self.bits = int(self._page.bitspersample)
+        self._chunk: tuple[int, np.ndarray] | None = None
+        dtype = np.dtype(self._page.dtype.newbyteorder("="))
+        self.rows = LazyRows(self._read, self.width, self._page.samplesperpixel, dtype, 0, self.height)
+
+    def read(self, first: int = 0) -> Iterator[LazyRows]:
+        """Yield the rows from this one on."""
+        yield self.rows[:, :, first:]
+
+    def _read(self, first: int, last: int) -> np.ndarray:
+        """Decode rows, and cache the last row of tiles or strip, which the next rows are likely in."""
+        height = self._page.chunks[0] if self._page.is_tiled else min(self._page.rowsperstrip, self.height)
+        parts = []
+        for number in range(first // height, -(-last // height)):
+            if self._chunk is None or self._chunk[0] != number:
+                self._chunk = number, self._decode_chunk(number, height)
+            top = number * height
+            parts.append(self._chunk[1][max(0, first - top) : last - top])
+        return np.concatenate(parts)
+
+    def _decode_chunk(self, number: int, height: int) -> np.ndarray:
+        """Decode a row of tiles or a strip, (rows, W, C)."""
+        page = self._page
+        across = -(-self.width // page.chunks[1])
+        rows = np.zeros((min(height, self.height - number * height), self.width, self.rows.channels), self.rows.dtype)
+        for index in range(number * across, (number + 1) * across):
+            if page.databytecounts[index]:
+                self.file.seek(page.dataoffsets[index])
+                data = self.file.read(page.databytecounts[index])
+                with wrap_decode_errors(self.path):
+                    part, (_, _, _, left, _), _ = page.decode(data, index, jpegtables=page.jpegtables)
+                    part = part[0, : len(rows), : self.width - left].reshape(len(rows), -1, self.rows.channels)
+                rows[:, left : left + part.shape[1]] = part
+        return rows
+
+
+class RowsWriter(MediaWriter):
+    """Writer of rows, into a BigTIFF of tiles. `done` counts rows of the output."""
+
+    reader: RowsReader
+
+    def __init__(self, reader: RowsReader, path: Path, output: Output) -> None:
+        super().__init__(reader, path, output)
+        source = reader.path.stat()
+        self.bits = output.options.bit_depth or reader.bits
+        size = (output.width, output.height)
+        key = repr((source.st_size, source.st_mtime_ns, output.key, size, self.bits)).encode()
+        name = f".{output.path.name[:50]}.{hashlib.sha256(key).hexdigest()[:16]}.rows"
+        dtype = np.dtype(np.uint8 if self.bits == 8 else np.uint16)
+        shape = (output.height, output.width, reader.rows.channels)
+        self._spool = TileSpool(output.path.with_name(name), shape, dtype)
+        self.done = self._spool.recover() if output.resumable else self._spool.clear()
+
+    def close(self) -> None:
+        """Close the finished rows."""
+        self._spool.close()
+
+    def write(self, pieces: Iterator[np.ndarray]) -> None:
+        """Write strips of rows (rows, width) or (rows, width, C), beginning with the row `done`."""
+        import tifffile
+
+        self._spool.fill(pieces)
+        metadata, output = self._metadata(), self.output
+        channels = self.reader.rows.channels
+        tifffile.imwrite(
+            self.path,
+            self._spool.tiles(),
+            shape=(output.height, output.width, *([channels] if channels > 1 else [])),
+            dtype=np.uint8 if self.bits == 8 else np.uint16,
+            photometric="rgb" if channels > 1 else "minisblack",
+            planarconfig="contig" if channels > 1 else None,
+            bigtiff=True,
+            tile=(_TILE, _TILE),
+            compression="zlib",
+            **tiff.metadata_kwargs(metadata, "tiled TIFF", output.path),
+        )
+        self._spool.remove()
+
+    def _metadata(self) -> Metadata:
+        output = self.output
+        metadata = output.options.apply_to(self.reader.metadata).resized(output.width, output.height)
+        if metadata.dpi:
+            across, down = (each * output.width / self.reader.width for each in metadata.dpi)
+            metadata = replace(metadata, dpi=(across, down))
+        return metadata
+
+
+class TileSpool:
+    """Finished compressed tiles of an output, and their sizes.
+
+    Args:
+        directory: Where they are stored; created if missing.
+        shape: Of the output, (H, W, C).
+        dtype: Of the output.
+    """
+
+    def __init__(self, directory: Path, shape: tuple[int, int, int], dtype: np.dtype) -> None:
+        self._directory, self._shape, self._dtype = directory, shape, dtype
+        directory.mkdir(exist_ok=True)
+        self._data = (directory / "tiles").open("a+b")
+        self._index = (directory / "index").open("a+", encoding="utf-8")
+
+    def fill(self, strips: Iterator[np.ndarray]) -> None:
+        """Add strips of rows."""
+        _, width, channels = self._shape
+        pending = np.empty((0, width, channels), self._dtype)
+        for strip in strips:
+            pending = np.concatenate([pending, strip.reshape(len(strip), width, channels)])
+            while len(pending) >= _TILE:
+                self._add(pending[:_TILE])
+                pending = pending[_TILE:]
+        if len(pending):
+            self._add(pending)
+
+    def tiles(self) -> Iterator[bytes]:
+        """Yield the compressed tiles in their order."""
+        self._data.seek(0)
+        self._index.seek(0)
+        for line in self._index:
+            for length in json.loads(line):
+                yield self._data.read(length)
+
+    def close(self) -> None:
+        """Close the files."""
+        self._data.close()
+        self._index.close()
+
+    def remove(self) -> None:
+        """Delete the files."""
+        self.close()
+        shutil.rmtree(self._directory)
+
+    def clear(self) -> int:
+        """Delete all tiles. Return 0, the number of finished rows."""
+        self._data.truncate(0)
+        self._index.truncate(0)
+        return 0
+
+    def recover(self) -> int:
+        """Truncate incomplete data. Return the number of finished rows of the output."""
+        self._index.seek(0)
+        size = self._data.seek(0, os.SEEK_END)
+        complete: list[str] = []
+        total = 0
+        for line in self._index:
+            lengths = json.loads(line) if line.endswith("\n") else None
+            if lengths is None or total + sum(lengths) > size:
+                break
+            complete.append(line)
+            total += sum(lengths)
+        self._data.truncate(total)
+        self._index.truncate(0)
+        self._index.write("".join(complete))
+        self._index.flush()
+        return min(len(complete) * _TILE, self._shape[0])
+
+    def _add(self, rows: np.ndarray) -> None:
+        padded = np.zeros((_TILE, -(-rows.shape[1] // _TILE) * _TILE, rows.shape[2]), rows.dtype)
+        padded[: len(rows), : rows.shape[1]] = rows
+        tiles = [zlib.compress(part.tobytes()) for part in np.split(padded, padded.shape[1] // _TILE, axis=1)]
+        self._data.write(b"".join(tiles))
+        self._data.flush()
+        self._index.write(json.dumps([*map(len, tiles)]) + "\n")
+        self._index.flush()

@@ -35,6 +35,7 @@ def test_wheel_upscales_outside_the_checkout(tmp_path):
     )
     assert run("-c", code).startswith(str(site))
     assert "# " in (tmp_path / "new" / "README.md").read_text()  # the model card template is part of the wheel
+    assert (site / "srgan_hub" / "demo" / "static" / "viewer.js").is_file()
     run(site / "bin" / "srgan-hub", "upscale", "a.png", "--dtype", "float32")
     with Image.open(tmp_path / "a_x4.png") as result:
         expected = SRGAN.from_pretrained("srgan-x4-photo").upscale(image, dtype="float32")

@@ -69,7 +69,7 @@ def compare(
         start = time.perf_counter()
         strips: list[np.ndarray] = []
         # float32 gives the same scores on every server.
-        for strip in stream(np.asarray(source.image), name, dtype="fp32"):
+        for strip in stream(np.asarray(source.image), name, dtype="float32"):
             strips.append(strip)
             yield (number + sum(map(len, strips)) / (scale * source.image.height)) / len(models)
         image = source.with_pixels(np.concatenate(strips))

@@ -1,4 +1,4 @@
-"""One demo server and one browser for the end-to-end tests of a process."""
+"""One demo server and one browser for the tests of the page and the API in a process."""
 
 import os
 from collections.abc import Iterator
@@ -61,7 +61,7 @@ def images(tmp_path_factory) -> Path:
     return directory
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # its event loop would disturb later modules
 def browser(chromium) -> Iterator[Browser]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)

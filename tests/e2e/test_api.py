@@ -13,7 +13,6 @@ import time
 import zipfile
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -192,7 +191,7 @@ def test_compare_scores_equal_evaluate_in_float32(client, tmp_path, monkeypatch)
     names = ("psnr_y", "ssim_y", "lr_consistency")
     report = evaluate(models, data=tmp_path / "hr", lr=tmp_path / "lr", metrics=names)
     for file, row, name in zip(files, scores, models, strict=True):
-        expected = SRGAN.from_pretrained(name).upscale(tmp_path / "lr/cat.png", dtype="fp32")
+        expected = SRGAN.from_pretrained(name).upscale(tmp_path / "lr/cat.png", dtype="float32")
         assert np.abs(pixels(file) - np.asarray(expected)).max() <= 1
         evaluated = next(each for each in report.rows if each.name == name)
         for score in names:
@@ -280,7 +279,7 @@ def test_only_uploads_are_read(url, images, upload, tmp_path, monkeypatch, kind)
     (tmp_path / "private.png").write_bytes((images / "small.png").read_bytes())
     payload = _payloads(tmp_path, upload)[kind]
     reads = []
-    monkeypatch.setattr("srgan_hub.images.decode.load_raster", lambda path, **_: reads.append(path))
+    monkeypatch.setattr("srgan_hub.demo.upscale.load_raster", lambda path, **_: reads.append(path))
     monkeypatch.setattr("gradio.processing_utils.async_ssrf_protected_download", lambda *args, **_: reads.append(args))
     OPENED.clear()
     assert "Upload the image first" in _call_upscale(url, payload)
@@ -375,9 +374,7 @@ def test_mcp_tools(url, images):
                 refused = await session.call_tool("upscale", arguments)
                 assert refused.isError and message in refused.content[0].text
 
-    # Playwright's event loop may occupy this thread.
-    with ThreadPoolExecutor(1) as pool:
-        pool.submit(asyncio.run, use_tools()).result()
+    asyncio.run(use_tools())
 
 
 def test_health_responds_during_a_job_and_disconnecting_ends_the_job(url, client, images, monkeypatch):

@@ -349,6 +349,20 @@ def test_directory_keeps_its_structure_and_failures_are_counted(folder, capsys):
     assert all("empty" in line for line in capsys.readouterr().err.splitlines()[-2:])
 
 
+def test_rank_of_a_launcher_takes_its_share_and_waits_for_the_others(folder, capsys, monkeypatch):
+    calls = []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    for name in ("init_process_group", "barrier", "destroy_process_group"):
+        monkeypatch.setattr(torch.distributed, name, lambda *arguments, name=name, **options: calls.append(name))
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 1)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    assert upscale("a.png", "missing.png", "c.png", "b.jpg") == 1
+    out, err = capsys.readouterr()
+    assert out == "b_x4.png\n" and "missing.png" in err
+    assert calls == ["init_process_group", "barrier", "destroy_process_group"]
+
+
 def test_evaluate_passes_every_flag(folder, capsys, monkeypatch):
     import srgan_hub.evaluate
 

@@ -24,6 +24,8 @@ class AnimationReader(MediaReader):
 
     Attributes:
         plays: How often the animation plays, 0 for endlessly.
+        durations: Of the frames in milliseconds, and
+        has_alpha: Whether a frame is transparent somewhere; both known after `decode`.
         default_image: Whether the first frame of an APNG is only for programs that show no animations.
     """
 
@@ -43,24 +45,18 @@ class AnimationReader(MediaReader):
         if image.format == "AVIF":
             self.plays = 0
         self.durations: list[int] = []
+        self.has_alpha = False
         self._frames: list[tuple[bytes, tuple[int, ...]]] = []
-        self._has_alpha = False
-
-    @property
-    def has_alpha(self) -> bool:
-        """Whether a frame is transparent somewhere. Decodes all frames."""
-        self._decode_frames()
-        return self._has_alpha
 
     def read(self, first: int = 0) -> Iterator[Raster]:
         """Yield the frames, with alpha if one of them has it."""
-        self._decode_frames()
+        self.decode()
         for data, shape in self._frames[first:]:
             array = np.frombuffer(zlib.decompress(data), np.uint8).reshape(shape)
-            yield Raster(array if self._has_alpha else array[:, :, :3], self.metadata)
+            yield Raster(array if self.has_alpha else array[:, :, :3], self.metadata)
 
-    def _decode_frames(self) -> None:
-        """Decode all frames once and keep them compressed: the first is read as the alpha of all of them requires."""
+    def decode(self) -> None:
+        """Decode all frames once, and keep them compressed: alpha of the last one determines how the first is read."""
         if self._frames:
             return
         image = self._animation
@@ -71,7 +67,7 @@ class AnimationReader(MediaReader):
                 duration = image.info.get("duration")
                 frame = np.asarray(image.convert("RGBA"))
                 self.durations.append(round(float(image.info.get("duration", duration) or 0)))
-                self._has_alpha = self._has_alpha or bool((frame[:, :, 3] < 255).any())
+                self.has_alpha = self.has_alpha or bool((frame[:, :, 3] < 255).any())
                 self._frames.append((zlib.compress(frame.tobytes(), 1), frame.shape))
 
 
@@ -83,6 +79,7 @@ class AnimationWriter(MediaWriter):
     def write(self, pieces: Iterator[Raster]) -> None:
         """Write the frames."""
         reader, output = self.reader, self.output
+        reader.decode()
         target = formats.find_format(output.path.suffix)
         assert target is not None
         name, alpha, plays, durations = target.pillow, reader.has_alpha, reader.plays, reader.durations

@@ -69,8 +69,6 @@ class VideoReader(MediaReader):
             self.rate = stream.average_rate or stream.guessed_rate or Fraction(25)
             self.count = stream.frames or round((duration / av.time_base if duration else 0.0) * self.rate) or 1
         except (av.FFmpegError, OSError) as error:
-            if isinstance(error, ImageError):
-                raise
             raise ImageError(f"Cannot decode '{path}': {describe(error)}.") from error
         self.first = first
         self._rotation = round(first.rotation / 90) % 4
@@ -89,16 +87,12 @@ class VideoReader(MediaReader):
     def read(self, first: int = 0) -> Iterator[Frame]:
         """Yield the frames; once."""
         pixel_format = "rgb48le" if self.bits > 8 else "rgb24"
-        frames = islice(chain([self.first], self._frames), first, None)
-        while True:
-            try:
-                frame = next(frames, None)
-            except av.FFmpegError as error:
-                raise ImageError(f"Cannot decode '{self.path}': {describe(error)}.") from error
-            if frame is None:
-                return
-            array = np.ascontiguousarray(np.rot90(frame.to_ndarray(format=pixel_format), self._rotation))
-            yield Frame(array, pts=frame.pts, time_base=frame.time_base)
+        try:
+            for frame in islice(chain([self.first], self._frames), first, None):
+                array = np.ascontiguousarray(np.rot90(frame.to_ndarray(format=pixel_format), self._rotation))
+                yield Frame(array, pts=frame.pts, time_base=frame.time_base)
+        except av.FFmpegError as error:
+            raise ImageError(f"Cannot decode '{self.path}': {describe(error)}.") from error
 
 
 class VideoWriter(MediaWriter):

@@ -146,8 +146,7 @@ def build_model(
 
     Args:
         build: Called with the config.
-        directory: The model directory.
-        config: Options of the model.
+        directory, config: The model directory, and options for `build`.
         map_location: The device to move the model to.
         strict: Refuse missing and unexpected tensors.
 

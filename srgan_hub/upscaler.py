@@ -251,15 +251,10 @@ class Upscaler:
     ) -> Iterator[Tensor]:
         """Yield strips of the output on the device, converted from float32 by `from_output(sr, top row)`.
 
+        `to_input` converts rows of `lr` to `num_inputs` network inputs; `preferred` is the dtype if none was requested.
+
         When memory runs out, streaming resumes with half the strip height; on non-finite values in half precision, in
         float32. Either way it restarts at the first LR row that the next output row depends on.
-
-        Args:
-            lr: The LR image or images.
-            to_input: Converts rows of `lr` to `num_inputs` network inputs.
-            from_output: Converts a strip of the output.
-            preferred: Dtype if `self.dtype` is None.
-            num_inputs: Batch size of the network's input.
         """
 
         def prepare(rows: Any) -> Tensor:

@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     handler = logging.StreamHandler()
     logging.getLogger(__package__).addHandler(handler)
     # Raise instead of dying, so temporary files are deleted.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    previous = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         if threads is not None and threads < 1:
             raise ValueError(f"--threads must be at least 1, got {threads}.")
@@ -63,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{PROGRAM}: interrupted", file=sys.stderr)
         return 130
     finally:
+        signal.signal(signal.SIGTERM, previous)
         logging.getLogger(__package__).removeHandler(handler)
 
 

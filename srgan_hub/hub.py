@@ -127,9 +127,10 @@ def load_config(directory: Path, options: Iterable[str] = ()) -> dict[str, Any]:
         found = set(config)
     except (OSError, ValueError, TypeError) as error:
         raise ModelLoadError(f"Invalid config '{path}': {shorten_error(error)}.") from error
-    for problem, keys in (("unexpected", found - {*required, *options}), ("missing", required.keys() - found)):
-        if keys:
-            raise ModelLoadError(f"Invalid config '{path}': {problem} key {', '.join(map(repr, sorted(keys)))}.")
+    problems = [f"unexpected key {key!r}" for key in sorted(found - {*required, *options})]
+    problems += [f"missing key {key!r}" for key in sorted(required.keys() - found)]
+    if problems:
+        raise ModelLoadError(f"Invalid config '{path}': {', '.join(problems)}.")
     return config
 
 

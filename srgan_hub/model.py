@@ -24,7 +24,7 @@ from .model_card import (
     set_weights_sha256,
 )
 from .network.generator import build_generator
-from .publish import PushOptions, push_folder
+from .publish import push_folder
 from .resize import SizeLike
 from .upscaler import Array, ProgressCallback, Upscaler, UpscalerOptions
 
@@ -32,6 +32,14 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 Self = TypeVar("Self", bound="SRGAN")
+
+
+class UpscaleOptions(UpscalerOptions, total=False):
+    """Keyword arguments of `SRGAN.upscale`."""
+
+    size: SizeLike | None
+    progress: ProgressCallback | None
+    detail: float | None
 
 
 class SRGAN(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY_NAME, pipeline_tag=PIPELINE_TAG, tags=[*TAGS]):
@@ -63,14 +71,8 @@ class SRGAN(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY_NAME, pipeline
     ) -> None:
         super().__init__()
         self.scale = scale
-        options: dict[str, Any] = {
-            "scale": scale,
-            "channels": channels,
-            "num_blocks": num_blocks,
-            "upsampler": upsampler,
-            "trunk_end": trunk_end,
-            "output_activation": output_activation,
-        }
+        options: dict[str, Any] = {"scale": scale, "channels": channels, "num_blocks": num_blocks}
+        options |= {"upsampler": upsampler, "trunk_end": trunk_end, "output_activation": output_activation}
         self.generator = build_generator(**options)
         # The mixin does not see what a subclass sets, or passes on as **kwargs.
         self._hub_mixin_config = {**self.config, **options}
@@ -106,27 +108,9 @@ class SRGAN(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY_NAME, pipeline
         return Upscaler(model.generator, scale=self.scale, **options)
 
     @overload
-    def upscale(
-        self,
-        image: str | Path | Image.Image,
-        *,
-        size: SizeLike | None = None,
-        progress: ProgressCallback | None = None,
-        detail: float | None = None,
-        **options: "Unpack[UpscalerOptions]",
-    ) -> Image.Image: ...
-
+    def upscale(self, image: str | Path | Image.Image, **options: "Unpack[UpscaleOptions]") -> Image.Image: ...
     @overload
-    def upscale(
-        self,
-        image: Array,
-        *,
-        size: SizeLike | None = None,
-        progress: ProgressCallback | None = None,
-        detail: float | None = None,
-        **options: "Unpack[UpscalerOptions]",
-    ) -> Array: ...
-
+    def upscale(self, image: Array, **options: "Unpack[UpscaleOptions]") -> Array: ...
     def upscale(
         self,
         image: Any,
@@ -242,19 +226,16 @@ class SRGAN(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY_NAME, pipeline
         config: Any = None,
         branch: str | None = None,
         model_card_kwargs: dict[str, Any] | None = None,
-        **options: "Unpack[PushOptions]",
+        **options: Any,
     ) -> str:
-        """Publish this model as `push_folder` publishes a directory; an existing model card on the Hub is kept.
+        """Publish this model, and return the URL of the commit; an existing model card on the Hub is kept.
 
         Args:
             repo_id: "org/name".
-            config: Replaces config.json.
+            config: Replaces the content of config.json.
             branch: The branch to push to; the default branch if None.
             model_card_kwargs: Arguments of `create_model_card`, for a new card.
-            options: As for `push_folder`.
-
-        Returns:
-            The URL of the commit.
+            options: As for `push_folder`, except `revision`.
 
         Raises:
             PushError: The Hub is unreachable or refuses the commit.

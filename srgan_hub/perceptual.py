@@ -12,7 +12,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 VGG_FACTOR = 1 / 12.75  # Ledig et al. 2016, section 3.2
-VGG_BLOCKS = (2, 2, 4, 4, 4)  # convolutions before each pooling of VGG19
+VGG_LAYERS = {"2_2": 9, "5_4": 36}  # convolution before a pooling -> layers up to its activation
 LITE_BLOCKS = (0, 2, 4, 10)  # blocks whose outputs are compared, in addition to the stem's
 LITE_MEAN, LITE_STD = 127 / 255, 128 / 255
 
@@ -23,12 +23,12 @@ class VGGLoss(nn.Module):
     VGG is frozen; only `sr` gets a gradient.
 
     Args:
-        layer: "I_J" is the J-th convolution before the I-th pooling: "5_4", "2_2" and so on.
+        layer: "5_4" or "2_2": the fourth convolution before the fifth pooling, or the second before the second.
         weights: a .safetensors or .pth file with torchvision's names (`features.0.weight`; later layers may be
             missing), or None to download torchvision's once (548 MB).
 
     Raises:
-        ValueError: the layer does not exist, or the weights are unavailable.
+        ValueError: the weights are unavailable.
     """
 
     mean: Tensor
@@ -40,7 +40,7 @@ class VGGLoss(nn.Module):
 
         # On the meta device, since the initial weights are not used.
         with torch.device("meta"):
-            self.features = vgg19(weights=None).features[: _vgg_layer_index(layer) + 1]
+            self.features = vgg19(weights=None).features[: VGG_LAYERS[layer]]
         state = _read_weights(Path(weights)) if weights else _fetch_weights()
         needed = {f"features.{name}": name for name in self.features.state_dict()}
         if missing := [name for name in needed if name not in state]:
@@ -112,15 +112,6 @@ class EfficientNetLiteLoss(nn.Module):
             if i in LITE_BLOCKS:
                 features.append(x)
         return [F.normalize(x.float(), dim=1, eps=1e-6) for x in features]
-
-
-def _vgg_layer_index(layer: str) -> int:
-    """Return the index, in torchvision's `features`, of the activation after a convolution such as "5_4"."""
-    names = [f"{i}_{j}" for i, count in enumerate(VGG_BLOCKS, start=1) for j in range(1, count + 1)]
-    if layer not in names:
-        raise ValueError(f"`layer` must be one of {', '.join(names)}, got '{layer}'.")
-    block, convolution = int(layer[0]), int(layer[2])
-    return sum(2 * count + 1 for count in VGG_BLOCKS[: block - 1]) + 2 * convolution - 1
 
 
 def _read_weights(file: Path) -> dict[str, Tensor]:

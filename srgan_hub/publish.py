@@ -4,7 +4,6 @@ import io
 import logging
 import re
 from pathlib import Path
-from typing import TypedDict
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard, errors
 from huggingface_hub.constants import REPOCARD_NAME
@@ -29,21 +28,6 @@ _UPLOAD_ERRORS = {
     409: _CONFLICT,
     412: _CONFLICT,
 }
-
-
-class PushOptions(TypedDict, total=False):
-    """Keyword arguments of `push_folder` and `SRGAN.push_to_hub`."""
-
-    private: bool | None
-    tag: str | None
-    token: str | None
-    overwrite_card: bool
-    endpoint: bool
-    commit_message: str
-    create_pr: bool | None
-    allow_patterns: list[str] | str | None
-    ignore_patterns: list[str] | str | None
-    delete_patterns: list[str] | str | None
 
 
 class PushError(ValueError):
@@ -83,11 +67,8 @@ def push_folder(
         token: A token with write access; that of `hf auth login` or HF_TOKEN if None.
         overwrite_card: Replace an existing model card on the Hub.
         endpoint: Publish the files for Inference Endpoints too: handler.py and requirements.txt.
-        commit_message: The commit's title.
-        create_pr: Open a pull request instead of committing to the branch.
-        allow_patterns: Publish only files that match one of these.
-        ignore_patterns: Do not publish files that match one of these.
-        delete_patterns: Delete files on the Hub that match one of these.
+        commit_message, create_pr: As for `HfApi.create_commit`.
+        allow_patterns, ignore_patterns, delete_patterns: As for `HfApi.upload_folder`.
         upscaler: Renders the example; by default `directory` is loaded, and must be valid for `SRGAN`.
 
     Returns:

@@ -28,7 +28,8 @@ from .resize import SizeLike, TargetSize, downscale_rows
 logger = logging.getLogger(__name__)
 
 Array = TypeVar("Array", np.ndarray, Tensor)
-ImageInput = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor
+PathOrPil = str | os.PathLike[str] | Image.Image
+ImageInput = PathOrPil | np.ndarray | Tensor
 
 
 class UpscalerOptions(TypedDict, total=False):
@@ -89,11 +90,7 @@ class Upscaler:
     ) -> Array: ...
     @overload
     def upscale(
-        self,
-        image: str | os.PathLike[str] | Image.Image,
-        *,
-        size: SizeLike | None = None,
-        progress: ProgressCallback | None = None,
+        self, image: PathOrPil, *, size: SizeLike | None = None, progress: ProgressCallback | None = None
     ) -> Image.Image: ...
     def upscale(
         self, image: ImageInput, *, size: SizeLike | None = None, progress: ProgressCallback | None = None
@@ -128,11 +125,7 @@ class Upscaler:
     ) -> list[np.ndarray]: ...
     @overload
     def upscale_batch(
-        self,
-        images: Sequence[str | os.PathLike[str] | Image.Image],
-        *,
-        size: SizeLike | None = None,
-        progress: ProgressCallback | None = None,
+        self, images: Sequence[PathOrPil], *, size: SizeLike | None = None, progress: ProgressCallback | None = None
     ) -> list[Image.Image]: ...
     def upscale_batch(
         self, images: Sequence[Any], *, size: SizeLike | None = None, progress: ProgressCallback | None = None
@@ -181,7 +174,7 @@ class Upscaler:
     def stream(self, image: Tensor, *, size: SizeLike | None = None) -> Iterator[Tensor]: ...
     @overload
     def stream(
-        self, image: str | os.PathLike[str] | Image.Image | np.ndarray | LazyRows, *, size: SizeLike | None = None
+        self, image: PathOrPil | np.ndarray | LazyRows, *, size: SizeLike | None = None
     ) -> Iterator[np.ndarray]: ...
     def stream(
         self, image: ImageInput | LazyRows, *, size: SizeLike | None = None

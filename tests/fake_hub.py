@@ -1,9 +1,9 @@
-"""A small Hub on loopback: what the unmodified huggingface_hub client needs of the real one, and its bad days.
+"""A local server with the endpoints of the Hub that the unmodified huggingface_hub client needs, and faults on demand.
 
 with Hub() as hub:
-    hub.repos["org/name"] ...      # what was pushed
-    hub.fail("PUT", "/lfs/", 503)  # what goes wrong next
-    environ = hub.environ(home)    # for a fresh process: the client reads HF_ENDPOINT when it is imported
+    hub.repos["org/name"] ...      # a pushed repository
+    hub.fail("PUT", "/lfs/", 503)  # the next fault
+    environ = hub.environ(home)    # of a new process: the client reads HF_ENDPOINT on import
 """
 
 import base64
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-# Who may do what. Anybody else is anonymous.
+# Tokens with write and read access; all others are anonymous.
 WRITER, READER = "hf_writer", "hf_reader"
 
 
@@ -35,7 +35,7 @@ class Repo:
     messages: list[str] = field(default_factory=list)
 
     def commit(self, files: dict[str, bytes | None], branch: str = "main", message: str = "edit") -> str:
-        """Add files to a branch, as a commit; a file that is None is deleted."""
+        """Commit files to a branch; a file that is None is deleted."""
         merged = {**self.commits.get(self.branches.get(branch, ""), {}), **files}
         tree = {path: data for path, data in merged.items() if data is not None}
         oid = hashlib.sha1(f"{len(self.commits)} {message} {sorted(tree)}".encode()).hexdigest()
@@ -57,13 +57,13 @@ class Repo:
 class Fault:
     method: str
     path: str  # a regular expression
-    # A status; "cut" or "reset" in the midst of the transfer; "wrong": as many other bytes; or what happens meanwhile.
+    # A status code; "cut" or "reset" during the transfer; "wrong": other bytes of the same length; or a callback.
     kind: int | str | Callable[[], object]
     times: int
 
 
 class Hub:
-    """The server, in a thread; all that it knows is public."""
+    """The server, in a thread; its state is public."""
 
     def __init__(self) -> None:
         self.repos: dict[str, Repo] = {}
@@ -71,7 +71,7 @@ class Hub:
         self.large: dict[str, bytes] = {}  # LFS objects by SHA-256
         self.faults: list[Fault] = []
         self.requests: list[str] = []
-        self.unknown: list[str] = []  # requests that the client makes and this server does not know
+        self.unknown: list[str] = []  # unsupported requests
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_port}"
@@ -88,11 +88,11 @@ class Hub:
         self._server.server_close()
 
     def fail(self, method: str, path: str, kind: int | str | Callable[[], object], times: int = 1) -> None:
-        """Let the next requests of a method whose path matches a regular expression go wrong."""
+        """Make the next requests of a method whose path matches a regular expression fail."""
         self.faults.append(Fault(method, path, kind, times))
 
     def environ(self, home: Path, token: str = "") -> dict[str, str]:
-        """Give the environment of a process that talks to this Hub alone."""
+        """Return the environment of a process that uses this server as the Hub."""
         return {
             "HF_ENDPOINT": self.url,
             "HF_HOME": str(home),
@@ -107,7 +107,7 @@ class Hub:
         }
 
 
-class _RefusalError(Exception):
+class _HTTPError(Exception):
     def __init__(self, status: int, code: str = "", message: str = "") -> None:
         super().__init__(message)
         self.status, self.code, self.message = status, code, message
@@ -119,7 +119,7 @@ class _Handler(BaseHTTPRequestHandler):
     fault: int | str | None
 
     def log_message(self, *_: object) -> None:
-        return  # requests are kept in hub.requests
+        return  # requests are recorded in hub.requests
 
     def _handle(self) -> None:
         path = unquote(urlsplit(self.path).path)
@@ -127,22 +127,22 @@ class _Handler(BaseHTTPRequestHandler):
         self.fault = self._next_fault(path)
         if self.fault in ("cut", "reset") and self.command in ("PUT", "POST"):
             self.rfile.read1(100)
-            self._break_off()
+            self._abort()
             return
         body = self._read_body()
         try:
             if isinstance(self.fault, int):
-                raise _RefusalError(self.fault, message="a bad day")
+                raise _HTTPError(self.fault, message="an injected fault")
             for pattern, route in _ROUTES:
                 match = re.fullmatch(pattern, f"{self.command} {path}")
                 if match:
                     route(self, body, *match.groups())
                     return
             self.hub.unknown.append(f"{self.command} {path}")
-            raise _RefusalError(501, message="this Hub does not know such requests")
-        except _RefusalError as refusal:
-            headers = {"X-Error-Code": refusal.code, "X-Error-Message": refusal.message}
-            self._send(refusal.status, json.dumps({"error": refusal.message}).encode(), headers)
+            raise _HTTPError(501, message="unsupported request")
+        except _HTTPError as error:
+            headers = {"X-Error-Code": error.code, "X-Error-Message": error.message}
+            self._send(error.status, json.dumps({"error": error.message}).encode(), headers)
 
     do_GET = do_HEAD = do_POST = do_PUT = _handle  # noqa: N815 (http.server's names)
 
@@ -175,15 +175,15 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if self.fault in ("cut", "reset"):
             self.wfile.write(body[: len(body) // 2])
-            self._break_off()
+            self._abort()
         else:
             self.wfile.write(bytes(len(body)) if self.fault == "wrong" else body)
 
     def _json(self, answer: Any, status: int = 200) -> None:
         self._send(status, json.dumps(answer).encode(), {"Content-Type": "application/json"})
 
-    def _break_off(self) -> None:
-        if self.fault == "reset":  # closing with a linger time of zero sends a reset instead of an end
+    def _abort(self) -> None:
+        if self.fault == "reset":  # closing with a linger time of zero resets the connection
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.close_connection = True
         self.connection.close()
@@ -192,54 +192,54 @@ class _Handler(BaseHTTPRequestHandler):
     def token(self) -> str:
         return (self.headers.get("Authorization") or "").removeprefix("Bearer ")
 
-    def _check_rights(self, *, write: bool = False) -> None:
+    def _check_access(self, *, write: bool = False) -> None:
         if self.token not in ("", WRITER, READER):
-            raise _RefusalError(401, message="Invalid credentials in Authorization header")
+            raise _HTTPError(401, message="Invalid credentials in Authorization header")
         if write and self.token != WRITER:
-            raise _RefusalError(403 if self.token else 401, message="You have no right to write here")
+            raise _HTTPError(403 if self.token else 401, message="No write access")
 
     def _repo(self, name: str, *, write: bool = False) -> Repo:
-        self._check_rights(write=write)
+        self._check_access(write=write)
         repo = self.hub.repos.get(name)
         if repo is None or (repo.private and not self.token):
-            # The real one tells anonymous callers 401, whether a repository is missing or private.
-            raise _RefusalError(404 if self.token else 401, "RepoNotFound", "Repository not found")
+            # As the Hub: 401 for anonymous callers, whether the repository is missing or private.
+            raise _HTTPError(404 if self.token else 401, "RepoNotFound", "Repository not found")
         return repo
 
     def _commit_of(self, repo: Repo, revision: str) -> str:
         oid = repo.find(revision)
         if oid is None:
-            raise _RefusalError(404, "RevisionNotFound", f"Invalid rev id: {revision}")
+            raise _HTTPError(404, "RevisionNotFound", f"Invalid rev id: {revision}")
         return oid
 
     def whoami(self, _: bytes) -> None:
-        self._check_rights()
+        self._check_access()
         self._json({"type": "user", "name": "org", "orgs": []})
 
     def create_repo(self, body: bytes) -> None:
-        wish = json.loads(body)
-        name = f"{wish['organization']}/{wish['name']}"
-        self._check_rights(write=True)
+        request = json.loads(body)
+        name = f"{request['organization']}/{request['name']}"
+        self._check_access(write=True)
         exists = name in self.hub.repos
         if not exists:
-            repo = self.hub.repos[name] = Repo(wish.get("private") or wish.get("visibility") == "private")
-            repo.kind = wish.get("type", "model")
+            repo = self.hub.repos[name] = Repo(request.get("private") or request.get("visibility") == "private")
+            repo.kind = request.get("type", "model")
             repo.commit({".gitattributes": b"*.safetensors filter=lfs\n"}, message="initial commit")
         self._json({"url": f"{self.hub.url}/{name}"}, 409 if exists else 200)
 
     def create_collection(self, body: bytes) -> None:
-        self._check_rights(write=True)
-        wish = json.loads(body)
-        slug = f"{wish['namespace']}/{wish['title'].lower().replace(' ', '-')}-64f9a55bb3115b4f513ec026"
+        self._check_access(write=True)
+        request = json.loads(body)
+        slug = f"{request['namespace']}/{request['title'].lower().replace(' ', '-')}-64f9a55bb3115b4f513ec026"
         exists = slug in self.hub.collections
         self.hub.collections.setdefault(slug, [])
-        self._json({"slug": slug} if exists else self._collection(slug, wish["title"]), 409 if exists else 200)
+        self._json({"slug": slug} if exists else self._collection(slug, request["title"]), 409 if exists else 200)
 
     def add_to_collection(self, body: bytes, slug: str) -> None:
-        self._check_rights(write=True)
+        self._check_access(write=True)
         item = json.loads(body)["item"]
         if item["id"] not in self.hub.repos:
-            raise _RefusalError(404, message="there is no such repository")
+            raise _HTTPError(404, message="no such repository")
         items = self.hub.collections[slug]
         exists = (item["type"], item["id"]) in items
         if not exists:
@@ -270,26 +270,26 @@ class _Handler(BaseHTTPRequestHandler):
     def lfs_batch(self, body: bytes, name: str) -> None:
         self._repo(name, write=True)
         objects = []
-        for wish in json.loads(body)["objects"]:
-            if wish["oid"] not in self.hub.large:
-                wish["actions"] = {
-                    "upload": {"href": f"{self.hub.url}/lfs/{wish['oid']}"},
+        for request in json.loads(body)["objects"]:
+            if request["oid"] not in self.hub.large:
+                request["actions"] = {
+                    "upload": {"href": f"{self.hub.url}/lfs/{request['oid']}"},
                     "verify": {"href": f"{self.hub.url}/{name}/lfs-verify"},
                 }
-            objects.append(wish)
+            objects.append(request)
         self._json({"transfer": "basic", "objects": objects})
 
     def lfs_put(self, body: bytes, oid: str) -> None:
         if hashlib.sha256(body).hexdigest() != oid:
-            raise _RefusalError(400, message="the upload's SHA-256 is another one")
+            raise _HTTPError(400, message="the upload has another SHA-256")
         self.hub.large[oid] = body
         self._json({})
 
     def lfs_verify(self, body: bytes, name: str) -> None:
         self._repo(name, write=True)
-        wish = json.loads(body)
-        if len(self.hub.large.get(wish["oid"], b"")) != wish["size"]:
-            raise _RefusalError(404, message="no such object")
+        request = json.loads(body)
+        if len(self.hub.large.get(request["oid"], b"")) != request["size"]:
+            raise _HTTPError(404, message="no such object")
         self._json({})
 
     def commit(self, body: bytes, name: str, branch: str) -> None:
@@ -304,19 +304,19 @@ class _Handler(BaseHTTPRequestHandler):
                 files[value["path"]] = base64.b64decode(value["content"])
             elif entry["key"] == "lfsFile":
                 if value["oid"] not in self.hub.large:
-                    raise _RefusalError(400, message=f"the LFS object {value['oid']} was never uploaded")
+                    raise _HTTPError(400, message=f"the LFS object {value['oid']} was never uploaded")
                 files[value["path"]] = self.hub.large[value["oid"]]
             elif entry["key"] == "deletedFile":
                 files[value["path"]] = None
         if header.get("parentCommit") not in (None, self._commit_of(repo, branch)):
-            raise _RefusalError(412, message="A commit has happened since. Please refresh and try again.")
+            raise _HTTPError(412, message="A commit has happened since. Please refresh and try again.")
         oid = repo.commit(files, branch, header["summary"])
         self._json({"commitOid": oid, "commitUrl": f"{self.hub.url}/{name}/commit/{oid}", "success": True})
 
     def branch(self, body: bytes, name: str, branch: str) -> None:
         repo = self._repo(name, write=True)
         if branch in repo.branches:
-            raise _RefusalError(409, message="Reference already exists")
+            raise _HTTPError(409, message="Reference already exists")
         repo.branches[branch] = self._commit_of(repo, json.loads(body).get("startingPoint", "main"))
         self._json({})
 
@@ -324,7 +324,7 @@ class _Handler(BaseHTTPRequestHandler):
         repo = self._repo(name, write=True)
         tag = json.loads(body)["tag"]
         if tag in repo.tags:
-            raise _RefusalError(409, message="Tag reference exists already")
+            raise _HTTPError(409, message="Tag reference exists already")
         repo.tags[tag] = self._commit_of(repo, revision)
         self._json({})
 
@@ -357,11 +357,11 @@ class _Handler(BaseHTTPRequestHandler):
     def resolve(self, _: bytes, name: str, revision: str, path: str) -> None:
         repo = self._repo(name)
         if repo.gated and self.token != WRITER:
-            raise _RefusalError(403 if self.token else 401, "GatedRepo", f"Access to model {name} is restricted")
+            raise _HTTPError(403 if self.token else 401, "GatedRepo", f"Access to model {name} is restricted")
         oid = self._commit_of(repo, revision)
         data = repo.commits[oid].get(path)
         if data is None:
-            raise _RefusalError(404, "EntryNotFound", "Entry not found")
+            raise _HTTPError(404, "EntryNotFound", "Entry not found")
         headers = {"X-Repo-Commit": oid, "ETag": f'"{_etag(path, data)}"', "Accept-Ranges": "bytes"}
         wanted = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
         if wanted:
@@ -377,13 +377,13 @@ def _is_large(path: str) -> bool:
 
 
 def _etag(path: str, data: bytes) -> str:
-    """Name a file's content as the Hub does: large ones by SHA-256, others by git's hash."""
+    """Return the hash of a file's content as on the Hub: SHA-256 for large files, git's hash for others."""
     if _is_large(path):
         return hashlib.sha256(data).hexdigest()
     return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
 
-# Repositories of all types lie in one place: their names differ here.
+# Repositories of all types share one namespace here.
 _KIND = "/api/(?:models|spaces)"
 _NAME = r"([\w.-]+/[\w.-]+)"
 _ROUTES: tuple[tuple[str, Callable[..., None]], ...] = (

@@ -137,6 +137,7 @@ def check_in_fork(upscaler: Upscaler, path: Path) -> str:
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
         signal.alarm(SECONDS)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libraries print warnings
         try:
             failure = check(upscaler, path)
         except BaseException as error:

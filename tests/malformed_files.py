@@ -1,4 +1,4 @@
-"""Files whose headers declare other sizes than their data, for several tests."""
+"""Files that promise what they do not hold, which several tests share."""
 
 import io
 import struct
@@ -8,7 +8,7 @@ from PIL import Image
 
 
 def png_header(width: int, height: int) -> bytes:
-    """Return a PNG whose header declares this size, with data for none of its rows."""
+    """A PNG whose header promises a size that its data does not hold."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -18,12 +18,12 @@ def png_header(width: int, height: int) -> bytes:
 
 
 def icon(kind: bytes, image: bytes) -> bytes:
-    """Return a macOS icon that contains one image, whatever size its type declares."""
+    """A macOS icon that holds one image, whatever size its kind promises."""
     return b"icns" + struct.pack(">I", 16 + len(image)) + kind + struct.pack(">I", 8 + len(image)) + image
 
 
 def huge_jpeg_2000(side: int) -> bytes:
-    """Return a JPEG 2000 of a few hundred bytes whose header declares side x side pixels."""
+    """A few hundred bytes that promise an image of side x side pixels."""
     buffer = io.BytesIO()
     Image.new("RGB", (16, 16)).save(buffer, "JPEG2000")
     data = bytearray(buffer.getvalue())

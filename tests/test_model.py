@@ -129,7 +129,10 @@ HEAD = "generator.head_conv.weight"
         ("config.json': Expecting property name", lambda d: (d / "config.json").write_text("{")),
         ("unexpected key 'color'", lambda d: change_config(d, lambda c: c.update(color="red"))),
         ("missing key 'scale'", lambda d: change_config(d, lambda c: c.pop("scale"))),
-        ("unexpected key 'output'", lambda d: change_config(d, lambda c: c.update(output=c.pop("output_activation")))),
+        (
+            "unexpected key 'output', missing key 'output_activation'",
+            lambda d: change_config(d, lambda c: c.update(output=c.pop("output_activation"))),
+        ),
         ("`scale`.*7", lambda d: change_config(d, lambda c: c.update(scale=7))),
         ("model.safetensors.*header", lambda d: (d / "model.safetensors").write_bytes(b"0" * 100)),
         (rf'Missing key\(s\).*"{HEAD}"', lambda d: change_weights(d, lambda w: w.pop(HEAD))),

@@ -305,7 +305,7 @@ ONE = torch.ones(1)
         (edited(make_leftthomas(), block3__conv1__bias=None), 'Missing key.*"trunk.block1.conv1.bias"'),
         (edited(make_leftthomas(), block9__weight=ONE), 'Unexpected key.*"block9.weight"'),
         (edited(make_leftthomas(), block1__0__bias=ONE), r"size mismatch for head_conv.bias: .*\[1\].*\[5\]"),
-        (make_leftthomas(stages=3), r"Expected a scale out of \(2, 3, 4\), got 8"),
+        (make_leftthomas(stages=3), r"scale.*got 8"),
         (edited(make_lornatang(), conv_block1__0__bias=None), 'Missing key.*"head_conv.bias"'),
         (make_lornatang(channels_out=9 * CHANNELS), r"size mismatch for up0_conv.weight: .*\[45, 5, 3, 3\]"),
         ({"conv3.0.weight": ONE, "subpixel_conv.0.conv.weight": ONE}, "early network of Lornatang"),

@@ -56,7 +56,7 @@ def test_invalid_arguments_raise(data, make_model, tmp_path):
         evaluate([make_model("bicubic", 0)], data=data)
     with pytest.raises(ValueError, match="got 'niqe'"):
         evaluate([], data=data, metrics=["niqe"])
-    with pytest.raises(ModelLoadError, match="no model 'nothing'"):
+    with pytest.raises(ModelLoadError, match="Model 'nothing' not found"):
         evaluate(["nothing"], data=data)
     Image.fromarray(image(16, 80)).save(data / "low.png")
     with pytest.raises(ValueError, match="'low': SSIM requires 11x11"):

@@ -1,10 +1,11 @@
 """16-bit images, read and written, against independent decoders."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import av
 import numpy as np
-import pillow_heif
 import png
 import pytest
 import tifffile
@@ -128,7 +129,7 @@ def test_pil_images_of_16_bits(tmp_path, deep, upscaler, caplog):
     assert gray.mode == "I;16" and np.array_equal(np.asarray(gray), upscaler.upscale(deep[:, :, 0])) and not caplog.text
     color = upscaler.upscale(tmp_path / "color.png")
     assert np.abs(np.asarray(color) - upscaler.upscale(deep[:, :, :3]) / 257).max() <= 0.5
-    assert "color.png" in caplog.text and "16 bits" in caplog.text
+    assert "color.png" in caplog.text and "16-bit" in caplog.text
 
 
 def test_10_bit_avif(tmp_path):
@@ -149,9 +150,14 @@ def test_10_bit_avif(tmp_path):
 def test_10_and_12_bit_heic(tmp_path, bits):
     ramp = np.linspace(0, 2**bits - 1, 4096).astype(np.uint16).reshape(64, 64)
     values = np.dstack([ramp, ramp[::-1], ramp.T])
-    pillow_heif.options.SAVE_HDR_TO_12_BIT = bits == 12
-    heif = pillow_heif.from_bytes("RGB;16", (64, 64), (values << (16 - bits)).tobytes())
-    heif.save(tmp_path / "a.heic", quality=-1, chroma=444)
+    # In another process: once pillow-heif has encoded more than 8 bits, PyAV's own x265 fails in this one.
+    code = f"""
+import sys, pillow_heif
+pillow_heif.options.SAVE_HDR_TO_12_BIT = {bits == 12}
+pillow_heif.from_bytes("RGB;16", (64, 64), sys.stdin.buffer.read()).save("a.heic", quality=-1, chroma=444)
+"""
+    data = (values << (16 - bits)).tobytes()
+    subprocess.run([sys.executable, "-c", code], input=data, cwd=tmp_path, check=True)
     result = load_raster(tmp_path / "a.heic")
     assert result.bits == 16 and np.abs(result.array - values * 65_535.0 / (2**bits - 1)).max() < 2.1 * 2 ** (16 - bits)
     assert load_image(tmp_path / "a.heic").mode == "RGB"

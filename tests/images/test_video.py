@@ -184,7 +184,7 @@ def test_odd_sizes_become_even(upscaler, tmp_path):
 
 @pytest.mark.parametrize(("codec", "name"), [("libx265", "hevc"), ("libvpx-vp9", "vp9")])
 def test_codecs(nearest, tmp_path, codec, name):
-    write_video(tmp_path / "a.mp4", make_frames(2))
+    write_video(tmp_path / "a.mp4", make_frames(8))
     upscale_file(nearest, tmp_path / "a.mp4", tmp_path / "b.mkv", codec=codec, crf=20)
     with av.open(str(tmp_path / "b.mkv")) as file:
         assert file.streams.video[0].codec_context.name.removeprefix("lib") in (name, codec.removeprefix("lib"))

@@ -153,7 +153,7 @@ def test_crops_are_image_regions_in_all_eight_orientations(shards):
     sizes = {2: (24, 50), 1: (40, 30), 3: (33, 33)}
     seen, orientations = Counter(), Counter()
     corners = {red: set() for red in sizes}
-    for i in range(2000):
+    for i in range(1000):
         red, rows, columns = crops[i].int()
         number = int(red[0, 0])
         assert (red == number).all()
@@ -168,8 +168,8 @@ def test_crops_are_image_regions_in_all_eight_orientations(shards):
         seen[number] += 1
         orientations[int(down[0]), int(down[1]), int(right[0]), int(right[1])] += 1
         corners[number].add((top, left))
-    assert all(count > 550 for count in seen.values())
-    assert len(orientations) == 8 and min(orientations.values()) > 180
+    assert all(count > 275 for count in seen.values())
+    assert len(orientations) == 8 and min(orientations.values()) > 90
     for number, (height, width) in sizes.items():
         tops, lefts = zip(*corners[number], strict=True)
         assert (min(tops), max(tops), min(lefts), max(lefts)) == (0, height - 12, 0, width - 12)
@@ -219,8 +219,8 @@ def test_downscaled_crop_equals_bicubic(tmp_path):
     turned = [torch.rot90(full, k, (1, 2)) for k in range(4)]
     turned += [each.flip(1) for each in turned]
     # Windows of 16 pixels have factors near a half: about one in fifteen.
-    found = sum(any(torch.equal(crops[i], each) for each in turned) for i in range(200))
-    assert 4 <= found <= 30
+    found = sum(any(torch.equal(crops[i], each) for each in turned) for i in range(100))
+    assert 2 <= found <= 15
 
 
 def test_crop_larger_than_an_image_raises(shards, tmp_path):

@@ -58,19 +58,14 @@ def test_adversarial_losses_are_the_papers():
     assert torch.allclose(doubled, losses.adversarial_loss(fake))
 
 
-def test_vgg_layer_names():
+def test_vgg_layers_end_with_the_named_activation():
     with torch.device("meta"):
         layers = vgg19().features
-    for block, count in enumerate(perceptual.VGG_BLOCKS, start=1):
-        for convolution in range(1, count + 1):
-            seen = layers[: perceptual._vgg_layer_index(f"{block}_{convolution}")]
-            pools = [i for i, layer in enumerate(seen) if isinstance(layer, nn.MaxPool2d)]
-            after = seen[pools[-1] + 1 :] if pools else seen
-            assert isinstance(seen[-1], nn.Conv2d)
-            assert len(pools) == block - 1
-            assert sum(isinstance(layer, nn.Conv2d) for layer in after) == convolution
-    with pytest.raises(ValueError, match="5_4"):
-        perceptual._vgg_layer_index("5_5")
+    for name, count in perceptual.VGG_LAYERS.items():
+        types = [type(layer) for layer in layers[:count]]
+        pools = [i for i, kind in enumerate(types) if kind is nn.MaxPool2d]
+        assert f"{len(pools) + 1}_{types[pools[-1] :].count(nn.Conv2d)}" == name
+        assert types[-2:] == [nn.Conv2d, nn.ReLU]
 
 
 def test_vgg_loss_is_the_papers_with_a_gradient_only_for_sr(vgg22):
@@ -100,7 +95,7 @@ def test_vgg_weights_from_a_file(vgg22, tmp_path):
     sr, hr = image(1), image(2)
     assert VGGLoss("2_2", weights=tmp_path / "vgg.pth")(sr, hr) == VGGLoss("2_2", weights=file)(sr, hr)
     with pytest.raises(ValueError, match=r"features\.10\.weight"):
-        VGGLoss("3_1", weights=file)
+        VGGLoss("5_4", weights=file)
     with pytest.raises(ValueError, match="cannot read"):
         VGGLoss("2_2", weights=tmp_path / "none.safetensors")
     torch.save({"features.0.weight": math.factorial}, tmp_path / "pickle.pth")

@@ -83,7 +83,7 @@ VIDEO = Format("MP4, MOV, MKV, WebM", (".mp4", ".m4v", ".mov", ".mkv", ".webm"),
                stores=("high bit depth", "streaming"), max_side=65_535, package="av", extra="srgan-hub[video]",
                signature=rb".{4}(ftyp(?!avi[fs]|hei|hev|mi[af]|msf1|crx|j[px])|moov|mdat|wide|free|skip|pnot)|OggS"
                rb"|\x1a\x45\xdf\xa3|RIFF.{4}AVI |FLV\x01|\x30\x26\xb2\x75\x8e\x66\xcf\x11|nut/multimedia"
-               rb"|\0\0\1[\xb3\xba]|(.{4})?G.{187}(.{4})?G")
+               rb"|\0\0\1[\xb3\xba]|(?!GIF8)(.{4})?G.{187}(.{4})?G.{187}(.{4})?G")
 FORMATS = (
     PNG, JPEG, WEBP, AVIF, BMP, TIFF, GIF, HEIC, JPEG_XL,
     Format("JPEG 2000", (), (".jp2",), pillow="JPEG2000", reads=("image", "alpha", "comment")),

@@ -234,3 +234,13 @@ def test_failed_write_keeps_the_existing_file(tmp_path, array, monkeypatch):
         save_image(Image.fromarray(array), target)
     assert target.read_bytes() == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_gif_with_sync_bytes_of_mpeg_ts_is_an_image(tmp_path):
+    image = Image.fromarray(np.zeros((4, 4), np.uint8)).convert("P")
+    image.putpalette(bytes([ord("G")]) * 768)  # bytes 188 and 376, too
+    image.save(tmp_path / "a.gif", optimize=False)
+    data = (tmp_path / "a.gif").read_bytes()
+    assert data[188:189] == data[376:377] == b"G"
+    with open_image(tmp_path / "a.gif") as opened:
+        assert (opened.kind, opened.width) == ("image", 4)

@@ -187,8 +187,8 @@ def test_round_trip(hub: Hub, client: Process, tmp_path: Path) -> None:
 def test_training_run_is_published_and_loaded(hub: Hub, client: Process, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     for seed in range(3):
-        levels = np.random.default_rng(seed).integers(0, 256, (40, 48, 3), dtype=np.uint8)
-        Image.fromarray(levels).save(tmp_path / "data" / f"{seed}.png")
+        array = np.random.default_rng(seed).integers(0, 256, (40, 48, 3), dtype=np.uint8)
+        Image.fromarray(array).save(tmp_path / "data" / f"{seed}.png")
     hub.fail("POST", "/api/repos/create", 503, times=999)
     assert client(train, tmp_path / "data", tmp_path / "down", "org/trained") == 1
     assert "org/trained" not in hub.repos and (tmp_path / "down" / "step-4.safetensors").is_file()

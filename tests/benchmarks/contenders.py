@@ -1,4 +1,4 @@
-"""One contender of ``inference.py`` in a process of its own: prepare, warm up, run once, report as JSON."""
+"""Run one contender of `inference.py`: prepare, warm up, run once, report as JSON."""
 
 import itertools
 import json
@@ -21,16 +21,16 @@ from srgan_hub import SRGAN
 from srgan_hub.publish import EXAMPLE
 
 MODEL = "srgan-x4"
-# Larger images are not run twice: what happens only once is nothing beside them.
+# Larger images run without warm-up: one-time costs are negligible.
 LARGE = 2**19
-# Heights and widths, channels in and out, and the side of the kernel of convolutions as in this network.
+# Convolutions of this network: height, width, input and output channels, kernel size.
 CONVOLUTIONS = [(64, 64, 64, 3), (128, 64, 64, 3), (256, 64, 64, 3), (64, 64, 256, 3), (128, 64, 256, 3)]
 
 Run = Callable[[], np.ndarray]
 
 
 def make_image(height: int, width: int) -> np.ndarray:
-    """Upscale or shrink a photograph to (height, width, 3), uint8."""
+    """Return a photograph of this size: (height, width, 3), uint8."""
     with Image.open(EXAMPLE.with_name("astronaut.png")) as image:
         return np.asarray(image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC))
 
@@ -91,13 +91,13 @@ def _compiled(model: object, image: np.ndarray, dtype: str) -> Run:
 
 
 def srgan_hub(image: np.ndarray, dtype: str, onnx_file: str, backend: str = "torch") -> Run:
-    """Ours, from levels to levels; fusing and compiling come before, as for the others."""
+    """srgan-hub, from uint8 to uint8; fusion and compilation are not timed, as for the others."""
     upscaler = SRGAN.from_pretrained(MODEL).upscaler(dtype=dtype, device="cpu", backend=backend)
     return lambda: upscaler.upscale(image).transpose(2, 0, 1)[None] / np.float32(255)
 
 
 def srgan_hub_openvino(image: np.ndarray, dtype: str, onnx_file: str) -> Run:
-    """Ours with the backend openvino."""
+    """srgan-hub with the OpenVINO backend."""
     return srgan_hub(image, dtype, onnx_file, "openvino")
 
 
@@ -148,12 +148,12 @@ class Span(nn.Module):
 
 
 def compact(image: np.ndarray, dtype: str, onnx_file: str) -> Run:
-    """A rival's network as plain PyTorch, for speed alone."""
+    """Real-ESRGAN's Compact in plain PyTorch, with random weights."""
     return _plain(Compact(), image, dtype)
 
 
 def span(image: np.ndarray, dtype: str, onnx_file: str) -> Run:
-    """Another's."""
+    """SPAN in plain PyTorch, with random weights."""
     return _plain(Span(), image, dtype)
 
 
@@ -175,13 +175,13 @@ class UpscalerJS:
 
 
 def upscalerjs_slim(image: np.ndarray, dtype: str, onnx_file: str) -> Run:
-    """The small one, which its demos take."""
+    """The small model that its demos use."""
     model = UpscalerJS("slim")
     return lambda: model(image).transpose(2, 0, 1)[None]
 
 
 def upscalerjs_thick(image: np.ndarray, dtype: str, onnx_file: str) -> Run:
-    """The best one."""
+    """The best model."""
     model = UpscalerJS("thick")
     return lambda: model(image).transpose(2, 0, 1)[None]
 
@@ -213,13 +213,13 @@ def time_contender(name: str, dtype: str, height: int, width: int, onnx_file: st
     start = time.perf_counter()
     sr = run()
     seconds = time.perf_counter() - start
-    # A thumbnail tells whether all have computed the same.
+    # A thumbnail, to compare the contenders' results.
     thumbnail = sr[0, :, :: sr.shape[2] // 8, :: sr.shape[3] // 8].astype(float)
     return {"seconds": seconds, "peak_mb": peak_mb(), "thumbnail": thumbnail.round(4).tolist()}
 
 
 def best_rate(dtype: str) -> dict[str, float]:
-    """Give the best rate of any of the convolutions in GFLOP/s, the share of this machine that can be had."""
+    """Return the best rate of the convolutions in GFLOP/s, this machine's limit."""
     torch_dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[dtype]
     best = 0.0
     for side, inputs, outputs, kernel in CONVOLUTIONS:
@@ -238,7 +238,7 @@ def best_rate(dtype: str) -> dict[str, float]:
 
 
 def network_share(dtype: str, height: int, width: int) -> dict[str, float]:
-    """Give the most memory of tensors that are alive at once while an image is streamed, the result not kept, in MB.
+    """Return the peak memory in MB of live tensors while an image is streamed and its result discarded.
 
     What the process has beyond that is what its allocator leaves unused between them.
     """
@@ -253,7 +253,7 @@ def network_share(dtype: str, height: int, width: int) -> dict[str, float]:
 
 
 def network_share_openvino(dtype: str, height: int, width: int) -> dict[str, float]:
-    """Give by how much the process grows while an image is streamed, the result not kept, in MB.
+    """Return the growth in MB of resident memory while an image is streamed and its result discarded.
 
     That is more than the tensors: OpenVINO's own copies of the weights and what it takes to compile are in it.
     """
@@ -266,7 +266,7 @@ def network_share_openvino(dtype: str, height: int, width: int) -> dict[str, flo
 
 
 def peak_mb() -> float:
-    """The most memory that this process has had resident (Linux counts in kB)."""
+    """Return the peak resident memory of this process in MB (Linux counts kB)."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 

@@ -1,4 +1,4 @@
-"""Random crops from prepared shards beside decoding a PNG for each crop, and what a batch's degradation takes.
+"""Time random crops from shards, decoding a PNG for each crop, and the degradation of a batch.
 
     python tests/benchmarks/data.py [--data FOLDER]
 
@@ -41,7 +41,7 @@ def copy_as_png(data: Path, shards: Path, folder: Path, count: int) -> list[Path
 
 
 def per_second(call: Callable[[int], object], seconds: float) -> float:
-    """The best of three rounds, each of ``seconds``, after a first call that is not counted."""
+    """Return the best time of three rounds of `seconds` each, after one warm-up call."""
     call(0)
     best, i = 0.0, 0
     for _ in range(3):

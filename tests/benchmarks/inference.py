@@ -1,14 +1,14 @@
-"""How fast and how lean is upscaling on a CPU, beside the programs that others use?
+"""Measure the speed and memory of upscaling on a CPU, compared with other programs.
 
-    python tests/benchmarks/inference.py [--size H W] [--only NAME ...] [--runs N] [--json]   times beside the others
-    python tests/benchmarks/inference.py --streaming [--backend E]      strips and batches beside the whole image
-    python tests/benchmarks/inference.py --memory [--backend E]         peak memory of the command line
-    python tests/benchmarks/inference.py --startup                     imports, and a small image on the command line
-    python tests/benchmarks/inference.py --line [--backend E]           time against size: a straight line?
-    python tests/benchmarks/inference.py --quality --data FOLDER       scores of UpscalerJS's models beside ours
-    python tests/benchmarks/inference.py --processes                   a folder by one process and by two
+    python tests/benchmarks/inference.py [--size H W] [--only NAME ...] [--runs N] [--json]   time of all contenders
+    python tests/benchmarks/inference.py --streaming [--backend NAME]   strips and batches compared with one pass
+    python tests/benchmarks/inference.py --memory [--backend NAME]      peak memory of the command line
+    python tests/benchmarks/inference.py --startup                      imports, and a small image on the command line
+    python tests/benchmarks/inference.py --line [--backend NAME]        linear fit of time against image size
+    python tests/benchmarks/inference.py --quality --data DIRECTORY     scores of UpscalerJS's models and ours
+    python tests/benchmarks/inference.py --processes                    a directory with one process and with two
 
-Every number is a median of runs that take turns, each contender in a process of its own. Needs the extra [bench].
+Figures are medians of interleaved runs, each contender in a separate process. Requires the extra [bench].
 """
 
 import argparse
@@ -46,9 +46,9 @@ from srgan_hub.hub import WEIGHTS, bundled_model_path
 FOLDER = Path(__file__).parent
 RATIOS = FOLDER / "ratios.json"
 OURS = "srgan_hub"
-# Those that compute in bfloat16 too, where the CPU does.
+# Also measured in bfloat16, if the CPU has it.
 IN_HALF = ("openvino_plain", "openvino", OURS, "srgan_hub_openvino", "compact", "span")
-# Other networks, which compute something else.
+# Smaller networks with other results.
 RIVALS = ("compact", "span", "upscalerjs_slim", "upscalerjs_thick")
 TITLES = {
     "pytorch": "PyTorch, the plain network",
@@ -68,21 +68,21 @@ Report = dict[str, Any]
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", nargs=2, type=int, metavar=("H", "W"), help="of the LR image")
+    parser.add_argument("--size", nargs=2, type=int, metavar=("H", "W"), help="size of the LR image")
     parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=[*CONTENDERS], help="contenders")
     parser.add_argument("--runs", type=int, default=5, help="runs of each (default: 5)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="default: PyTorch's choice")
-    parser.add_argument("--backend", choices=("torch", "openvino"), default="torch", help="not for times beside others")
+    parser.add_argument("--backend", choices=("torch", "openvino"), default="torch", help="backend of the other modes")
     parser.add_argument("--data", type=Path, help="ground truth, for --quality")
-    parser.add_argument("--json", action="store_true", help="print JSON in place of Markdown")
-    parser.add_argument("--write-ratios", action="store_true", help=f"keep the ratios in {RATIOS.name}")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of Markdown")
+    parser.add_argument("--write-ratios", action="store_true", help=f"write the ratios to {RATIOS.name}")
     mode = parser.add_mutually_exclusive_group()
     for name, text in (
-        ("streaming", "strips and batches beside the whole image (default size: 512 512)"),
+        ("streaming", "strips and batches compared with one pass (default size: 512 512)"),
         ("memory", "peak memory (default size: 3000 4000)"),
-        ("startup", "time until there is a result"),
+        ("startup", "time to the first result"),
         ("line", "time against size, from 64x64 (default largest: 1024 1024)"),
-        ("quality", "scores of UpscalerJS's models beside ours on --data"),
+        ("quality", "scores of UpscalerJS's models and ours on --data"),
         ("processes", "sixteen images by one process and by two, each on one thread (default size: 128 128)"),
     ):
         mode.add_argument(f"--{name}", dest="mode", action="store_const", const=name, help=text)

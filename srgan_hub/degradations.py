@@ -34,11 +34,7 @@ def make_degradation(name: str, *, scale: int, **options: object) -> Degradation
     Raises:
         ValueError: the name is unknown, or a range is invalid.
     """
-    degradations: dict[str, type] = {
-        "bicubic": Bicubic,
-        "gaussian": GaussianBlur,
-        "real-world": RealWorldDegradation,
-    }
+    degradations: dict[str, type] = {"bicubic": Bicubic, "gaussian": GaussianBlur, "real-world": RealWorldDegradation}
     if name not in degradations:
         raise ValueError(f"`degradation` must be one of {', '.join(degradations)}, got '{name}'.")
     return degradations[name](scale=scale, **options)

@@ -59,13 +59,7 @@ def convert(source: Path, destination: Path, *, origin: str | None = None) -> SR
     if origin not in (None, found):
         raise ModelLoadError(f"'{source}' is a checkpoint of {found}, not of {origin}.")
     license, note = _NOTES[found]
-    model.save_pretrained(
-        destination,
-        model_card_kwargs={
-            "name": destination.name,
-            "license": license,
-            "origin": f"Converted from `{source.name}` (SHA-256 `{file_sha256(source)}`) by "
-            f"`srgan-hub convert --from {found}`. {note}",
-        },
-    )
+    name, command = f"`{source.name}` (SHA-256 `{file_sha256(source)}`)", f"`srgan-hub convert --from {found}`"
+    fields = {"name": destination.name, "license": license, "origin": f"Converted from {name} by {command}. {note}"}
+    model.save_pretrained(destination, model_card_kwargs=fields)
     return model

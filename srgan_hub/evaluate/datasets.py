@@ -55,7 +55,6 @@ class PairedDataset(Sequence[ImagePair]):
     Args:
         data: directory of ground-truth images, or their paths. Images are cropped to a multiple of the scale.
         lr: directory of LR images of the same name, or NAMEx4; None generates them.
-        scale: scale factor.
         downsampling: how LR images are generated: "matlab" (imresize's bicubic) or "pillow" (Pillow's).
         jpeg: JPEG quality to compress the LR images with.
         degradation: a training degradation or its name, in place of `lr`, `downsampling` and `jpeg`.
@@ -120,10 +119,8 @@ class PairedDataset(Sequence[ImagePair]):
         lr = _read(found)
         height, width = hr.shape[0] // self.scale, hr.shape[1] // self.scale
         if lr.shape[:2] != (height, width):
-            raise ValueError(
-                f"'{found}' must have {width}x{height} pixels, got {lr.shape[1]}x{lr.shape[0]}: '{path}' has "
-                f"{hr.shape[1]}x{hr.shape[0]} when cropped to a multiple of {self.scale}."
-            )
+            given = f"{lr.shape[1]}x{lr.shape[0]} for '{path}' of {hr.shape[1]}x{hr.shape[0]}"
+            raise ValueError(f"'{found}' must have {width}x{height} pixels, got {given}.")
         return lr
 
 

@@ -42,12 +42,7 @@ def evaluate(
 
     Args:
         models: directories, bundled names or Hub ids; the first is the baseline of the differences.
-        data: directory of ground-truth images, which are cropped to a multiple of the scale. Gray images are scored as
-            three equal channels.
-        lr: directory of LR images, NAME or NAMEx4; None generates them.
-        downsampling: how LR images are generated: "matlab" (imresize's bicubic) or "pillow" (Pillow's).
-        jpeg: JPEG quality to compress the LR images with.
-        degradation: generate the LR images as in training, by "real-world" or "gaussian", with a fixed seed.
+        data, lr, downsampling, jpeg, degradation: as for `datasets.PairedDataset`.
         crop_border: pixels cropped from each side for PSNR and SSIM; the scale by default.
         metrics: of `scorers.METRICS`; all that are available without a download by default.
         contact_sheets: directory for contact sheets.
@@ -123,20 +118,9 @@ def score_pair(
     scale: int,
     sheet: ContactSheet | None = None,
 ) -> dict[str, Scores]:
-    """Score one image: bicubic upscaling, the outputs of models, and the ground truth itself.
+    """Return scores of one image: of bicubic upscaling, of the outputs of models by name, and of the ground truth.
 
-    Args:
-        pair: LR and HR image.
-        outputs: model name -> upscaled LR image.
-        scorers: from `make_scorers`.
-        scale: scale factor.
-        sheet: gets a row with all images.
-
-    Returns:
-        Scores by name of the output.
-
-    Raises:
-        ValueError: the image cannot be scored, for example because it is too small.
+    A row with all images is added to `sheet`. Raise ValueError if an image cannot be scored, such as a too small one.
     """
     outputs = {BICUBIC: to_uint8(resize(to_tensor(pair.lr), pair.hr.shape[:2], round_to_uint8=True)), **outputs}
     scores = {label: _score_all(pair, sr, scorers) for label, sr in outputs.items()}

@@ -29,8 +29,8 @@ class Protocol:
     scale: int
     crop_border: int
     lr: str  # how the LR images were generated, or their directory
-    jpeg: str  # compression of the LR images, or ""
-    data_sha256: str  # of all LR and HR pixels
+    jpeg: str = ""  # compression of the LR images
+    data_sha256: str = ""  # of all LR and HR pixels
     rounding: str = "8 bits"
     luma: str = "BT.601, 16 to 235"
 
@@ -103,9 +103,7 @@ class Report:
     def with_baseline(self, model: str) -> "Report":
         """Return the report with another model as the baseline, in first place. Raise ValueError if it is unknown."""
         if model not in self.models:
-            raise ValueError(
-                f"The report on {self.protocol.data} has no model '{model}', only {', '.join(self.models)}."
-            )
+            raise ValueError(f"The report has no model '{model}', only {', '.join(self.models)}.")
         return replace(self, rows=tuple(sorted(self.rows, key=lambda row: (row.name != BICUBIC, row.name != model))))
 
     def differences(self) -> dict[str, dict[str, Difference]]:
@@ -131,11 +129,7 @@ class Report:
         return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
     def to_markdown(self, *, cost: bool = True) -> str:
-        """Return the tables of means and differences as Markdown.
-
-        Args:
-            cost: include the time and the notes, which depend on the machine.
-        """
+        """Return the tables of means and differences as Markdown; `cost` adds the time and the notes."""
         titles = [str(METRICS[metric]) for metric in self.metrics]
         means = [[row.name, *(_number(row.mean(m), METRICS[m].digits) for m in self.metrics)] for row in self.rows]
         if cost:
@@ -144,8 +138,7 @@ class Report:
         if differences := {name: row for name, row in self.differences().items() if row}:
             caption = f"Difference to {self.models[0]}, with the 95 % interval of a paired bootstrap over images:"
             cells = [
-                [name, *(_interval(row.get(m), METRICS[m].digits) for m in self.metrics)]
-                for name, row in differences.items()
+                [n, *(_interval(row.get(m), METRICS[m].digits) for m in self.metrics)] for n, row in differences.items()
             ]
             lines += ["", caption, "", *_table(titles, cells)]
         lines += [line for note in self.notes if cost for line in ("", note)]
@@ -171,15 +164,11 @@ class Report:
 
 
 def write_to_card(directory: Path, reports: Sequence[Report]) -> None:
-    """Replace the scores in the card of a model directory; the rest of the card is kept.
-
-    Args:
-        directory: of the model, with its README.md.
-        reports: at least one, each with a row that has the name of the directory. Each gets its own table.
+    """Replace the scores in the card of a model directory by a table per report; the rest of the card is kept.
 
     Raises:
         ModelLoadError: the directory has no card.
-        ValueError: a report has no row of the model, or `reports` is empty.
+        ValueError: a report has no row with the name of the directory, or `reports` is empty.
     """
     card = load_card_text(directory)
     if not card:

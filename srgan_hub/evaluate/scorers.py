@@ -58,7 +58,7 @@ def make_scorers(
         names: of `METRICS`; None for all that are available without a download.
         crop_border: pixels cropped from each side for PSNR and SSIM.
         scale: period of the checkerboard artifacts.
-        device: device of the feature networks.
+        device: of the feature networks.
 
     Raises:
         ValueError: a name is unknown, or the metric is unavailable.
@@ -66,8 +66,7 @@ def make_scorers(
     for name in names or ():
         if name not in METRICS:
             raise ValueError(f"`metrics` must be of {', '.join(METRICS)}, got '{name}'.")
-    scorers: dict[str, Scorer] = {}
-    notes: list[str] = []
+    scorers, notes = {}, []
     for name in METRICS if names is None else names:
         try:
             scorers[name] = _make_scorer(name, crop_border, scale, device, download=names is not None)

@@ -1,6 +1,7 @@
 """Sharded training images and random crops."""
 
 import hashlib
+import itertools
 import json
 import logging
 import os
@@ -39,7 +40,7 @@ def build_shards(
     min_images: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Decode every image in a directory into shards for `RandomCropDataset`, unless that is done already.
+    """Decode every image in a directory into shards for `RandomCropDataset`; return `output`.
 
     The output is `index.json` and `shard-00000.safetensors`, ..., each at most 512 MiB, with one uint8 HWC RGB tensor
     per image. EXIF orientation is applied, alpha dropped. The directory is written atomically: an interrupted call
@@ -47,15 +48,11 @@ def build_shards(
 
     Args:
         data: directory of images (BMP, JPEG, PNG, TIFF, WebP), searched recursively.
-        output: directory to create. Shards of other images, or of older versions of these (name, size, modification
-            time), are replaced.
-        min_size: images with a shorter side are skipped, as are unreadable ones; each is named in a warning and in the
-            index.
+        output: directory to create. Shards of the same images (name, size, modification time) are kept, others are
+            replaced.
+        min_size: images with a shorter side are skipped with a warning, as are unreadable ones.
         min_images: minimum number of usable images.
         progress: called with (images done, number of images).
-
-    Returns:
-        `output`.
 
     Raises:
         ValueError: too few images are usable, `data` is not a directory, or `output` holds anything but shards.
@@ -74,12 +71,10 @@ def build_shards(
     remove_stale_parts(output.parent)
     with atomic_write(output, directory=True) as tmp_path:
         images, skipped = _write_shards(data, paths, tmp_path, min_size, progress)
-        if len(images) < max(1, min_images):
+        if len(images) < min_images:
             reasons = "".join(f"\n  {entry['name']}: {entry['reason']}" for entry in skipped[:5])
-            raise ValueError(
-                f"'{data}' has {len(images)} usable images of {len(paths)}, but at least {max(1, min_images)} are "
-                f"required; add images of at least {min_size}x{min_size} pixels.{reasons}"
-            )
+            usable = f"{len(images)} usable images of {len(paths)} (at least {min_size}x{min_size} pixels)"
+            raise ValueError(f"'{data}' has {usable}; at least {min_images} are required.{reasons}")
         index = wanted | {"images": images, "skipped": skipped}
         (tmp_path / INDEX).write_text(json.dumps(index, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return output
@@ -90,10 +85,8 @@ def read_index(directory: Path) -> dict[str, Any]:
     try:
         index = json.loads((Path(directory) / INDEX).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ValueError(
-            f"'{directory}' is not a directory of shards: it has no readable {INDEX}. Create one with "
-            "`srgan-hub prepare`, in a new or empty directory."
-        ) from error
+        advice = "create shards with `srgan-hub prepare`, in a new or empty directory"
+        raise ValueError(f"'{directory}' has no readable {INDEX}; {advice}.") from error
     if not isinstance(index, dict) or index.get("format") != FORMAT:
         raise ValueError(f"'{directory}' holds shards of another version; delete it and prepare the images again.")
     return index
@@ -118,10 +111,7 @@ class RandomCropDataset(Dataset[Tensor]):
     """
 
     def __init__(self, directory: Path, *, size: int, seed: int, downscale_prob: float = 0.0) -> None:
-        self.directory = Path(directory)
-        self.size = size
-        self.seed = seed
-        self.downscale_prob = downscale_prob
+        self.directory, self.size, self.seed, self.downscale_prob = Path(directory), size, seed, downscale_prob
         images = read_index(self.directory)["images"]
         self.images = [(image["shard"], image["name"], image["height"], image["width"]) for image in images]
         small = [f"{name} ({width}x{height})" for _, name, height, width in self.images if min(height, width) < size]
@@ -174,13 +164,8 @@ def _write_shards(
     """Write the shards, and return the index entries of the usable and of the skipped images."""
     images: list[dict[str, Any]] = []
     skipped: list[dict[str, str]] = []
-    shard: dict[str, np.ndarray] = {}
-    shards = 0
-
-    def flush() -> None:
-        save_file(shard, directory / f"shard-{shards:05d}.safetensors")
-        shard.clear()
-
+    files = (f"shard-{number:05d}.safetensors" for number in itertools.count())
+    file, shard = next(files), dict[str, np.ndarray]()
     for done, (path, (pixels, digest)) in enumerate(_decode_all(paths, min_size), start=1):
         name = path.relative_to(data).as_posix()
         if isinstance(pixels, str):
@@ -188,16 +173,14 @@ def _write_shards(
             skipped.append({"name": name, "reason": pixels})
         else:
             if sum(array.nbytes for array in shard.values()) + pixels.nbytes > SHARD_BYTES - HEADER_BYTES:
-                flush()
-                shards += 1
+                save_file(shard, directory / file)
+                file, shard = next(files), {}
             shard[name] = pixels
             height, width, _ = pixels.shape
-            file = f"shard-{shards:05d}.safetensors"
             images.append({"name": name, "shard": file, "height": height, "width": width, "sha256": digest})
         if progress:
             progress(done, len(paths))
-    if shard:
-        flush()
+    save_file(shard, directory / file)
     return images, skipped
 
 

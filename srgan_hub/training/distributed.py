@@ -31,12 +31,8 @@ def average_batch_norm(accelerator: Accelerator, networks: Iterable[nn.Module]) 
     """Set batch norm statistics to their mean over all ranks, in place of the broadcast that is turned off."""
     if accelerator.num_processes == 1:
         return
-    buffers = [
-        buffer
-        for network in networks
-        for name, buffer in network.named_buffers()
-        if name.endswith(("running_mean", "running_var"))
-    ]
+    # All floating-point buffers are running means and variances.
+    buffers = [buffer for network in networks for buffer in network.buffers() if buffer.is_floating_point()]
     if buffers:
         mean = accelerator.reduce(torch.cat([buffer.flatten() for buffer in buffers]), "mean")
         for buffer, values in zip(buffers, mean.split([buffer.numel() for buffer in buffers]), strict=True):

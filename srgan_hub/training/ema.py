@@ -13,8 +13,7 @@ class EMA:
     `d = min(decay, (1 + step) / (10 + step))`.
 
     Args:
-        network: copied in evaluation mode. Copy it before `Accelerator.prepare`, which binds the copied `forward` to
-            the original network.
+        network: copied in evaluation mode, before `Accelerator.prepare`, which would bind the copy's `forward` to it.
         decay: 0 to below 1; 0 copies the latest values.
     """
 

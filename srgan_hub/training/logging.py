@@ -17,14 +17,15 @@ IMAGES = "validation"  # name of the contact sheets in trackers
 
 
 def choose_tracker(name: str) -> str | None:
-    """Return the tracker's name for Accelerate, or None; "auto" is tensorboard if it is installed.
+    """Return the tracker's name for Accelerate, or None for "none" and if "auto", tensorboard, is not installed.
 
-    Raises:
-        ValueError: the requested tracker is not installed.
+    Raise ValueError if another tracker is not installed.
     """
+    if name == "none":
+        return None
     chosen = "tensorboard" if name == "auto" else name
-    if chosen == "none" or importlib.util.find_spec(chosen):
-        return None if chosen == "none" else chosen
+    if importlib.util.find_spec(chosen):
+        return chosen
     if name != "auto":
         raise ValueError(f"--report-to {name} requires the package: pip install {name}.")
     logger.warning("tensorboard is not installed, logging to %s only: pip install 'srgan-hub[tracker]'", FILE)

@@ -27,10 +27,8 @@ CONTENT_CROP = 192  # side of the center crop for the content loss
 def validate(run: TrainContext, state: TrainState) -> dict[str, dict[str, float]]:
     """Score the averaged generator on full validation images, and write a contact sheet to images/step-N.png.
 
-    The images are divided among the ranks and upscaled in float32; the metrics are those of `evaluate`.
-
-    Returns:
-        Means over all images: image (bicubic, SR, HR) -> metric -> mean.
+    The images are divided among the ranks and upscaled in float32; the metrics are those of `evaluate`. Return means
+    over all images: image (bicubic, SR, HR) -> metric -> mean.
     """
     config, accelerator, dataset = run.config, run.accelerator, run.validation
     assert dataset is not None
@@ -74,8 +72,6 @@ def make_report(run: TrainContext, means: dict[str, dict[str, float]], name: str
         scale=config.scale,
         crop_border=config.scale,
         lr=describe_lr(None, "matlab", config.degradation.replace("bicubic", "") or None, seed=config.seed),
-        jpeg="",
-        data_sha256="",
     )
     return Report(protocol, tuple(ModelResult(title, {"mean": dict(means[label])}) for title, label in rows.items()))
 

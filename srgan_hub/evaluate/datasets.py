@@ -98,7 +98,7 @@ class PairedDataset(Sequence[ImagePair]):
         if not height or not width:
             raise ValueError(f"'{path}': {hr.shape[1]}x{hr.shape[0]} pixels are too small for scale {self.scale}.")
         hr = hr[:height, :width]
-        lr = self._generate_lr(hr, index) if self.lr is None else self._load_lr(path, hr)
+        lr = self._load_lr(self.lr, path, hr) if self.lr else self._generate_lr(hr, index)
         return ImagePair(path.stem, lr if self.jpeg is None else _compress_jpeg(lr, self.jpeg), hr)
 
     def _generate_lr(self, hr: np.ndarray, index: int) -> np.ndarray:
@@ -109,13 +109,12 @@ class PairedDataset(Sequence[ImagePair]):
         size = hr.shape[1] // self.scale, hr.shape[0] // self.scale
         return np.asarray(Image.fromarray(hr).resize(size, Image.Resampling.BICUBIC))
 
-    def _load_lr(self, path: Path, hr: np.ndarray) -> np.ndarray:
-        assert self.lr is not None
+    def _load_lr(self, directory: Path, path: Path, hr: np.ndarray) -> np.ndarray:
         stems = (path.stem, f"{path.stem}x{self.scale}")
         names = [path.name, *(f"{stem}{suffix}" for stem in stems for suffix in (path.suffix, *WRITE_SUFFIXES))]
-        found = next((self.lr / name for name in names if (self.lr / name).is_file()), None)
+        found = next((directory / name for name in names if (directory / name).is_file()), None)
         if found is None:
-            raise ValueError(f"'{self.lr}' has no LR image for '{path.name}', such as {stems[1]}{path.suffix}.")
+            raise ValueError(f"'{directory}' has no LR image for '{path.name}', such as {stems[1]}{path.suffix}.")
         lr = _read(found)
         height, width = hr.shape[0] // self.scale, hr.shape[1] // self.scale
         if lr.shape[:2] != (height, width):

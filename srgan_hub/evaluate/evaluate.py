@@ -80,7 +80,7 @@ def evaluate(
             start = time.perf_counter()
             outputs[label] = upscaler.upscale(pair.lr)
             seconds[label] += time.perf_counter() - start
-        for label, by_name in score_pair(pair, outputs, scorers, scale=scale, sheet=sheet).items():
+        for label, by_name in score_pair(pair, outputs, scorers, sheet).items():
             scores[label][pair.name] = by_name
         if progress:
             progress(done, len(pairs))
@@ -111,12 +111,7 @@ def evaluate(
 
 
 def score_pair(
-    pair: ImagePair,
-    outputs: Mapping[str, np.ndarray],
-    scorers: Mapping[str, Scorer],
-    *,
-    scale: int,
-    sheet: ContactSheet | None = None,
+    pair: ImagePair, outputs: Mapping[str, np.ndarray], scorers: Mapping[str, Scorer], sheet: ContactSheet | None = None
 ) -> dict[str, Scores]:
     """Return scores of one image: of bicubic upscaling, of the outputs of models by name, and of the ground truth.
 
@@ -126,7 +121,7 @@ def score_pair(
     scores = {label: _score_all(pair, sr, scorers) for label, sr in outputs.items()}
     scores[HR] = _score_all(pair, pair.hr, {name: scorer for name, scorer in scorers.items() if name in NO_REFERENCE})
     if sheet:
-        sheet.add(pair.name, pair.lr, {**outputs, HR: pair.hr}, scale=scale)
+        sheet.add(pair.name, pair.lr, {**outputs, HR: pair.hr})
     return scores
 
 
@@ -151,7 +146,6 @@ def _unique_names(models: Sequence[str | Path]) -> dict[str, Path]:
     short = {name: Path(name).resolve().name if Path(name).is_dir() else str(name) for name in models}
     often = Counter(short.values())
     directories = {str(name) if often[label] > 1 else label: resolve_model_path(name) for name, label in short.items()}
-    for label in (BICUBIC, HR):
-        if label in directories:
-            raise ValueError(f"The model name '{label}' is reserved; rename the directory.")
+    if reserved := directories.keys() & {BICUBIC, HR}:
+        raise ValueError(f"The model name '{reserved.pop()}' is reserved; rename the directory.")
     return directories

@@ -17,7 +17,6 @@ from .scorers import METRICS
 
 BICUBIC, HR = "bicubic", "HR"
 RESAMPLES, SEED = 10_000, 0
-TASK = "image-to-image"
 
 
 @dataclass(frozen=True)
@@ -44,11 +43,9 @@ class Protocol:
         return self.data + (f", LR {how}" if how else "")
 
     def __str__(self) -> str:
-        return (
-            f"{self.data}: {self.images} images. LR: {self.degradation}. Outputs are rounded to {self.rounding}. PSNR "
-            f"and SSIM on Y ({self.luma}) and RGB, {self.crop_border} pixels cropped from each side; other metrics on "
-            "full images."
-        )
+        images = f"{self.data}: {self.images} images. LR: {self.degradation}. Outputs are rounded to {self.rounding}."
+        crop = f"{self.crop_border} pixels cropped from each side; other metrics on full images"
+        return f"{images} PSNR and SSIM on Y ({self.luma}) and RGB, {crop}."
 
 
 Scores = dict[str, float | None]
@@ -117,13 +114,12 @@ class Report:
 
     def to_json(self) -> str:
         """Return everything as JSON, including the scores of each image."""
-        differences = {name: {m: d._asdict() for m, d in row.items()} for name, row in self.differences().items()}
         content = {
             "protocol": asdict(self.protocol),
             "environment": self.environment,
             "rows": [{**asdict(row), "mean": {m: row.mean(m) for m in self.metrics}} for row in self.rows],
             "differences_to": self.models[0] if self.models else None,
-            "differences": differences,
+            "differences": {n: {m: d._asdict() for m, d in row.items()} for n, row in self.differences().items()},
             "notes": self.notes,
         }
         return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
@@ -138,7 +134,7 @@ class Report:
         if differences := {name: row for name, row in self.differences().items() if row}:
             caption = f"Difference to {self.models[0]}, with the 95 % interval of a paired bootstrap over images:"
             cells = [
-                [n, *(_interval(row.get(m), METRICS[m].digits) for m in self.metrics)] for n, row in differences.items()
+                [n, *(_interval(d.get(m), METRICS[m].digits) for m in self.metrics)] for n, d in differences.items()
             ]
             lines += ["", caption, "", *_table(titles, cells)]
         lines += [line for note in self.notes if cost for line in ("", note)]
@@ -149,7 +145,7 @@ class Report:
         row = self[self.models[0]]
         return [
             EvalResult(
-                task_type=TASK,
+                task_type="image-to-image",
                 dataset_type=re.sub(r"[^\w.-]+", "-", self.protocol.data).lower(),
                 dataset_name=self.protocol.data,
                 dataset_config=self.protocol.degradation,

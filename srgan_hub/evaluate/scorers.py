@@ -3,8 +3,8 @@
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,11 +16,10 @@ from ..perceptual import EfficientNetLiteLoss
 Scorer = Callable[[Tensor, Tensor, Tensor], float | None]
 
 
-@dataclass(frozen=True)
-class MetricSpec:
-    """Display of a metric: title, decimal places, and which direction is better."""
+class MetricSpec(NamedTuple):
+    """Display of a metric: title with unit, decimal places, and the arrow of the better direction."""
 
-    text: str  # title with unit
+    text: str
     digits: int
     better: str = ""
 
@@ -78,18 +77,17 @@ def make_scorers(
 
 
 def _make_scorer(name: str, crop_border: int, scale: int, device: torch.device, *, download: bool) -> Scorer:
-    if name in ("psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb"):
-        measure = metrics.psnr if name.startswith("psnr") else metrics.ssim
-        channel = name.split("_")[1]
+    kind, _, channel = name.partition("_")
+    if kind in ("psnr", "ssim"):
+        measure = metrics.psnr if kind == "psnr" else metrics.ssim
         return lambda sr, hr, lr: _finite(measure(sr, hr, crop_border=crop_border, channel=channel))
     if name == "lr_consistency":
         return lambda sr, hr, lr: _finite(metrics.lr_consistency(sr, lr))
     if name == "high_freq_ratio":
         return lambda sr, hr, lr: _finite(metrics.high_freq_ratio(sr, hr))
     if name == "checkerboard_db":
-        return lambda sr, hr, lr: (
-            _finite(metrics.checkerboard_db(sr, scale)) if min(sr.shape[2:]) >= 16 * scale else None
-        )
+        side = 16 * scale
+        return lambda sr, hr, lr: _finite(metrics.checkerboard_db(sr, scale)) if min(sr.shape[2:]) >= side else None
     if name == "lite0_distance":
         return _averaged_over_shifts(EfficientNetLiteLoss(), device)
     network = _load(name, download).to(device).eval()
@@ -136,10 +134,8 @@ def _load(name: str, download: bool) -> nn.Module:
     cache = Path(torch.hub.get_dir()) / "checkpoints"
     missing = [file for file in CACHED[name] if not (cache / file).is_file()]
     if missing and not download:
-        raise ValueError(
-            f"{title} is omitted: its weights ({', '.join(missing)}) are not in PyTorch's download cache; request the "
-            f"metric {name} to download them."
-        )
+        files = ", ".join(missing)
+        raise ValueError(f"{title} is omitted: {files} is not in PyTorch's cache; request {name} to download it.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # deprecated arguments of torchvision

@@ -33,23 +33,16 @@ TRAIN = Archive("DIV2K_train_HR", 3530603713, "9d0b9c463f6e35b6c62cc6a930ee2224f
 VALID = Archive("DIV2K_valid_HR", 448993893, "20dd31fd84d777bc1cf5d6b7654a3f569c0aec74458ae094122ad1d0489900fc", 100)
 
 
-def prepare_div2k(
-    output: Path,
-    *,
-    min_size: int = 96,
-    url: str = URL,
-    archives: tuple[Archive, Archive] = (TRAIN, VALID),
-    progress: Callable[[int, int], None] | None = None,
-) -> Path:
+def prepare_div2k(output: Path, *, progress: Callable[[int, int], None] | None = None) -> Path:
     """Download DIV2K to the directory `OUTPUT-images` and build shards of its training images in `output`.
 
     See `download` and `build_shards`, also for errors.
     """
-    train, _ = (download(output.with_name(f"{output.name}-images"), archive, url=url) for archive in archives)
-    return build_shards(train, output, min_size=min_size, min_images=archives[0].images, progress=progress)
+    train, _ = (download(output.with_name(f"{output.name}-images"), archive) for archive in (TRAIN, VALID))
+    return build_shards(train, output, min_images=TRAIN.images, progress=progress)
 
 
-def download(output: Path, archive: Archive, *, url: str = URL) -> Path:
+def download(output: Path, archive: Archive) -> Path:
     """Download and unpack an archive of HR images to `OUTPUT/NAME`, unless that is done already; return that directory.
 
     An interrupted transfer is resumed, by this call or the next one. Size and SHA-256 are checked before unpacking, the
@@ -66,7 +59,7 @@ def download(output: Path, archive: Archive, *, url: str = URL) -> Path:
         return directory
     file, part = output / f"{archive.name}.zip", output / f"{archive.name}.zip.part"
     if not file.exists():
-        _fetch(f"{url.rstrip('/')}/{file.name}", part, archive)
+        _fetch(f"{URL}/{file.name}", part, archive)
         _check_hash(part, archive)
         part.rename(file)
     _unpack(file, directory, archive)

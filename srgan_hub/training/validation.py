@@ -39,7 +39,7 @@ def validate(run: TrainContext, state: TrainState) -> dict[str, dict[str, float]
     for count, index in enumerate(range(accelerator.process_index, len(dataset), accelerator.num_processes)):
         pair = dataset[index]
         sr = upscaler.upscale(pair.lr)
-        scores = score_pair(pair, {SR: sr}, scorers, scale=config.scale, sheet=sheet if count < SHOWN else None)
+        scores = score_pair(pair, {SR: sr}, scorers, sheet if count < SHOWN else None)
         crops = (_center_crop(image).to(accelerator.device) for image in (sr, pair.hr))
         scores[SR]["content"] = run.content.total(run.content(*crops)).item()
         for column, (label, name) in enumerate(COLUMNS):

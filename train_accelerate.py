@@ -52,7 +52,7 @@ class NonFiniteError(ArithmeticError):
     """A loss is NaN or infinite."""
 
 
-# --- Setup: data, networks, optimizers, losses.
+# Setup: data, networks, optimizers, losses.
 
 
 def build(config: TrainConfig, model: SRGAN | None) -> tuple[TrainContext, TrainState]:
@@ -111,18 +111,15 @@ def build_state(config: TrainConfig, model: SRGAN | None, accelerator: Accelerat
         networks["discriminator"] = discriminator.to(accelerator.device).to(memory_format=torch.channels_last)
     if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
         networks = {name: nn.SyncBatchNorm.convert_sync_batchnorm(network) for name, network in networks.items()}
-    optimizers = {}
-    for name, network in networks.items():
-        parameters = [p for p in network.parameters() if p.requires_grad]
-        rate = learning_rate_at(config, name, 0)
-        optimizers[name] = torch.optim.Adam(parameters, lr=rate, betas=(0.9, config.beta2))
-    prepared = accelerator.prepare(*networks.values(), *optimizers.values())
+    trained = ([p for p in network.parameters() if p.requires_grad] for network in networks.values())
+    optimizers = [torch.optim.Adam(parameters, betas=(0.9, config.beta2)) for parameters in trained]
+    prepared = accelerator.prepare(*networks.values(), *optimizers)
     wrapped = dict(zip(networks, prepared, strict=False))
     stepped = dict(zip(networks, prepared[len(networks) :], strict=True))
     return TrainState(wrapped["generator"], wrapped.get("discriminator"), stepped, ema)
 
 
-# --- One step: discriminator, generator, moving average.
+# One step: discriminator, generator, moving average.
 
 
 def train_step(
@@ -230,7 +227,7 @@ def check_finite_and_balance(run: TrainContext, state: TrainState, values: dict[
         logger.warning("step %d: %s. %s", state.step, cause, advice)
 
 
-# --- The loop: step, check, log, validate, save.
+# The loop: step, check, log, validate, save.
 
 
 def train(run: TrainContext, state: TrainState, signals: list[str]) -> bool:

@@ -16,8 +16,7 @@ from torch import Tensor
 from .resize import downscale
 from .rng import DEGRADATION, sample_rng
 
-# (HR batch, uint8 NCHW RGB; sample indices; seed) -> LR batch, float32 NCHW in [0, 1] on the same device: 8-bit values
-# divided by 255.
+# (HR batch, uint8 NCHW RGB; sample indices; seed) -> LR batch, float32 NCHW on the same device: 8-bit values over 255.
 Degradation = Callable[[Tensor, Sequence[int], int], Tensor]
 
 KERNELS = (Image.Resampling.BICUBIC, Image.Resampling.BOX, Image.Resampling.BILINEAR, Image.Resampling.LANCZOS)

@@ -40,8 +40,7 @@ class VGGLoss(nn.Module):
         super().__init__()
         from torchvision.models import vgg19
 
-        # On the meta device, since the initial weights are not used.
-        with torch.device("meta"):
+        with torch.device("meta"):  # the initial weights are not used
             self.features = vgg19(weights=None).features[: VGG_LAYERS[layer]]
         state = _read_weights(Path(weights)) if weights else _fetch_weights()
         needed = {f"features.{name}": name for name in self.features.state_dict()}

@@ -66,7 +66,7 @@ def _convert_lornatang(state: State, source: Path) -> SRGAN:
         stage = f"upsampling.{i}.upsample_block"
         layout |= {f"{stage}.0": f"up{i}_conv", f"{stage}.2": f"up{i}_act"}
     renamed = _rename(state, layout)
-    zeros = torch.zeros(_channels(renamed))
+    zeros = torch.zeros(renamed["trunk.block0.conv1.weight"].shape[:1])
     biases = {f"{ours}.bias": zeros for ours in layout.values() if re.match(r"trunk\..*conv", ours)}
     return _build(biases | renamed, source, num_blocks=num_blocks, num_stages=num_stages, output_activation="clamp")
 
@@ -100,13 +100,9 @@ def _rename(state: State, layout: dict[str, str]) -> State:
     return {f"{layout.get(layer, layer)}.{kind}": state[name] for name, (layer, _, kind) in split.items()}
 
 
-def _channels(state: State) -> int:
-    return state["trunk.block0.conv1.weight"].shape[:1].numel()
-
-
 def _build(state: State, source: Path, *, num_blocks: int, num_stages: int, **options: str) -> SRGAN:
     """Build the model from renamed tensors. Raise ModelLoadError for missing, unexpected or misshapen ones."""
-    channels = _channels(state)
+    channels = state["trunk.block0.conv1.weight"].shape[:1].numel()
     single = {name: value for name, value in state.items() if name.endswith("act.weight") and value.numel() == 1}
     try:
         model = SRGAN(scale=2**num_stages, channels=channels, num_blocks=num_blocks, **options)

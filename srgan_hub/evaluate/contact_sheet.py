@@ -20,9 +20,7 @@ INK, PAPER, FRAME = (20, 20, 20), (255, 255, 255), (220, 30, 30)
 class ContactSheet:
     """Collects LR, bicubic, model outputs and HR of images, in full and as close-ups, and saves them as PNG sheets.
 
-    Args:
-        directory: created if it does not exist.
-        name: of the file, `NAME.png`, or `NAME_1.png`, `NAME_2.png`, ... for more than 8 images.
+    The file is `NAME.png`, or `NAME_1.png`, `NAME_2.png`, ... for more than 8 images.
     """
 
     def __init__(self, directory: Path, name: str = "contact_sheet") -> None:

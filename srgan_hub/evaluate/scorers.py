@@ -40,8 +40,7 @@ METRICS = {
     "lpips": MetricSpec("LPIPS (AlexNet)", 4, LOWER),
     "dists": MetricSpec("DISTS", 4, LOWER),
 }
-# Metrics that need no ground truth, which they score too.
-NO_REFERENCE = ("lr_consistency", "high_freq_ratio", "checkerboard_db")
+NO_REFERENCE = ("lr_consistency", "high_freq_ratio", "checkerboard_db")  # also scored for the ground truth
 # Offsets of four crops that are averaged: each phase of a stride of 4 pixels once, in both axes.
 SHIFTS = ((0, 0), (1, 2), (2, 1), (3, 3))
 # Weights in PyTorch's download cache.
@@ -54,13 +53,10 @@ def make_scorers(
     """Return scorers by metric, and a message for each metric that is unavailable.
 
     Args:
-        names: of `METRICS`; None for all that are available without a download.
+        names: of `METRICS`, ValueError if one is unknown or unavailable; None for all available without a download.
         crop_border: pixels cropped from each side for PSNR and SSIM.
         scale: period of the checkerboard artifacts.
         device: of the feature networks.
-
-    Raises:
-        ValueError: a name is unknown, or the metric is unavailable.
     """
     for name in names or ():
         if name not in METRICS:

@@ -79,10 +79,8 @@ def resume(run: TrainContext, state: TrainState) -> None:
     found = checkpoint.find(config.output_dir)
     if config.resume_from_checkpoint is None:
         if found:
-            raise ValueError(
-                f"'{config.output_dir}' already holds {found[-1].name}; use --resume-from-checkpoint or another "
-                "--output-dir."
-            )
+            advice = "use --resume-from-checkpoint or another --output-dir"
+            raise ValueError(f"'{config.output_dir}' already holds {found[-1].name}; {advice}.")
         return
     if config.resume_from_checkpoint == "latest" and not found:
         logger.warning("no complete checkpoint in '%s'; starting at step 0", config.output_dir)

@@ -57,7 +57,6 @@ def build_shards(
     Raises:
         ValueError: too few images are usable, `data` is not a directory, or `output` holds anything but shards.
     """
-    data, output = Path(data), Path(output)
     if not data.is_dir():
         raise ValueError(f"'{data}' is not a directory of training images.")
     paths = find_images(data, output, WRITE_SUFFIXES)
@@ -83,7 +82,7 @@ def build_shards(
 def read_index(directory: Path) -> dict[str, Any]:
     """Return the index of a directory of shards. Raise ValueError if `build_shards` did not write it."""
     try:
-        index = json.loads((Path(directory) / INDEX).read_text(encoding="utf-8"))
+        index = json.loads((directory / INDEX).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         advice = "create shards with `srgan-hub prepare`, in a new or empty directory"
         raise ValueError(f"'{directory}' has no readable {INDEX}; {advice}.") from error
@@ -93,7 +92,7 @@ def read_index(directory: Path) -> dict[str, Any]:
 
 
 class RandomCropDataset(Dataset[Tensor]):
-    """Endless random crops: `dataset[sample_index]` is a uint8 CHW RGB tensor of `size` x `size` pixels.
+    """Endless random crops of shards: `dataset[sample_index]` is a uint8 CHW RGB tensor of `size` x `size` pixels.
 
     Image, position, flips and quarter turns are a pure function of (seed, sample index). Crops are read from
     memory-mapped files without decoding, over 10,000 crops of 96 pixels per second on one core. Files are opened on
@@ -101,7 +100,6 @@ class RandomCropDataset(Dataset[Tensor]):
 
     Args:
         directory: written by `build_shards`.
-        size: side of the crops in pixels.
         seed: 0 to 2**64 - 1.
         downscale_prob: probability of cutting a larger window, of up to twice the size, and downscaling it bicubically:
             more detail per pixel. It takes one or two milliseconds per crop instead of a tenth.
@@ -111,15 +109,13 @@ class RandomCropDataset(Dataset[Tensor]):
     """
 
     def __init__(self, directory: Path, *, size: int, seed: int, downscale_prob: float = 0.0) -> None:
-        self.directory, self.size, self.seed, self.downscale_prob = Path(directory), size, seed, downscale_prob
-        images = read_index(self.directory)["images"]
+        self.directory, self.size, self.seed, self.downscale_prob = directory, size, seed, downscale_prob
+        images = read_index(directory)["images"]
         self.images = [(image["shard"], image["name"], image["height"], image["width"]) for image in images]
         small = [f"{name} ({width}x{height})" for _, name, height, width in self.images if min(height, width) < size]
         if small:
-            raise ValueError(
-                f"{len(small)} of {len(self.images)} images in '{directory}' are smaller than the {size}x{size} crops, "
-                f"such as {small[0]}; prepare the images again with a minimum size of {size}."
-            )
+            count = f"{len(small)} of {len(self.images)} images in '{directory}'"
+            raise ValueError(f"{count} are smaller than {size}x{size} crops, such as {small[0]}; prepare them again.")
         self._files: dict[str, Any] = {}
         self._process = 0
 

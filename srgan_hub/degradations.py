@@ -73,11 +73,11 @@ class RealWorldDegradation:
     Some samples stay clean, with bicubic downscaling only. All steps after the blur run on the CPU, in Pillow.
 
     Args:
-        sigma: range of the blur's standard deviation in HR pixels, drawn for rows and for columns; 0.05 to 0.5 times
+        sigma: Range of the blur's standard deviation in HR pixels, drawn for rows and for columns; 0.05 to 0.5 times
             the scale by default.
-        noise: range of the standard deviation of white noise in 8-bit values.
-        quality: range of the JPEG quality, both ends included. Chroma subsampling is 4:4:4 or 4:2:0 at random.
-        clean_prob: probability of a clean sample.
+        noise: Range of the standard deviation of white noise in 8-bit values.
+        quality: Range of the JPEG quality, both ends included. Chroma subsampling is 4:4:4 or 4:2:0 at random.
+        clean_prob: Probability of a clean sample.
     """
 
     scale: int

@@ -26,8 +26,8 @@ def psnr(sr: Tensor, hr: Tensor, *, crop_border: int, channel: str = "y") -> Ten
     """Return the peak signal-to-noise ratio in dB, with a peak of 1; infinite for equal images.
 
     Args:
-        sr, hr: output and ground truth of the same shape.
-        crop_border: pixels cropped from each side; the scale by convention.
+        sr, hr: Output and ground truth of the same shape.
+        crop_border: Pixels cropped from each side; the scale by convention.
         channel: "y" (luma) or "rgb" (about 1.9 dB lower).
     """
     sr, hr = _prepare(sr, hr, crop_border, channel)

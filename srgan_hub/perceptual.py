@@ -26,11 +26,11 @@ class VGGLoss(nn.Module):
 
     Args:
         layer: "5_4" or "2_2": the fourth convolution before the fifth pooling, or the second before the second.
-        weights: a .safetensors or .pth file with torchvision's names (`features.0.weight`; later layers may be
+        weights: A .safetensors or .pth file with torchvision's names (`features.0.weight`; later layers may be
             missing), or None to download torchvision's once (548 MB).
 
     Raises:
-        ValueError: the weights are unavailable.
+        ValueError: The weights are unavailable.
     """
 
     mean: Tensor

@@ -41,14 +41,14 @@ def convert(source: Path, destination: Path, *, origin: str | None = None) -> SR
     The converted model computes the same function, up to rounding. No code in the file is executed.
 
     Args:
-        source: the Keras HDF5 file of https://github.com/krasserm/super-resolution ("krasserm"), the .pth.tar of
+        source: The Keras HDF5 file of https://github.com/krasserm/super-resolution ("krasserm"), the .pth.tar of
             https://github.com/Lornatang/SRGAN-PyTorch, 2022 and later ("lornatang"), or the .pth of
             https://github.com/leftthomas/SRGAN ("leftthomas").
-        destination: directory of the model; an existing card is kept.
-        origin: expected project, of `SOURCES`; None detects it.
+        destination: Directory of the model; an existing card is kept.
+        origin: Expected project, of `SOURCES`; None detects it.
 
     Raises:
-        ModelLoadError: the file is missing, incomplete, or of another project or architecture.
+        ModelLoadError: The file is missing, incomplete, or of another project or architecture.
     """
     try:
         with source.open("rb") as file:

@@ -53,15 +53,15 @@ class PairedDataset(Sequence[ImagePair]):
     """LR/HR pairs of a benchmark, read on access.
 
     Args:
-        data: directory of ground-truth images, or their paths. Images are cropped to a multiple of the scale.
-        lr: directory of LR images of the same name, or NAMEx4; None generates them.
-        downsampling: how LR images are generated: "matlab" (imresize's bicubic) or "pillow" (Pillow's).
+        data: Directory of ground-truth images, or their paths. Images are cropped to a multiple of the scale.
+        lr: Directory of LR images of the same name, or NAMEx4; None generates them.
+        downsampling: How LR images are generated: "matlab" (imresize's bicubic) or "pillow" (Pillow's).
         jpeg: JPEG quality to compress the LR images with.
-        degradation: a training degradation or its name, in place of `lr`, `downsampling` and `jpeg`.
-        seed: seed of the degradation, whose sample index is the position in the list.
+        degradation: A training degradation or its name, in place of `lr`, `downsampling` and `jpeg`.
+        seed: Seed of the degradation, whose sample index is the position in the list.
 
     Raises:
-        ValueError: an option is invalid, or the directory holds no images.
+        ValueError: An option is invalid, or the directory holds no images.
     """
 
     def __init__(

@@ -41,18 +41,18 @@ def evaluate(
     """Score models on a directory of ground truth, with bicubic and the ground truth itself for comparison.
 
     Args:
-        models: directories, bundled names or Hub ids; the first is the baseline of the differences.
-        data, lr, downsampling, jpeg, degradation: as for `datasets.PairedDataset`.
-        crop_border: pixels cropped from each side for PSNR and SSIM; the scale by default.
-        metrics: of `scorers.METRICS`; all that are available without a download by default.
-        contact_sheets: directory for contact sheets.
-        dtype, device, backend: as for `srgan_hub.upscaler.Upscaler`.
-        progress: called with (images done, number of images).
+        models: Directories, bundled names or Hub ids; the first is the baseline of the differences.
+        data, lr, downsampling, jpeg, degradation: As for `datasets.PairedDataset`.
+        crop_border: Pixels cropped from each side for PSNR and SSIM; the scale by default.
+        metrics: Keys of `scorers.METRICS`; all that are available without a download by default.
+        contact_sheets: Directory for contact sheets.
+        dtype, device, backend: As for `srgan_hub.upscaler.Upscaler`.
+        progress: Called with (images done, number of images).
 
     Raises:
-        ModelLoadError: a model cannot be found or loaded.
-        ImageError: an image cannot be read.
-        ValueError: an option is invalid, models differ in scale, LR and HR sizes do not fit, or a requested metric is
+        ModelLoadError: A model cannot be found or loaded.
+        ImageError: An image cannot be read.
+        ValueError: An option is invalid, models differ in scale, LR and HR sizes do not fit, or a requested metric is
             unavailable.
     """
     directories = _unique_names(models)

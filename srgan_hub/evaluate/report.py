@@ -163,8 +163,8 @@ def write_to_card(directory: Path, reports: Sequence[Report]) -> None:
     """Replace the scores in the card of a model directory by a table per report; the rest of the card is kept.
 
     Raises:
-        ModelLoadError: the directory has no card.
-        ValueError: a report has no row with the name of the directory, or `reports` is empty.
+        ModelLoadError: The directory has no card.
+        ValueError: A report has no row with the name of the directory, or `reports` is empty.
     """
     card = load_card_text(directory)
     if not card:

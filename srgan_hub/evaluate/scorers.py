@@ -1,5 +1,6 @@
 """Registry of named metrics."""
 
+import importlib
 import math
 import warnings
 from collections.abc import Callable, Sequence
@@ -43,7 +44,8 @@ METRICS = {
 NO_REFERENCE = ("lr_consistency", "high_freq_ratio", "checkerboard_db")  # also scored for the ground truth
 # Offsets of four crops that are averaged: each phase of a stride of 4 pixels once, in both axes.
 SHIFTS = ((0, 0), (1, 2), (2, 1), (3, 3))
-# Weights in PyTorch's download cache.
+# Packages, and files in PyTorch's download cache.
+PACKAGES = {"lpips": "lpips", "dists": "piq"}
 CACHED = {"lpips": ("alexnet-owt-7be5be79.pth",), "dists": ("dists_weights.pt", "vgg16-397923af.pth")}
 
 
@@ -53,10 +55,13 @@ def make_scorers(
     """Return scorers by metric, and a message for each metric that is unavailable.
 
     Args:
-        names: of `METRICS`, ValueError if one is unknown or unavailable; None for all available without a download.
-        crop_border: pixels cropped from each side for PSNR and SSIM.
-        scale: period of the checkerboard artifacts.
-        device: of the feature networks.
+        names: Keys of `METRICS`; None for all that are available without a download.
+        crop_border: Pixels cropped from each side for PSNR and SSIM.
+        scale: Period of the checkerboard artifacts.
+        device: Device of the feature networks.
+
+    Raises:
+        ValueError: A name is unknown, or its metric is unavailable.
     """
     for name in names or ():
         if name not in METRICS:
@@ -121,10 +126,7 @@ def _load(name: str, download: bool) -> nn.Module:
     """Load the network of lpips or dists. Raise ValueError if its package or weights are unavailable."""
     title = name.upper()
     try:
-        if name == "lpips":
-            import lpips as package
-        else:
-            import piq as package
+        package = importlib.import_module(PACKAGES[name])
     except ImportError as error:
         raise ValueError(f"{title} requires the package {error.name}: pip install 'srgan-hub[metrics]'.") from error
     cache = Path(torch.hub.get_dir()) / "checkpoints"

@@ -47,15 +47,15 @@ def build_shards(
     leaves no output, and the next one removes its temporary files. Call it from one process at a time.
 
     Args:
-        data: directory of images (BMP, JPEG, PNG, TIFF, WebP), searched recursively.
-        output: directory to create. Shards of the same images (name, size, modification time) are kept, others are
+        data: Directory of images (BMP, JPEG, PNG, TIFF, WebP), searched recursively.
+        output: Directory to create. Shards of the same images (name, size, modification time) are kept, others are
             replaced.
-        min_size: images with a shorter side are skipped with a warning, as are unreadable ones.
-        min_images: minimum number of usable images.
-        progress: called with (images done, number of images).
+        min_size: Images with a shorter side are skipped with a warning, as are unreadable ones.
+        min_images: Minimum number of usable images.
+        progress: Called with (images done, number of images).
 
     Raises:
-        ValueError: too few images are usable, `data` is not a directory, or `output` holds anything but shards.
+        ValueError: Too few images are usable, `data` is not a directory, or `output` holds anything but shards.
     """
     if not data.is_dir():
         raise ValueError(f"'{data}' is not a directory of training images.")
@@ -99,13 +99,13 @@ class RandomCropDataset(Dataset[Tensor]):
     first use in each process, so DataLoader workers may inherit or unpickle the dataset.
 
     Args:
-        directory: written by `build_shards`.
+        directory: Output of `build_shards`.
         seed: 0 to 2**64 - 1.
-        downscale_prob: probability of cutting a larger window, of up to twice the size, and downscaling it bicubically:
+        downscale_prob: Probability of cutting a larger window, of up to twice the size, and downscaling it bicubically:
             more detail per pixel. It takes one or two milliseconds per crop instead of a tenth.
 
     Raises:
-        ValueError: an image is smaller than a crop, or the directory holds no shards.
+        ValueError: An image is smaller than a crop, or the directory holds no shards.
     """
 
     def __init__(self, directory: Path, *, size: int, seed: int, downscale_prob: float = 0.0) -> None:

@@ -13,17 +13,16 @@ from .arguments import TrainConfig
 
 def make_accelerator(config: TrainConfig, tracker: str | None) -> Accelerator:
     """Set up Accelerate for this process."""
+    # The discriminator runs twice before its backward pass; broadcasting buffers in between breaks it.
+    ddp = DistributedDataParallelKwargs(broadcast_buffers=False)
+    # The other ranks wait while the main process downloads DIV2K or pushes to the Hub.
+    group = InitProcessGroupKwargs(timeout=timedelta(days=1))
     return Accelerator(
         gradient_accumulation_steps=config.gradient_accumulation_steps,
         mixed_precision=config.mixed_precision,
         log_with=tracker,
         project_dir=config.output_dir,
-        kwargs_handlers=[
-            # The discriminator runs twice before its backward pass; broadcasting buffers in between breaks it.
-            DistributedDataParallelKwargs(broadcast_buffers=False),
-            # The other ranks wait while the main process downloads DIV2K or pushes to the Hub.
-            InitProcessGroupKwargs(timeout=timedelta(days=1)),
-        ],
+        kwargs_handlers=[ddp, group],
     )
 
 

@@ -49,8 +49,8 @@ def download(output: Path, archive: Archive) -> Path:
     names, checksums and number of files while unpacking. Then the archive is deleted.
 
     Raises:
-        ValueError: the archive has another size or hash, or is not a valid zip file of the images.
-        OSError: the server cannot be reached or closes the connection, or the disk is too small.
+        ValueError: The archive has another size or hash, or is not a valid zip file of the images.
+        OSError: The server cannot be reached or closes the connection, or the disk is too small.
     """
     output.mkdir(parents=True, exist_ok=True)
     remove_stale_parts(output)
@@ -70,7 +70,7 @@ def download(output: Path, archive: Archive) -> Path:
 def _fetch(url: str, part: Path, archive: Archive) -> None:
     """Complete a partial download; retry as long as each attempt gets further."""
     part.touch()
-    # The rest of the archive, and the PNGs, which are hardly larger than the archive.
+    # The rest of the archive, and the PNGs, which have about the size of the archive.
     needed, free = 2 * archive.size - part.stat().st_size, shutil.disk_usage(part.parent).free
     if free < needed:
         text = f"{archive.name} needs {needed / 1e9:.1f} GB in '{part.parent}', but only {free / 1e9:.1f} GB are free"

@@ -125,10 +125,8 @@ def _fetch_weights() -> dict[str, Tensor]:
     try:
         return dict(VGG19_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True, weights_only=True))
     except (OSError, RuntimeError) as error:
-        raise ValueError(
-            f"Cannot download torchvision's VGG19 weights ({error}); pass `weights` (--vgg-weights), a file such as "
-            f"{VGG19_Weights.IMAGENET1K_V1.url}, or model.safetensors of timm/vgg19.tv_in1k."
-        ) from error
+        advice = "pass `weights` (--vgg-weights), such as model.safetensors of timm/vgg19.tv_in1k"
+        raise ValueError(f"Cannot download VGG19's weights ({error}); {advice}.") from error
 
 
 def _fold_batch_norms(network: nn.Module) -> None:

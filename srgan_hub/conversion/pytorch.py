@@ -28,7 +28,7 @@ UNSUPPORTED = (
     ),
     (
         r"^conv3\.0\.weight$",
-        "an early network of Lornatang/SRGAN-PyTorch (2020, 2021): its output range depends on the code's version",
+        "an early network of Lornatang/SRGAN-PyTorch (2020, 2021): its output range is unknown; use one since 2022",
     ),
     (r"^(features|net|main)\.0\.weight$", "a discriminator: convert the generator instead"),
 )

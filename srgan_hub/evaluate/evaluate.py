@@ -4,7 +4,7 @@ import hashlib
 import platform
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ import torch
 from ..hub import WEIGHTS, resolve_model_path
 from ..model import SRGAN
 from ..model_card import file_sha256
+from ..progress import ProgressCallback
 from ..resize import resize
 from ..version import code_version
 from .contact_sheet import ContactSheet
@@ -36,7 +37,7 @@ def evaluate(
     dtype: str = "fp32",
     device: str | torch.device = "auto",
     backend: str = "torch",
-    progress: Callable[[int, int], None] | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Report:
     """Score models on a directory of ground truth, with bicubic and the ground truth itself for comparison.
 

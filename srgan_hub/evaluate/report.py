@@ -108,8 +108,8 @@ class Report:
         found: dict[str, dict[str, Difference]] = {}
         for row in self.rows:
             if self.models and row.name not in (self.models[0], HR):
-                paired = {metric: _paired_differences(row, self[self.models[0]], metric) for metric in self.metrics}
-                found[row.name] = {metric: _bootstrap(values) for metric, values in paired.items() if len(values) > 1}
+                paired = {metric: _bootstrap(row, self[self.models[0]], metric) for metric in self.metrics}
+                found[row.name] = {metric: difference for metric, difference in paired.items() if difference}
         return found
 
     def to_json(self) -> str:
@@ -177,13 +177,11 @@ def write_to_card(directory: Path, reports: Sequence[Report]) -> None:
     (directory / REPOCARD_NAME).write_text(text, encoding="utf-8", newline="\n")
 
 
-def _paired_differences(row: ModelResult, baseline: ModelResult, metric: str) -> list[float]:
+def _bootstrap(row: ModelResult, baseline: ModelResult, metric: str) -> Difference | None:
     pairs = [(row.images[name].get(metric), baseline.images[name].get(metric)) for name in row.images]
-    return [a - b for a, b in pairs if a is not None and b is not None]
-
-
-def _bootstrap(differences: list[float]) -> Difference:
-    values = np.array(differences)
+    values = np.array([a - b for a, b in pairs if a is not None and b is not None])
+    if len(values) < 2:
+        return None
     samples = np.random.default_rng(SEED).integers(0, len(values), (RESAMPLES, len(values)))
     low, high = np.percentile(values[samples].mean(axis=1), [2.5, 97.5])
     return Difference(float(values.mean()), float(low), float(high))

@@ -133,7 +133,7 @@ def _load(name: str, download: bool) -> nn.Module:
     missing = [file for file in CACHED[name] if not (cache / file).is_file()]
     if missing and not download:
         files = ", ".join(missing)
-        raise ValueError(f"{title} is omitted: {files} is not in PyTorch's cache; request {name} to download it.")
+        raise ValueError(f"{title} is omitted: PyTorch's cache has no {files}; request {name} to download it.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # deprecated arguments of torchvision

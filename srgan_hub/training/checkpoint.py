@@ -1,7 +1,4 @@
-"""Save and load training checkpoints (safetensors).
-
-A checkpoint is one file `step-N.safetensors`, written atomically: tensors, and the other state as JSON in the header.
-"""
+"""Save and load training checkpoints (safetensors)."""
 
 import errno
 import json
@@ -29,7 +26,7 @@ class CheckpointError(ValueError):
 
 
 def save(directory: Path, step: int, parts: dict[str, Tensors], state: dict[str, Any]) -> Path:
-    """Write `directory/step-N.safetensors`: the tensors of each network and optimizer, and the JSON-able state.
+    """Write `directory/step-N.safetensors`: tensors of each network and optimizer, and the state as JSON in the header.
 
     The file is flushed to disk before it is renamed into place. A crash leaves the older checkpoints and at most a
     hidden temporary file, which the next save removes. Raise CheckpointError if the disk is full or cannot be written.

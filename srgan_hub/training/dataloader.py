@@ -58,18 +58,14 @@ def prepare_data(config: TrainConfig, accelerator: Accelerator) -> tuple[Path, l
 
 
 def make_batches(run: TrainContext, start: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield (lr, hr) for each backward pass from step `start` on: NCHW in [0, 1], on the device.
-
-    Worker processes prefetch crops; the degradation is applied here.
-    """
-    config, accelerator = run.config, run.accelerator
+    """Yield (lr, hr) for each backward pass from step `start` on: NCHW in [0, 1], on the device."""
+    config, accelerator, device = run.config, run.accelerator, run.accelerator.device
     workers = config.dataloader_num_workers
-    workers = 2 * (accelerator.device.type != "cpu") if workers is None else workers
+    workers = 2 * (device.type != "cpu") if workers is None else workers
     sampler = StepBatchSampler(config, start, accelerator.process_index, accelerator.num_processes)
-    pin_memory = accelerator.device.type == "cuda"
-    loader = DataLoader(run.crops, batch_sampler=sampler, num_workers=workers, pin_memory=pin_memory)
+    loader = DataLoader(run.crops, batch_sampler=sampler, num_workers=workers, pin_memory=device.type == "cuda")
     for indices, crops in zip(sampler, loader, strict=True):
-        crops = crops.to(accelerator.device, non_blocking=True)
+        crops = crops.to(device, non_blocking=True)
         lr = run.degrade(crops, indices, config.seed)
         hr = crops.float() / 255
         yield lr.to(memory_format=torch.channels_last), hr.to(memory_format=torch.channels_last)

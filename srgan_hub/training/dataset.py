@@ -5,7 +5,7 @@ import itertools
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from torch.utils.data import Dataset
 from ..fileio import atomic_write, remove_stale_parts
 from ..images.decode import find_images
 from ..images.formats import WRITE_SUFFIXES
+from ..progress import ProgressCallback
 from ..resize import resize
 from ..rng import CROP, sample_rng
 
@@ -33,12 +34,7 @@ HEADER_BYTES = 2**20  # reserved in each shard for the names of its images
 
 
 def build_shards(
-    data: Path,
-    output: Path,
-    *,
-    min_size: int = 96,
-    min_images: int = 1,
-    progress: Callable[[int, int], None] | None = None,
+    data: Path, output: Path, *, min_size: int = 96, min_images: int = 1, progress: ProgressCallback | None = None
 ) -> Path:
     """Decode every image in a directory into shards for `RandomCropDataset`; return `output`.
 
@@ -155,7 +151,7 @@ class RandomCropDataset(Dataset[Tensor]):
 
 
 def _write_shards(
-    data: Path, paths: list[Path], directory: Path, min_size: int, progress: Callable[[int, int], None] | None
+    data: Path, paths: list[Path], directory: Path, min_size: int, progress: ProgressCallback | None
 ) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
     """Write the shards, and return the index entries of the usable and of the skipped images."""
     images: list[dict[str, Any]] = []

@@ -5,7 +5,6 @@ import hashlib
 import re
 import shutil
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +13,7 @@ from huggingface_hub.file_download import http_get
 
 from ..fileio import atomic_write, remove_stale_parts
 from ..hub import shorten_error
+from ..progress import ProgressCallback
 from .dataset import build_shards
 
 URL = "https://data.vision.ee.ethz.ch/cvl/DIV2K"
@@ -33,7 +33,7 @@ TRAIN = Archive("DIV2K_train_HR", 3530603713, "9d0b9c463f6e35b6c62cc6a930ee2224f
 VALID = Archive("DIV2K_valid_HR", 448993893, "20dd31fd84d777bc1cf5d6b7654a3f569c0aec74458ae094122ad1d0489900fc", 100)
 
 
-def prepare_div2k(output: Path, *, progress: Callable[[int, int], None] | None = None) -> Path:
+def prepare_div2k(output: Path, *, progress: ProgressCallback | None = None) -> Path:
     """Download DIV2K to the directory `OUTPUT-images` and build shards of its training images in `output`.
 
     See `download` and `build_shards`, also for errors.

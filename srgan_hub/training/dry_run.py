@@ -39,7 +39,6 @@ def estimate_run(config: TrainConfig, *, processes: int, last_rate: float) -> st
             f"content loss:   {config.content_loss}",
             f"learning rate:  {config.learning_rate:g} to {last_rate:g} ({config.lr_scheduler})",
             f"memory:         about {memory / 1e9:.2f} GB per process, without the content loss's network",
-            f"checkpoints:    about {4 * (4 * count_g + 3 * count_d) / 1e6:.0f} MB each, "
-            f"the latest {config.checkpoints_total_limit} are kept",
+            f"checkpoints:    {config.checkpoints_total_limit} of about {4 * (4 * count_g + 3 * count_d) / 1e6:.0f} MB",
         )
     )

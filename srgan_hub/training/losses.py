@@ -12,7 +12,7 @@ from ..resize import downscale
 CONTENT_TERMS = ("mse", "l1", "vgg22", "vgg54", "lite")
 
 ARTIFACT_WINDOW = 7  # Liang et al. 2022, section 3.2
-HIGH_PASS, CHECKERBOARD_WINDOW = 5, 6  # sides in the image and in the unshuffled image
+HIGH_PASS, CHECKERBOARD_WINDOW = 5, 6  # sides of windows in the image and the unshuffled image
 EPSILON = (1 / 255) ** 2  # energy of one 8-bit value; crops with less high-pass energy show no checkerboard
 
 
@@ -61,16 +61,15 @@ class ContentLoss(torch.nn.Module):
         return torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
 
 
-def adversarial_loss(fake_logits: Tensor) -> Tensor:
-    """Return the mean of `-log D(G(lr))` (Ledig et al. 2016, equation 6)."""
-    return F.binary_cross_entropy_with_logits(fake_logits.float(), torch.ones_like(fake_logits, dtype=torch.float))
+def adversarial_loss(logits: Tensor) -> Tensor:
+    """Return the mean of `-log D`: of generated images, the loss of the generator (Ledig et al. 2016, equation 6)."""
+    return F.binary_cross_entropy_with_logits(logits.float(), torch.ones_like(logits, dtype=torch.float))
 
 
 def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     """Return the sum of the means of `-log D(hr)` and `-log(1 - D(G(lr)))`; 2 log 2 = 1.39 at chance level."""
-    real = adversarial_loss(real_logits)  # -log D(hr)
     fake = F.binary_cross_entropy_with_logits(fake_logits.float(), torch.zeros_like(fake_logits, dtype=torch.float))
-    return real + fake
+    return adversarial_loss(real_logits) + fake
 
 
 def lr_consistency_loss(sr: Tensor, hr: Tensor, scale: int) -> Tensor:

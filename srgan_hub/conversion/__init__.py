@@ -41,14 +41,14 @@ def convert(source: Path, destination: Path, *, origin: str | None = None) -> SR
     The converted model computes the same function, up to rounding. No code in the file is executed.
 
     Args:
-        source: the Keras HDF5 file of https://github.com/krasserm/super-resolution ("krasserm"), the .pth.tar of
+        source: The Keras HDF5 file of https://github.com/krasserm/super-resolution ("krasserm"), the .pth.tar of
             https://github.com/Lornatang/SRGAN-PyTorch, 2022 and later ("lornatang"), or the .pth of
             https://github.com/leftthomas/SRGAN ("leftthomas").
-        destination: directory of the model; an existing card is kept.
-        origin: expected project, of `SOURCES`; None detects it.
+        destination: Directory of the model; an existing card is kept.
+        origin: Expected project, of `SOURCES`; None detects it.
 
     Raises:
-        ModelLoadError: the file is missing, incomplete, or of another project or architecture.
+        ModelLoadError: The file is missing, incomplete, or of another project or architecture.
     """
     try:
         with source.open("rb") as file:
@@ -59,13 +59,7 @@ def convert(source: Path, destination: Path, *, origin: str | None = None) -> SR
     if origin not in (None, found):
         raise ModelLoadError(f"'{source}' is a checkpoint of {found}, not of {origin}.")
     license, note = _NOTES[found]
-    model.save_pretrained(
-        destination,
-        model_card_kwargs={
-            "name": destination.name,
-            "license": license,
-            "origin": f"Converted from `{source.name}` (SHA-256 `{file_sha256(source)}`) by "
-            f"`srgan-hub convert --from {found}`. {note}",
-        },
-    )
+    name, command = f"`{source.name}` (SHA-256 `{file_sha256(source)}`)", f"`srgan-hub convert --from {found}`"
+    fields = {"name": destination.name, "license": license, "origin": f"Converted from {name} by {command}. {note}"}
+    model.save_pretrained(destination, model_card_kwargs=fields)
     return model

@@ -18,10 +18,7 @@ LAYERS = {
     "batch_normalization": {"gamma", "beta", "moving_mean", "moving_variance"},
     "p_re_lu": {"alpha"},
 }
-TENSORLAYER = (
-    "its SRGAN has 3x3 and 1x1 convolutions instead of 9x9 at both ends, and ReLU instead of PReLU, which this package "
-    "does not support"
-)
+TENSORLAYER = "its SRGAN has 3x3 and 1x1 convolutions at both ends and ReLU, which this package does not support"
 Layer = dict[str, Tensor]
 
 
@@ -32,10 +29,8 @@ def convert_krasserm(source: Path) -> SRGAN:
     num_blocks = (len(norms) - 1) // 2
     num_stages = len(convs) - 2 * num_blocks - 3
     if num_blocks < 1 or num_stages not in (1, 2) or len(slopes) != num_blocks + 1 + num_stages:
-        raise ModelLoadError(
-            f"'{source}' is not an SRGAN generator of krasserm (EDSR and WDSR are not supported): it has {len(convs)} "
-            f"convolutions, {len(norms)} batch norms and {len(slopes)} PReLUs."
-        )
+        counts = f"{len(convs)} convolutions, {len(norms)} batch norms and {len(slopes)} PReLUs"
+        raise ModelLoadError(f"'{source}' is not an SRGAN generator of krasserm: it has {counts}.")
     channels = convs[0]["kernel"].shape[-1]
     factor = round((convs[-2]["kernel"].shape[-1] / channels) ** 0.5)
     model = SRGAN(scale=factor**num_stages, channels=channels, num_blocks=num_blocks)
@@ -82,16 +77,13 @@ def _read_keras(source: Path) -> dict[str, list[Layer]]:
         raise ModelLoadError(f"'{source}': cannot read HDF5: {error}.") from error
     if any(path.endswith("/filters:0") for path in others):
         raise ModelLoadError(f"'{source}' is a tensorlayer file: {TENSORLAYER}.")
-    incomplete = [
-        f"{layer_type} {number} without {', '.join(sorted(LAYERS[layer_type] - layer.keys()))}"
-        for layer_type, layers in found.items()
-        for number, layer in layers.items()
-        if layer.keys() != LAYERS[layer_type]
-    ]
-    if others or incomplete:
-        raise ModelLoadError(
-            f"'{source}' is not an SRGAN generator of krasserm: it also holds {', '.join([*others, *incomplete][:4])}."
-        )
+    for layer_type, layers in found.items():
+        for number, layer in layers.items():
+            if missing := LAYERS[layer_type] - layer.keys():
+                others.append(f"{layer_type} {number} without {', '.join(sorted(missing))}")
+    if others:
+        also = ", ".join(others[:4])
+        raise ModelLoadError(f"'{source}' is not an SRGAN generator of krasserm: it also holds {also}.")
     return {layer_type: [layers[number] for number in sorted(layers)] for layer_type, layers in found.items()}
 
 
@@ -101,12 +93,8 @@ def _to_torch(module: nn.Module, keras: Layer) -> Layer:
     if isinstance(module, nn.PReLU):
         return {"weight": keras["alpha"].flatten()}
     assert isinstance(module, nn.BatchNorm2d)
-    return {
-        "weight": keras["gamma"],
-        "bias": keras["beta"],
-        "running_mean": keras["moving_mean"],
-        "running_var": keras["moving_variance"] + (KERAS_EPSILON - module.eps),
-    }
+    var = keras["moving_variance"] + (KERAS_EPSILON - module.eps)
+    return {"weight": keras["gamma"], "bias": keras["beta"], "running_mean": keras["moving_mean"], "running_var": var}
 
 
 def _reorder_for_shuffle(tensor: Tensor, factor: int) -> Tensor:

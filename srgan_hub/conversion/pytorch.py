@@ -16,44 +16,39 @@ from ..model import SRGAN
 
 State = dict[str, Tensor]
 
-# Unsupported architectures: pattern of a tensor name, architecture, reason.
+# Unsupported architectures: pattern of a tensor name, architecture and reason.
 UNSUPPORTED = (
     (
         r"(^|\.)(RRDB_trunk|body)\.\d+\.(RDB|rdb)\d\.|^model\.1\.sub\.\d+\.RDB\d\.",
-        "ESRGAN (RRDB)",
-        "its blocks are dense and have no batch norm; use spandrel",
+        "ESRGAN (RRDB): its blocks are dense and have no batch norm; use spandrel",
     ),
     (
         r"^(recon_trunk|body)\.\d+\.conv1\.weight$|^model\.1\.sub\.\d+\.res\.\d",
-        "MSRResNet (SRResNet of BasicSR)",
-        "it has no batch norm, 3x3 convolutions at both ends, and adds the upscaled input to its output",
+        "MSRResNet (SRResNet of BasicSR): it has no batch norm and adds the upscaled input to its output",
     ),
     (
         r"^conv3\.0\.weight$",
-        "an early network of Lornatang/SRGAN-PyTorch (2020, 2021)",
-        "it ends in tanh, and its output range depends on the version of the code; checkpoints of 2022 and later are "
-        "supported",
+        "an early network of Lornatang/SRGAN-PyTorch (2020, 2021): its output range is unknown; use one since 2022",
     ),
-    (r"^(features|net|main)\.0\.weight$", "a discriminator", "convert the generator instead"),
+    (r"^(features|net|main)\.0\.weight$", "a discriminator: convert the generator instead"),
 )
 
 
 def convert_state(state: State, source: Path) -> tuple[str, SRGAN]:
     """Return the project that a state dict comes from, and the model built from it.
 
-    Raises:
-        ModelLoadError: the project or architecture is not supported, or tensors are missing.
+    Raise ModelLoadError if the project or architecture is not supported, or tensors are missing.
     """
     if "trunk.0.rcb.0.weight" in state:
         return "lornatang", _convert_lornatang(state, source)
     if "block1.0.weight" in state and "block2.conv1.weight" in state:
         return "leftthomas", _convert_leftthomas(state, source)
-    for pattern, name, reason in UNSUPPORTED:
+    for pattern, reason in UNSUPPORTED:
         if any(re.search(pattern, key) for key in state):
-            raise ModelLoadError(f"'{source}': cannot convert {name}: {reason}.")
+            raise ModelLoadError(f"'{source}': cannot convert {reason}.")
+    names = ", ".join(list(state)[:4])
     raise ModelLoadError(
-        f"'{source}' is not a checkpoint of krasserm, Lornatang or leftthomas; its tensors are "
-        f"{', '.join(list(state)[:4])}, ..."
+        f"'{source}' is not a checkpoint of krasserm, Lornatang or leftthomas; its tensors are {names}, ..."
     )
 
 
@@ -71,11 +66,9 @@ def _convert_lornatang(state: State, source: Path) -> SRGAN:
         stage = f"upsampling.{i}.upsample_block"
         layout |= {f"{stage}.0": f"up{i}_conv", f"{stage}.2": f"up{i}_act"}
     renamed = _rename(state, layout)
-    zeros = torch.zeros(_channels(renamed))
+    zeros = torch.zeros(renamed["trunk.block0.conv1.weight"].shape[:1])
     biases = {f"{ours}.bias": zeros for ours in layout.values() if re.match(r"trunk\..*conv", ours)}
-    return _build(
-        {**biases, **renamed}, source, num_blocks=num_blocks, num_stages=num_stages, output_activation="clamp"
-    )
+    return _build(biases | renamed, source, num_blocks=num_blocks, num_stages=num_stages, output_activation="clamp")
 
 
 def _convert_leftthomas(state: State, source: Path) -> SRGAN:
@@ -91,11 +84,10 @@ def _convert_leftthomas(state: State, source: Path) -> SRGAN:
             layout[f"block{i + 2}.{theirs}"] = f"trunk.block{i}.{ours}"
     for i in range(num_stages):
         layout |= {f"{tail}.{i}.conv": f"up{i}_conv", f"{tail}.{i}.prelu": f"up{i}_act"}
+    renamed = _rename(state, layout)
     # (tanh(z) + 1) / 2 = sigmoid(2 z)
-    doubled = {
-        name: 2 * tensor if name.startswith("tail_conv.") else tensor for name, tensor in _rename(state, layout).items()
-    }
-    return _build(doubled, source, num_blocks=num_blocks, num_stages=num_stages, trunk_end=trunk_end)
+    doubled = {name: 2 * tensor for name, tensor in renamed.items() if name.startswith("tail_conv.")}
+    return _build(renamed | doubled, source, num_blocks=num_blocks, num_stages=num_stages, trunk_end=trunk_end)
 
 
 def _count(state: State, pattern: str) -> int:
@@ -108,17 +100,13 @@ def _rename(state: State, layout: dict[str, str]) -> State:
     return {f"{layout.get(layer, layer)}.{kind}": state[name] for name, (layer, _, kind) in split.items()}
 
 
-def _channels(state: State) -> int:
-    return state["trunk.block0.conv1.weight"].shape[:1].numel()
-
-
 def _build(state: State, source: Path, *, num_blocks: int, num_stages: int, **options: str) -> SRGAN:
     """Build the model from renamed tensors. Raise ModelLoadError for missing, unexpected or misshapen ones."""
-    channels = _channels(state)
-    slopes = {name: value for name, value in state.items() if name.endswith("act.weight") and value.numel() == 1}
+    channels = state["trunk.block0.conv1.weight"].shape[:1].numel()
+    single = {name: value for name, value in state.items() if name.endswith("act.weight") and value.numel() == 1}
     try:
         model = SRGAN(scale=2**num_stages, channels=channels, num_blocks=num_blocks, **options)
-        model.generator.load_state_dict({**state, **{name: slopes[name].expand(channels) for name in slopes}})
+        model.generator.load_state_dict(state | {name: value.expand(channels) for name, value in single.items()})
     except (ValueError, RuntimeError) as error:
         raise ModelLoadError(f"'{source}': cannot convert: {shorten_error(error)}.") from error
     return model.eval()

@@ -13,16 +13,11 @@ from .keras import TENSORLAYER
 
 # Keys of the weights in checkpoints, by priority.
 WRAPPERS = ("state_dict", "params_ema", "params", "model_state_dict", "generator", "model")
-# Of DataParallel and torch.compile.
-PREFIXES = ("module.", "_orig_mod.")
+PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and torch.compile
 
 
 def read_state(source: Path) -> dict[str, Tensor]:
-    """Return the weights of a checkpoint by name, without optimizer state and the like.
-
-    Raises:
-        ModelLoadError: the file is not a checkpoint that holds only tensors.
-    """
+    """Return the weights in a checkpoint. Raise ModelLoadError if it cannot be read or holds code."""
     if zipfile.is_zipfile(source):
         with zipfile.ZipFile(source) as archive:
             members = archive.namelist()
@@ -58,11 +53,7 @@ def _unwrap(checkpoint: object) -> dict[str, Tensor]:
 
 
 def _explain(message: str) -> str:
-    found = re.search(r"GLOBAL ([\w.]+)|[Uu]nsupported class ([\w.]+)", message)
-    name = (found[1] or found[2]) if found else ""
-    if not name:
+    found = re.search(r"(?:GLOBAL|[Uu]nsupported class) ([\w.]+)", message)
+    if not found:
         return f"its pickle holds more than tensors ({message.strip().splitlines()[0]})"
-    return (
-        f"its pickle holds an object of class {name}, and loading that would run code from the file; if you trust it, "
-        "load it in its own project and save `model.state_dict()` with torch.save"
-    )
+    return f"loading its object of class {found[1]} could run code from the file; save `model.state_dict()` instead"

@@ -78,6 +78,6 @@ def compare(
         names = SCORES if ground_truth else SCORES[-1:]
         scorers, _ = make_scorers(names, crop_border=scale, scale=scale, device=torch.device("cpu"))
         outputs = {name: np.asarray(image.convert("RGB"))}
-        scores = score_pair(ImagePair(source.name, lr, hr), outputs, scorers, scale=scale)[name]
+        scores = score_pair(ImagePair(source.name, lr, hr), outputs, scorers)[name]
         known = {key: value for key, value in scores.items() if value is not None}
         yield ModelComparison(name, scale, image, seconds, known)

@@ -20,9 +20,7 @@ INK, PAPER, FRAME = (20, 20, 20), (255, 255, 255), (220, 30, 30)
 class ContactSheet:
     """Collects LR, bicubic, model outputs and HR of images, in full and as close-ups, and saves them as PNG sheets.
 
-    Args:
-        directory: created if it does not exist.
-        name: of the file, `NAME.png`, or `NAME_1.png`, `NAME_2.png`, ... for more than 8 images.
+    The file is `NAME.png`, or `NAME_1.png`, `NAME_2.png`, ... for more than 8 images.
     """
 
     def __init__(self, directory: Path, name: str = "contact_sheet") -> None:
@@ -30,17 +28,17 @@ class ContactSheet:
         self.directory, self.name = directory, name
         self.rows: list[Image.Image] = []
 
-    def add(self, name: str, lr: np.ndarray, outputs: dict[str, np.ndarray], *, scale: int) -> None:
-        """Add a row: LR (h, w, 3) uint8, and outputs `scale` times as large by label, the ground truth last."""
+    def add(self, name: str, lr: np.ndarray, outputs: dict[str, np.ndarray]) -> None:
+        """Add a row: LR (h, w, 3) uint8, and outputs by label, the ground truth (h * scale, w * scale, 3) last."""
         hr = list(outputs.values())[-1]
+        scale = hr.shape[0] // lr.shape[0]
         top, left, height, width = most_detailed_crop(hr, scale)
         # Nearest-neighbor upscaling of LR: all cells show the same region.
         shown = {"LR": lr.repeat(scale, axis=0).repeat(scale, axis=1), **outputs}
         fit = min(CELL / hr.shape[0], CELL / hr.shape[1])
         size = max(1, round(hr.shape[1] * fit)), max(1, round(hr.shape[0] * fit))
         row = Image.new("RGB", ((CELL + GAP) * len(shown) + GAP, size[1] + CELL + 2 * LABEL + 2 * GAP), PAPER)
-        draw = ImageDraw.Draw(row)
-        font = ImageFont.load_default(13)
+        draw, font = ImageDraw.Draw(row), ImageFont.load_default(13)
         for i, (label, image) in enumerate(shown.items()):
             x = GAP + i * (CELL + GAP)
             draw.text((x, 2), f"{name}: {label}", INK, font)

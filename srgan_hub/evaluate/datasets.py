@@ -53,16 +53,15 @@ class PairedDataset(Sequence[ImagePair]):
     """LR/HR pairs of a benchmark, read on access.
 
     Args:
-        data: directory of ground-truth images, or their paths. Images are cropped to a multiple of the scale.
-        lr: directory of LR images of the same name, or NAMEx4; None generates them.
-        scale: scale factor.
-        downsampling: how LR images are generated: "matlab" (imresize's bicubic) or "pillow" (Pillow's).
+        data: Directory of ground-truth images, or their paths. Images are cropped to a multiple of the scale.
+        lr: Directory of LR images of the same name, or NAMEx4; None generates them.
+        downsampling: How LR images are generated: "matlab" (imresize's bicubic) or "pillow" (Pillow's).
         jpeg: JPEG quality to compress the LR images with.
-        degradation: a training degradation or its name, in place of `lr`, `downsampling` and `jpeg`.
-        seed: seed of the degradation, whose sample index is the position in the list.
+        degradation: A training degradation or its name, in place of `lr`, `downsampling` and `jpeg`.
+        seed: Seed of the degradation, whose sample index is the position in the list.
 
     Raises:
-        ValueError: an option is invalid, or the directory holds no images.
+        ValueError: An option is invalid, or the directory holds no images.
     """
 
     def __init__(
@@ -99,7 +98,7 @@ class PairedDataset(Sequence[ImagePair]):
         if not height or not width:
             raise ValueError(f"'{path}': {hr.shape[1]}x{hr.shape[0]} pixels are too small for scale {self.scale}.")
         hr = hr[:height, :width]
-        lr = self._generate_lr(hr, index) if self.lr is None else self._load_lr(path, hr)
+        lr = self._load_lr(self.lr, path, hr) if self.lr else self._generate_lr(hr, index)
         return ImagePair(path.stem, lr if self.jpeg is None else _compress_jpeg(lr, self.jpeg), hr)
 
     def _generate_lr(self, hr: np.ndarray, index: int) -> np.ndarray:
@@ -110,20 +109,17 @@ class PairedDataset(Sequence[ImagePair]):
         size = hr.shape[1] // self.scale, hr.shape[0] // self.scale
         return np.asarray(Image.fromarray(hr).resize(size, Image.Resampling.BICUBIC))
 
-    def _load_lr(self, path: Path, hr: np.ndarray) -> np.ndarray:
-        assert self.lr is not None
+    def _load_lr(self, directory: Path, path: Path, hr: np.ndarray) -> np.ndarray:
         stems = (path.stem, f"{path.stem}x{self.scale}")
         names = [path.name, *(f"{stem}{suffix}" for stem in stems for suffix in (path.suffix, *WRITE_SUFFIXES))]
-        found = next((self.lr / name for name in names if (self.lr / name).is_file()), None)
+        found = next((directory / name for name in names if (directory / name).is_file()), None)
         if found is None:
-            raise ValueError(f"'{self.lr}' has no LR image for '{path.name}', such as {stems[1]}{path.suffix}.")
+            raise ValueError(f"'{directory}' has no LR image for '{path.name}', such as {stems[1]}{path.suffix}.")
         lr = _read(found)
         height, width = hr.shape[0] // self.scale, hr.shape[1] // self.scale
         if lr.shape[:2] != (height, width):
-            raise ValueError(
-                f"'{found}' must have {width}x{height} pixels, got {lr.shape[1]}x{lr.shape[0]}: '{path}' has "
-                f"{hr.shape[1]}x{hr.shape[0]} when cropped to a multiple of {self.scale}."
-            )
+            given = f"{lr.shape[1]}x{lr.shape[0]} for '{path}' of {hr.shape[1]}x{hr.shape[0]}"
+            raise ValueError(f"'{found}' must have {width}x{height} pixels, got {given}.")
         return lr
 
 

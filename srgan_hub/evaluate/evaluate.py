@@ -4,7 +4,7 @@ import hashlib
 import platform
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ import torch
 from ..hub import WEIGHTS, resolve_model_path
 from ..model import SRGAN
 from ..model_card import file_sha256
+from ..progress import ProgressCallback
 from ..resize import resize
 from ..version import code_version
 from .contact_sheet import ContactSheet
@@ -36,28 +37,23 @@ def evaluate(
     dtype: str = "fp32",
     device: str | torch.device = "auto",
     backend: str = "torch",
-    progress: Callable[[int, int], None] | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Report:
     """Score models on a directory of ground truth, with bicubic and the ground truth itself for comparison.
 
     Args:
-        models: directories, bundled names or Hub ids; the first is the baseline of the differences.
-        data: directory of ground-truth images, which are cropped to a multiple of the scale. Gray images are scored as
-            three equal channels.
-        lr: directory of LR images, NAME or NAMEx4; None generates them.
-        downsampling: how LR images are generated: "matlab" (imresize's bicubic) or "pillow" (Pillow's).
-        jpeg: JPEG quality to compress the LR images with.
-        degradation: generate the LR images as in training, by "real-world" or "gaussian", with a fixed seed.
-        crop_border: pixels cropped from each side for PSNR and SSIM; the scale by default.
-        metrics: of `scorers.METRICS`; all that are available without a download by default.
-        contact_sheets: directory for contact sheets.
-        dtype, device, backend: as for `srgan_hub.upscaler.Upscaler`.
-        progress: called with (images done, number of images).
+        models: Directories, bundled names or Hub ids; the first is the baseline of the differences.
+        data, lr, downsampling, jpeg, degradation: As for `datasets.PairedDataset`.
+        crop_border: Pixels cropped from each side for PSNR and SSIM; the scale by default.
+        metrics: Keys of `scorers.METRICS`; all that are available without a download by default.
+        contact_sheets: Directory for contact sheets.
+        dtype, device, backend: As for `srgan_hub.upscaler.Upscaler`.
+        progress: Called with (images done, number of images).
 
     Raises:
-        ModelLoadError: a model cannot be found or loaded.
-        ImageError: an image cannot be read.
-        ValueError: an option is invalid, models differ in scale, LR and HR sizes do not fit, or a requested metric is
+        ModelLoadError: A model cannot be found or loaded.
+        ImageError: An image cannot be read.
+        ValueError: An option is invalid, models differ in scale, LR and HR sizes do not fit, or a requested metric is
             unavailable.
     """
     directories = _unique_names(models)
@@ -85,7 +81,7 @@ def evaluate(
             start = time.perf_counter()
             outputs[label] = upscaler.upscale(pair.lr)
             seconds[label] += time.perf_counter() - start
-        for label, by_name in score_pair(pair, outputs, scorers, scale=scale, sheet=sheet).items():
+        for label, by_name in score_pair(pair, outputs, scorers, sheet).items():
             scores[label][pair.name] = by_name
         if progress:
             progress(done, len(pairs))
@@ -116,33 +112,17 @@ def evaluate(
 
 
 def score_pair(
-    pair: ImagePair,
-    outputs: Mapping[str, np.ndarray],
-    scorers: Mapping[str, Scorer],
-    *,
-    scale: int,
-    sheet: ContactSheet | None = None,
+    pair: ImagePair, outputs: Mapping[str, np.ndarray], scorers: Mapping[str, Scorer], sheet: ContactSheet | None = None
 ) -> dict[str, Scores]:
-    """Score one image: bicubic upscaling, the outputs of models, and the ground truth itself.
+    """Return scores of one image: of bicubic upscaling, of the outputs of models by name, and of the ground truth.
 
-    Args:
-        pair: LR and HR image.
-        outputs: model name -> upscaled LR image.
-        scorers: from `make_scorers`.
-        scale: scale factor.
-        sheet: gets a row with all images.
-
-    Returns:
-        Scores by name of the output.
-
-    Raises:
-        ValueError: the image cannot be scored, for example because it is too small.
+    A row with all images is added to `sheet`. Raise ValueError if an image cannot be scored, such as a too small one.
     """
     outputs = {BICUBIC: to_uint8(resize(to_tensor(pair.lr), pair.hr.shape[:2], round_to_uint8=True)), **outputs}
     scores = {label: _score_all(pair, sr, scorers) for label, sr in outputs.items()}
     scores[HR] = _score_all(pair, pair.hr, {name: scorer for name, scorer in scorers.items() if name in NO_REFERENCE})
     if sheet:
-        sheet.add(pair.name, pair.lr, {**outputs, HR: pair.hr}, scale=scale)
+        sheet.add(pair.name, pair.lr, {**outputs, HR: pair.hr})
     return scores
 
 
@@ -167,7 +147,6 @@ def _unique_names(models: Sequence[str | Path]) -> dict[str, Path]:
     short = {name: Path(name).resolve().name if Path(name).is_dir() else str(name) for name in models}
     often = Counter(short.values())
     directories = {str(name) if often[label] > 1 else label: resolve_model_path(name) for name, label in short.items()}
-    for label in (BICUBIC, HR):
-        if label in directories:
-            raise ValueError(f"The model name '{label}' is reserved; rename the directory.")
+    if reserved := directories.keys() & {BICUBIC, HR}:
+        raise ValueError(f"The model name '{reserved.pop()}' is reserved; rename the directory.")
     return directories

@@ -17,7 +17,6 @@ from .scorers import METRICS
 
 BICUBIC, HR = "bicubic", "HR"
 RESAMPLES, SEED = 10_000, 0
-TASK = "image-to-image"
 
 
 @dataclass(frozen=True)
@@ -29,8 +28,8 @@ class Protocol:
     scale: int
     crop_border: int
     lr: str  # how the LR images were generated, or their directory
-    jpeg: str  # compression of the LR images, or ""
-    data_sha256: str  # of all LR and HR pixels
+    jpeg: str = ""  # compression of the LR images
+    data_sha256: str = ""  # of all LR and HR pixels
     rounding: str = "8 bits"
     luma: str = "BT.601, 16 to 235"
 
@@ -44,11 +43,9 @@ class Protocol:
         return self.data + (f", LR {how}" if how else "")
 
     def __str__(self) -> str:
-        return (
-            f"{self.data}: {self.images} images. LR: {self.degradation}. Outputs are rounded to {self.rounding}. PSNR "
-            f"and SSIM on Y ({self.luma}) and RGB, {self.crop_border} pixels cropped from each side; other metrics on "
-            "full images."
-        )
+        images = f"{self.data}: {self.images} images. LR: {self.degradation}. Outputs are rounded to {self.rounding}."
+        crop = f"{self.crop_border} pixels cropped from each side; other metrics on full images"
+        return f"{images} PSNR and SSIM on Y ({self.luma}) and RGB, {crop}."
 
 
 Scores = dict[str, float | None]
@@ -103,9 +100,7 @@ class Report:
     def with_baseline(self, model: str) -> "Report":
         """Return the report with another model as the baseline, in first place. Raise ValueError if it is unknown."""
         if model not in self.models:
-            raise ValueError(
-                f"The report on {self.protocol.data} has no model '{model}', only {', '.join(self.models)}."
-            )
+            raise ValueError(f"The report has no model '{model}', only {', '.join(self.models)}.")
         return replace(self, rows=tuple(sorted(self.rows, key=lambda row: (row.name != BICUBIC, row.name != model))))
 
     def differences(self) -> dict[str, dict[str, Difference]]:
@@ -113,29 +108,24 @@ class Report:
         found: dict[str, dict[str, Difference]] = {}
         for row in self.rows:
             if self.models and row.name not in (self.models[0], HR):
-                paired = {metric: _paired_differences(row, self[self.models[0]], metric) for metric in self.metrics}
-                found[row.name] = {metric: _bootstrap(values) for metric, values in paired.items() if len(values) > 1}
+                paired = {metric: _bootstrap(row, self[self.models[0]], metric) for metric in self.metrics}
+                found[row.name] = {metric: difference for metric, difference in paired.items() if difference}
         return found
 
     def to_json(self) -> str:
         """Return everything as JSON, including the scores of each image."""
-        differences = {name: {m: d._asdict() for m, d in row.items()} for name, row in self.differences().items()}
         content = {
             "protocol": asdict(self.protocol),
             "environment": self.environment,
             "rows": [{**asdict(row), "mean": {m: row.mean(m) for m in self.metrics}} for row in self.rows],
             "differences_to": self.models[0] if self.models else None,
-            "differences": differences,
+            "differences": {n: {m: d._asdict() for m, d in row.items()} for n, row in self.differences().items()},
             "notes": self.notes,
         }
         return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
     def to_markdown(self, *, cost: bool = True) -> str:
-        """Return the tables of means and differences as Markdown.
-
-        Args:
-            cost: include the time and the notes, which depend on the machine.
-        """
+        """Return the tables of means and differences as Markdown; `cost` adds the time and the notes."""
         titles = [str(METRICS[metric]) for metric in self.metrics]
         means = [[row.name, *(_number(row.mean(m), METRICS[m].digits) for m in self.metrics)] for row in self.rows]
         if cost:
@@ -144,8 +134,7 @@ class Report:
         if differences := {name: row for name, row in self.differences().items() if row}:
             caption = f"Difference to {self.models[0]}, with the 95 % interval of a paired bootstrap over images:"
             cells = [
-                [name, *(_interval(row.get(m), METRICS[m].digits) for m in self.metrics)]
-                for name, row in differences.items()
+                [n, *(_interval(d.get(m), METRICS[m].digits) for m in self.metrics)] for n, d in differences.items()
             ]
             lines += ["", caption, "", *_table(titles, cells)]
         lines += [line for note in self.notes if cost for line in ("", note)]
@@ -156,7 +145,7 @@ class Report:
         row = self[self.models[0]]
         return [
             EvalResult(
-                task_type=TASK,
+                task_type="image-to-image",
                 dataset_type=re.sub(r"[^\w.-]+", "-", self.protocol.data).lower(),
                 dataset_name=self.protocol.data,
                 dataset_config=self.protocol.degradation,
@@ -171,15 +160,11 @@ class Report:
 
 
 def write_to_card(directory: Path, reports: Sequence[Report]) -> None:
-    """Replace the scores in the card of a model directory; the rest of the card is kept.
-
-    Args:
-        directory: of the model, with its README.md.
-        reports: at least one, each with a row that has the name of the directory. Each gets its own table.
+    """Replace the scores in the card of a model directory by a table per report; the rest of the card is kept.
 
     Raises:
-        ModelLoadError: the directory has no card.
-        ValueError: a report has no row of the model, or `reports` is empty.
+        ModelLoadError: The directory has no card.
+        ValueError: A report has no row with the name of the directory, or `reports` is empty.
     """
     card = load_card_text(directory)
     if not card:
@@ -192,13 +177,11 @@ def write_to_card(directory: Path, reports: Sequence[Report]) -> None:
     (directory / REPOCARD_NAME).write_text(text, encoding="utf-8", newline="\n")
 
 
-def _paired_differences(row: ModelResult, baseline: ModelResult, metric: str) -> list[float]:
+def _bootstrap(row: ModelResult, baseline: ModelResult, metric: str) -> Difference | None:
     pairs = [(row.images[name].get(metric), baseline.images[name].get(metric)) for name in row.images]
-    return [a - b for a, b in pairs if a is not None and b is not None]
-
-
-def _bootstrap(differences: list[float]) -> Difference:
-    values = np.array(differences)
+    values = np.array([a - b for a, b in pairs if a is not None and b is not None])
+    if len(values) < 2:
+        return None
     samples = np.random.default_rng(SEED).integers(0, len(values), (RESAMPLES, len(values)))
     low, high = np.percentile(values[samples].mean(axis=1), [2.5, 97.5])
     return Difference(float(values.mean()), float(low), float(high))

@@ -1,10 +1,11 @@
 """Registry of named metrics."""
 
+import importlib
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,11 +17,10 @@ from ..perceptual import EfficientNetLiteLoss
 Scorer = Callable[[Tensor, Tensor, Tensor], float | None]
 
 
-@dataclass(frozen=True)
-class MetricSpec:
-    """Display of a metric: title, decimal places, and which direction is better."""
+class MetricSpec(NamedTuple):
+    """Display of a metric: title with unit, decimal places, and the arrow of the better direction."""
 
-    text: str  # title with unit
+    text: str
     digits: int
     better: str = ""
 
@@ -41,11 +41,11 @@ METRICS = {
     "lpips": MetricSpec("LPIPS (AlexNet)", 4, LOWER),
     "dists": MetricSpec("DISTS", 4, LOWER),
 }
-# Metrics that need no ground truth, which they score too.
-NO_REFERENCE = ("lr_consistency", "high_freq_ratio", "checkerboard_db")
+NO_REFERENCE = ("lr_consistency", "high_freq_ratio", "checkerboard_db")  # also scored for the ground truth
 # Offsets of four crops that are averaged: each phase of a stride of 4 pixels once, in both axes.
 SHIFTS = ((0, 0), (1, 2), (2, 1), (3, 3))
-# Weights in PyTorch's download cache.
+# Packages, and files in PyTorch's download cache.
+PACKAGES = {"lpips": "lpips", "dists": "piq"}
 CACHED = {"lpips": ("alexnet-owt-7be5be79.pth",), "dists": ("dists_weights.pt", "vgg16-397923af.pth")}
 
 
@@ -55,19 +55,18 @@ def make_scorers(
     """Return scorers by metric, and a message for each metric that is unavailable.
 
     Args:
-        names: of `METRICS`; None for all that are available without a download.
-        crop_border: pixels cropped from each side for PSNR and SSIM.
-        scale: period of the checkerboard artifacts.
-        device: device of the feature networks.
+        names: Keys of `METRICS`; None for all that are available without a download.
+        crop_border: Pixels cropped from each side for PSNR and SSIM.
+        scale: Period of the checkerboard artifacts.
+        device: Device of the feature networks.
 
     Raises:
-        ValueError: a name is unknown, or the metric is unavailable.
+        ValueError: A name is unknown, or its metric is unavailable.
     """
     for name in names or ():
         if name not in METRICS:
             raise ValueError(f"`metrics` must be of {', '.join(METRICS)}, got '{name}'.")
-    scorers: dict[str, Scorer] = {}
-    notes: list[str] = []
+    scorers, notes = {}, []
     for name in METRICS if names is None else names:
         try:
             scorers[name] = _make_scorer(name, crop_border, scale, device, download=names is not None)
@@ -79,18 +78,17 @@ def make_scorers(
 
 
 def _make_scorer(name: str, crop_border: int, scale: int, device: torch.device, *, download: bool) -> Scorer:
-    if name in ("psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb"):
-        measure = metrics.psnr if name.startswith("psnr") else metrics.ssim
-        channel = name.split("_")[1]
+    kind, _, channel = name.partition("_")
+    if kind in ("psnr", "ssim"):
+        measure = metrics.psnr if kind == "psnr" else metrics.ssim
         return lambda sr, hr, lr: _finite(measure(sr, hr, crop_border=crop_border, channel=channel))
     if name == "lr_consistency":
         return lambda sr, hr, lr: _finite(metrics.lr_consistency(sr, lr))
     if name == "high_freq_ratio":
         return lambda sr, hr, lr: _finite(metrics.high_freq_ratio(sr, hr))
     if name == "checkerboard_db":
-        return lambda sr, hr, lr: (
-            _finite(metrics.checkerboard_db(sr, scale)) if min(sr.shape[2:]) >= 16 * scale else None
-        )
+        side = 16 * scale
+        return lambda sr, hr, lr: _finite(metrics.checkerboard_db(sr, scale)) if min(sr.shape[2:]) >= side else None
     if name == "lite0_distance":
         return _averaged_over_shifts(EfficientNetLiteLoss(), device)
     network = _load(name, download).to(device).eval()
@@ -128,19 +126,14 @@ def _load(name: str, download: bool) -> nn.Module:
     """Load the network of lpips or dists. Raise ValueError if its package or weights are unavailable."""
     title = name.upper()
     try:
-        if name == "lpips":
-            import lpips as package
-        else:
-            import piq as package
+        package = importlib.import_module(PACKAGES[name])
     except ImportError as error:
         raise ValueError(f"{title} requires the package {error.name}: pip install 'srgan-hub[metrics]'.") from error
     cache = Path(torch.hub.get_dir()) / "checkpoints"
     missing = [file for file in CACHED[name] if not (cache / file).is_file()]
     if missing and not download:
-        raise ValueError(
-            f"{title} is omitted: its weights ({', '.join(missing)}) are not in PyTorch's download cache; request the "
-            f"metric {name} to download them."
-        )
+        files = ", ".join(missing)
+        raise ValueError(f"{title} is omitted: PyTorch's cache has no {files}; request {name} to download it.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # deprecated arguments of torchvision

@@ -42,16 +42,12 @@ TRACKERS = ("auto", "tensorboard", "trackio", "wandb", "none")
 
 
 def flag(default: Any, help: str, *, runtime: bool = False, **options: Any) -> Any:
-    """Return a field of `TrainConfig` that is set by the flag of the same name.
+    """Return a field of `TrainConfig` that is set by the flag of the same name, with options of `add_argument`.
 
-    Args:
-        default: `...` for a required flag, None for a default that `resolve_args` derives from other flags.
-        help: one line for `--help`.
-        runtime: a resumed run may change it, because the weights do not depend on it.
-        options: for `ArgumentParser.add_argument`.
+    The default is MISSING for a required flag, None for a value that `resolve_args` derives from other flags. A resumed
+    run may change a `runtime` flag, because the weights do not depend on it.
     """
-    metadata = {"help": help, "runtime": runtime, **options}
-    return dataclasses.field(default=MISSING if default is ... else default, metadata=metadata)
+    return dataclasses.field(default=default, metadata={"help": help, "runtime": runtime, **options})
 
 
 runtime_flag = functools.partial(flag, runtime=True)
@@ -63,14 +59,14 @@ class TrainConfig:
 
     stage: str = flag("pretrain", "pretrain trains SRResNet, gan trains SRGAN", choices=("pretrain", "gan"))
     pretrained_model_name_or_path: str | None = flag(None, "model to fine-tune: its weights and architecture")
-    output_dir: Path = runtime_flag(..., "directory for checkpoints, metrics and models", type=Path)  # noqa: RUF009
+    output_dir: Path = runtime_flag(MISSING, "directory for checkpoints, metrics and models", type=Path)  # noqa: RUF009
     resume_from_checkpoint: str | None = runtime_flag(
         None, "resume from PATH, or from the latest checkpoint", nargs="?", const="latest", metavar="PATH"
     )
     dry_run: bool = runtime_flag(False, "print parameters, memory and schedule; do not train", action=boolean)
 
     # Data.
-    train_data: str = runtime_flag(..., "directory of images or prepared shards; div2k downloads DIV2K")
+    train_data: str = runtime_flag(MISSING, "directory of images or prepared shards; div2k downloads DIV2K")
     val_data: str | None = runtime_flag(None, "directory of validation images, or div2k")
     data_dir: Path = runtime_flag(None, "cache of DIV2K (default: HF_HOME/srgan-hub)", type=Path)  # noqa: RUF009
     batch_size: int = flag(16, "crops per process and backward pass", type=positive_int)
@@ -137,9 +133,8 @@ FLAGS = {field.name: field for field in dataclasses.fields(TrainConfig) if field
 
 def make_parser() -> argparse.ArgumentParser:
     """Build the parser from the fields of `TrainConfig`."""
-    parser = argparse.ArgumentParser(
-        description="Train SRResNet or SRGAN. The defaults are those of Ledig et al. (2016).", allow_abbrev=False
-    )
+    description = "Train SRResNet or SRGAN. The defaults are those of Ledig et al. (2016)."
+    parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
     for name, field in FLAGS.items():
         options = {key: value for key, value in field.metadata.items() if key != "runtime"}
         required = field.default is MISSING
@@ -158,15 +153,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def resolve_args(
     args: argparse.Namespace, pretrained: Mapping[str, Any] | None = None, command: str = ""
 ) -> TrainConfig:
-    """Validate arguments and fill in the defaults that depend on others.
+    """Validate arguments and fill in the defaults that depend on others, or on the pretrained model's config.
 
-    Args:
-        args: from `parse_args`.
-        pretrained: config of the pretrained model, if there is one.
-        command: the command line, for the model card.
-
-    Raises:
-        ValueError: arguments contradict each other or the pretrained model.
+    Raise ValueError if arguments contradict each other or the pretrained model.
     """
     gan, sizes = args.stage == "gan", {"scale": 4, "channels": 64, "num_blocks": 16}
     for name, default in sizes.items():

@@ -1,7 +1,4 @@
-"""Save and load training checkpoints (safetensors).
-
-A checkpoint is one file `step-N.safetensors`, written atomically: tensors, and the other state as JSON in the header.
-"""
+"""Save and load training checkpoints (safetensors)."""
 
 import errno
 import json
@@ -29,18 +26,10 @@ class CheckpointError(ValueError):
 
 
 def save(directory: Path, step: int, parts: dict[str, Tensors], state: dict[str, Any]) -> Path:
-    """Write `directory/step-N.safetensors`, flushed to disk before it is renamed into place.
+    """Write `directory/step-N.safetensors`: tensors of each network and optimizer, and the state as JSON in the header.
 
-    A crash leaves the older checkpoints and at most a hidden temporary file, which the next save removes.
-
-    Args:
-        directory: created if it does not exist.
-        step: N.
-        parts: named tensors of each network and optimizer, on any device, in any memory format.
-        state: JSON-able; `step` is added.
-
-    Raises:
-        CheckpointError: the disk is full or cannot be written; older checkpoints are unchanged.
+    The file is flushed to disk before it is renamed into place. A crash leaves the older checkpoints and at most a
+    hidden temporary file, which the next save removes. Raise CheckpointError if the disk is full or cannot be written.
     """
     directory.mkdir(parents=True, exist_ok=True)
     remove_stale_parts(directory)

@@ -19,6 +19,7 @@ from .model_card import card_fields
 from .state import TrainContext, TrainState, ema_model
 
 logger = logging.getLogger(__name__)
+SAVED = ("step", "collapsed_steps", "best", "scores")  # values of `TrainState`
 
 
 def export(run: TrainContext, state: TrainState, name: str) -> None:
@@ -62,9 +63,7 @@ def save(run: TrainContext, state: TrainState) -> None:
             "fingerprints": _fingerprints(run),
             "environment": _environment(run),
             "scaler": accelerator.scaler.state_dict() if accelerator.scaler else None,
-            "collapsed_steps": state.collapsed_steps,
-            "best": state.best,
-            "scores": state.scores,
+            **{name: getattr(state, name) for name in SAVED},
         }
         checkpoint.save(config.output_dir, state.step, parts, header)
         checkpoint.prune(config.output_dir, config.checkpoints_total_limit)
@@ -74,18 +73,14 @@ def save(run: TrainContext, state: TrainState) -> None:
 def resume(run: TrainContext, state: TrainState) -> None:
     """Load a checkpoint into a new state if --resume-from-checkpoint asks for it.
 
-    Raises:
-        ValueError: the output directory holds checkpoints that would be overwritten, or the checkpoint is not of a run
-            with the same data and arguments.
+    Raise ValueError if checkpoints would be overwritten, or the checkpoint is of a run with other data or arguments.
     """
     config, accelerator = run.config, run.accelerator
     found = checkpoint.find(config.output_dir)
     if config.resume_from_checkpoint is None:
         if found:
-            raise ValueError(
-                f"'{config.output_dir}' already holds {found[-1].name}; use --resume-from-checkpoint or another "
-                "--output-dir."
-            )
+            advice = "use --resume-from-checkpoint or another --output-dir"
+            raise ValueError(f"'{config.output_dir}' already holds {found[-1].name}; {advice}.")
         return
     if config.resume_from_checkpoint == "latest" and not found:
         logger.warning("no complete checkpoint in '%s'; starting at step 0", config.output_dir)
@@ -102,7 +97,7 @@ def resume(run: TrainContext, state: TrainState) -> None:
         checkpoint.restore_optimizer(optimizer.optimizer, parts[f"{name}_optimizer"])
     if accelerator.scaler and header["scaler"]:
         accelerator.scaler.load_state_dict(header["scaler"])
-    for name in ("step", "collapsed_steps", "best", "scores"):
+    for name in SAVED:
         setattr(state, name, header[name])
     if accelerator.is_main_process:
         truncate_metrics(config.output_dir, state.step)

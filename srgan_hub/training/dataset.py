@@ -1,10 +1,11 @@
 """Sharded training images and random crops."""
 
 import hashlib
+import itertools
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from torch.utils.data import Dataset
 from ..fileio import atomic_write, remove_stale_parts
 from ..images.decode import find_images
 from ..images.formats import WRITE_SUFFIXES
+from ..progress import ProgressCallback
 from ..resize import resize
 from ..rng import CROP, sample_rng
 
@@ -32,35 +34,25 @@ HEADER_BYTES = 2**20  # reserved in each shard for the names of its images
 
 
 def build_shards(
-    data: Path,
-    output: Path,
-    *,
-    min_size: int = 96,
-    min_images: int = 1,
-    progress: Callable[[int, int], None] | None = None,
+    data: Path, output: Path, *, min_size: int = 96, min_images: int = 1, progress: ProgressCallback | None = None
 ) -> Path:
-    """Decode every image in a directory into shards for `RandomCropDataset`, unless that is done already.
+    """Decode every image in a directory into shards for `RandomCropDataset`; return `output`.
 
     The output is `index.json` and `shard-00000.safetensors`, ..., each at most 512 MiB, with one uint8 HWC RGB tensor
     per image. EXIF orientation is applied, alpha dropped. The directory is written atomically: an interrupted call
     leaves no output, and the next one removes its temporary files. Call it from one process at a time.
 
     Args:
-        data: directory of images (BMP, JPEG, PNG, TIFF, WebP), searched recursively.
-        output: directory to create. Shards of other images, or of older versions of these (name, size, modification
-            time), are replaced.
-        min_size: images with a shorter side are skipped, as are unreadable ones; each is named in a warning and in the
-            index.
-        min_images: minimum number of usable images.
-        progress: called with (images done, number of images).
-
-    Returns:
-        `output`.
+        data: Directory of images (BMP, JPEG, PNG, TIFF, WebP), searched recursively.
+        output: Directory to create. Shards of the same images (name, size, modification time) are kept, others are
+            replaced.
+        min_size: Images with a shorter side are skipped with a warning, as are unreadable ones.
+        min_images: Minimum number of usable images.
+        progress: Called with (images done, number of images).
 
     Raises:
-        ValueError: too few images are usable, `data` is not a directory, or `output` holds anything but shards.
+        ValueError: Too few images are usable, `data` is not a directory, or `output` holds anything but shards.
     """
-    data, output = Path(data), Path(output)
     if not data.is_dir():
         raise ValueError(f"'{data}' is not a directory of training images.")
     paths = find_images(data, output, WRITE_SUFFIXES)
@@ -74,12 +66,10 @@ def build_shards(
     remove_stale_parts(output.parent)
     with atomic_write(output, directory=True) as tmp_path:
         images, skipped = _write_shards(data, paths, tmp_path, min_size, progress)
-        if len(images) < max(1, min_images):
+        if len(images) < min_images:
             reasons = "".join(f"\n  {entry['name']}: {entry['reason']}" for entry in skipped[:5])
-            raise ValueError(
-                f"'{data}' has {len(images)} usable images of {len(paths)}, but at least {max(1, min_images)} are "
-                f"required; add images of at least {min_size}x{min_size} pixels.{reasons}"
-            )
+            usable = f"{len(images)} usable images of {len(paths)} (at least {min_size}x{min_size} pixels)"
+            raise ValueError(f"'{data}' has {usable}; at least {min_images} are required.{reasons}")
         index = wanted | {"images": images, "skipped": skipped}
         (tmp_path / INDEX).write_text(json.dumps(index, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return output
@@ -88,48 +78,40 @@ def build_shards(
 def read_index(directory: Path) -> dict[str, Any]:
     """Return the index of a directory of shards. Raise ValueError if `build_shards` did not write it."""
     try:
-        index = json.loads((Path(directory) / INDEX).read_text(encoding="utf-8"))
+        index = json.loads((directory / INDEX).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ValueError(
-            f"'{directory}' is not a directory of shards: it has no readable {INDEX}. Create one with "
-            "`srgan-hub prepare`, in a new or empty directory."
-        ) from error
+        advice = "create shards with `srgan-hub prepare`, in a new or empty directory"
+        raise ValueError(f"'{directory}' has no readable {INDEX}; {advice}.") from error
     if not isinstance(index, dict) or index.get("format") != FORMAT:
         raise ValueError(f"'{directory}' holds shards of another version; delete it and prepare the images again.")
     return index
 
 
 class RandomCropDataset(Dataset[Tensor]):
-    """Endless random crops: `dataset[sample_index]` is a uint8 CHW RGB tensor of `size` x `size` pixels.
+    """Endless random crops of shards: `dataset[sample_index]` is a uint8 CHW RGB tensor of `size` x `size` pixels.
 
     Image, position, flips and quarter turns are a pure function of (seed, sample index). Crops are read from
     memory-mapped files without decoding, over 10,000 crops of 96 pixels per second on one core. Files are opened on
     first use in each process, so DataLoader workers may inherit or unpickle the dataset.
 
     Args:
-        directory: written by `build_shards`.
-        size: side of the crops in pixels.
+        directory: Output of `build_shards`.
         seed: 0 to 2**64 - 1.
-        downscale_prob: probability of cutting a larger window, of up to twice the size, and downscaling it bicubically:
+        downscale_prob: Probability of cutting a larger window, of up to twice the size, and downscaling it bicubically:
             more detail per pixel. It takes one or two milliseconds per crop instead of a tenth.
 
     Raises:
-        ValueError: an image is smaller than a crop, or the directory holds no shards.
+        ValueError: An image is smaller than a crop, or the directory holds no shards.
     """
 
     def __init__(self, directory: Path, *, size: int, seed: int, downscale_prob: float = 0.0) -> None:
-        self.directory = Path(directory)
-        self.size = size
-        self.seed = seed
-        self.downscale_prob = downscale_prob
-        images = read_index(self.directory)["images"]
+        self.directory, self.size, self.seed, self.downscale_prob = directory, size, seed, downscale_prob
+        images = read_index(directory)["images"]
         self.images = [(image["shard"], image["name"], image["height"], image["width"]) for image in images]
         small = [f"{name} ({width}x{height})" for _, name, height, width in self.images if min(height, width) < size]
         if small:
-            raise ValueError(
-                f"{len(small)} of {len(self.images)} images in '{directory}' are smaller than the {size}x{size} crops, "
-                f"such as {small[0]}; prepare the images again with a minimum size of {size}."
-            )
+            count = f"{len(small)} of {len(self.images)} images in '{directory}'"
+            raise ValueError(f"{count} are smaller than {size}x{size} crops, such as {small[0]}; prepare them again.")
         self._files: dict[str, Any] = {}
         self._process = 0
 
@@ -169,18 +151,13 @@ class RandomCropDataset(Dataset[Tensor]):
 
 
 def _write_shards(
-    data: Path, paths: list[Path], directory: Path, min_size: int, progress: Callable[[int, int], None] | None
+    data: Path, paths: list[Path], directory: Path, min_size: int, progress: ProgressCallback | None
 ) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
     """Write the shards, and return the index entries of the usable and of the skipped images."""
     images: list[dict[str, Any]] = []
     skipped: list[dict[str, str]] = []
-    shard: dict[str, np.ndarray] = {}
-    shards = 0
-
-    def flush() -> None:
-        save_file(shard, directory / f"shard-{shards:05d}.safetensors")
-        shard.clear()
-
+    files = (f"shard-{number:05d}.safetensors" for number in itertools.count())
+    file, shard = next(files), dict[str, np.ndarray]()
     for done, (path, (pixels, digest)) in enumerate(_decode_all(paths, min_size), start=1):
         name = path.relative_to(data).as_posix()
         if isinstance(pixels, str):
@@ -188,16 +165,14 @@ def _write_shards(
             skipped.append({"name": name, "reason": pixels})
         else:
             if sum(array.nbytes for array in shard.values()) + pixels.nbytes > SHARD_BYTES - HEADER_BYTES:
-                flush()
-                shards += 1
+                save_file(shard, directory / file)
+                file, shard = next(files), {}
             shard[name] = pixels
             height, width, _ = pixels.shape
-            file = f"shard-{shards:05d}.safetensors"
             images.append({"name": name, "shard": file, "height": height, "width": width, "sha256": digest})
         if progress:
             progress(done, len(paths))
-    if shard:
-        flush()
+    save_file(shard, directory / file)
     return images, skipped
 
 

@@ -5,22 +5,21 @@ import hashlib
 import re
 import shutil
 import zipfile
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from huggingface_hub import errors
 from huggingface_hub.file_download import http_get
 
 from ..fileio import atomic_write, remove_stale_parts
 from ..hub import shorten_error
+from ..progress import ProgressCallback
 from .dataset import build_shards
 
 URL = "https://data.vision.ee.ethz.ch/cvl/DIV2K"
 
 
-@dataclass(frozen=True)
-class Archive:
+class Archive(NamedTuple):
     """A zip file of PNGs `name/0001.png`, ..., its size in bytes, SHA-256 and number of images."""
 
     name: str
@@ -34,58 +33,33 @@ TRAIN = Archive("DIV2K_train_HR", 3530603713, "9d0b9c463f6e35b6c62cc6a930ee2224f
 VALID = Archive("DIV2K_valid_HR", 448993893, "20dd31fd84d777bc1cf5d6b7654a3f569c0aec74458ae094122ad1d0489900fc", 100)
 
 
-def prepare_div2k(
-    output: Path,
-    *,
-    images: Path | None = None,
-    min_size: int = 96,
-    url: str = URL,
-    archives: tuple[Archive, Archive] = (TRAIN, VALID),
-    progress: Callable[[int, int], None] | None = None,
-) -> Path:
-    """Download DIV2K and build shards of its training images; see `download` and `build_shards`.
+def prepare_div2k(output: Path, *, progress: ProgressCallback | None = None) -> Path:
+    """Download DIV2K to the directory `OUTPUT-images` and build shards of its training images in `output`.
 
-    Args:
-        output: directory of the shards.
-        images: directory of the downloaded images, `OUTPUT-images` by default.
-        min_size, progress: see `build_shards`.
-        url, archives: see `download`.
-
-    Returns:
-        `output`.
+    See `download` and `build_shards`, also for errors.
     """
-    images = images or output.with_name(f"{output.name}-images")
-    train, _ = (download(images, archive, url=url) for archive in archives)
-    return build_shards(train, output, min_size=min_size, min_images=archives[0].images, progress=progress)
+    train, _ = (download(output.with_name(f"{output.name}-images"), archive) for archive in (TRAIN, VALID))
+    return build_shards(train, output, min_images=TRAIN.images, progress=progress)
 
 
-def download(output: Path, archive: Archive, *, url: str = URL) -> Path:
-    """Download and unpack an archive of HR images (3.53 or 0.45 GB), unless that is done already.
+def download(output: Path, archive: Archive) -> Path:
+    """Download and unpack an archive of HR images to `OUTPUT/NAME`, unless that is done already; return that directory.
 
     An interrupted transfer is resumed, by this call or the next one. Size and SHA-256 are checked before unpacking, the
     names, checksums and number of files while unpacking. Then the archive is deleted.
 
-    Args:
-        output: directory that gets the directory `DIV2K_train_HR` or `DIV2K_valid_HR`.
-        archive: `TRAIN` or `VALID`.
-        url: directory on a server that has the archives.
-
-    Returns:
-        The directory of images.
-
     Raises:
-        ValueError: the archive has another size or hash, or is not a valid zip file of the images.
-        OSError: the server cannot be reached or closes the connection, or the disk is too small.
+        ValueError: The archive has another size or hash, or is not a valid zip file of the images.
+        OSError: The server cannot be reached or closes the connection, or the disk is too small.
     """
     output.mkdir(parents=True, exist_ok=True)
     remove_stale_parts(output)
     directory = output / archive.name
     if directory.is_dir():  # renamed into place when it was complete
         return directory
-    file = output / f"{archive.name}.zip"
+    file, part = output / f"{archive.name}.zip", output / f"{archive.name}.zip.part"
     if not file.exists():
-        part = output / f"{archive.name}.zip.part"
-        _fetch(f"{url.rstrip('/')}/{file.name}", part, archive)
+        _fetch(f"{URL}/{file.name}", part, archive)
         _check_hash(part, archive)
         part.rename(file)
     _unpack(file, directory, archive)
@@ -96,7 +70,7 @@ def download(output: Path, archive: Archive, *, url: str = URL) -> Path:
 def _fetch(url: str, part: Path, archive: Archive) -> None:
     """Complete a partial download; retry as long as each attempt gets further."""
     part.touch()
-    # The rest of the archive, and the PNGs, which are hardly larger than the archive.
+    # The rest of the archive, and the PNGs, which have about the size of the archive.
     needed, free = 2 * archive.size - part.stat().st_size, shutil.disk_usage(part.parent).free
     if free < needed:
         text = f"{archive.name} needs {needed / 1e9:.1f} GB in '{part.parent}', but only {free / 1e9:.1f} GB are free"
@@ -117,12 +91,10 @@ def _check_hash(part: Path, archive: Archive) -> None:
         while chunk := file.read(2**20):
             digest.update(chunk)
     if digest.hexdigest() != archive.sha256:
-        size = part.stat().st_size
+        found = f"{part.stat().st_size:,} bytes and SHA-256 {digest.hexdigest()}"
+        expected = f"{archive.size:,} bytes and {archive.sha256}"
         part.unlink()
-        raise ValueError(
-            f"{archive.name}.zip has {size:,} bytes and SHA-256 {digest.hexdigest()}, expected {archive.size:,} and "
-            f"{archive.sha256}; it was deleted, run the command again."
-        )
+        raise ValueError(f"{archive.name}.zip had {found}, expected {expected}; run the command again.")
 
 
 def _unpack(file: Path, directory: Path, archive: Archive) -> None:

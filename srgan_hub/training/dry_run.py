@@ -9,13 +9,7 @@ from .arguments import TrainConfig
 
 
 def estimate_run(config: TrainConfig, *, processes: int, last_rate: float) -> str:
-    """Return what `--dry-run` prints. The networks are on the meta device: nothing is computed.
-
-    Args:
-        config: settings of the run.
-        processes: number of training processes.
-        last_rate: learning rate of the generator in the last step.
-    """
+    """Return what `--dry-run` prints. The networks are on the meta device: nothing is computed."""
     saved = 0
 
     def count(tensor: Tensor) -> Tensor:
@@ -23,12 +17,8 @@ def estimate_run(config: TrainConfig, *, processes: int, last_rate: float) -> st
         saved += 0 if isinstance(tensor, nn.Parameter) else tensor.numel() * tensor.element_size()
         return tensor
 
-    gan, batch, hr_size, lr_size = (
-        config.stage == "gan",
-        config.batch_size,
-        config.hr_crop,
-        config.hr_crop // config.scale,
-    )
+    gan, batch, hr_size = config.stage == "gan", config.batch_size, config.hr_crop
+    lr_size = hr_size // config.scale
     with torch.device("meta"), torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
         generator = SRGAN(**config.model_kwargs)
         discriminator = build_discriminator(config.discriminator, hr_size=hr_size) if gan else nn.Identity()
@@ -41,7 +31,7 @@ def estimate_run(config: TrainConfig, *, processes: int, last_rate: float) -> st
     memory = 4 * (5 * count_g + 4 * count_d) + activations
     crops = batch * config.gradient_accumulation_steps * processes
     return "\n".join(
-        [
+        (
             f"stage:          {config.stage}, {config.max_train_steps:,} steps, {processes} process(es)",
             f"generator:      {count_g:,} parameters",
             f"discriminator:  {count_d:,} parameters" + (f" ({config.discriminator})" if gan else ""),
@@ -49,7 +39,6 @@ def estimate_run(config: TrainConfig, *, processes: int, last_rate: float) -> st
             f"content loss:   {config.content_loss}",
             f"learning rate:  {config.learning_rate:g} to {last_rate:g} ({config.lr_scheduler})",
             f"memory:         about {memory / 1e9:.2f} GB per process, without the content loss's network",
-            f"checkpoints:    about {4 * (4 * count_g + 3 * count_d) / 1e6:.0f} MB each, "
-            f"the latest {config.checkpoints_total_limit} are kept",
-        ]
+            f"checkpoints:    {config.checkpoints_total_limit} of about {4 * (4 * count_g + 3 * count_d) / 1e6:.0f} MB",
+        )
     )

@@ -12,10 +12,8 @@ class EMA:
     After step `step`, counted from 0, each value is `d * average + (1 - d) * value` with the warm-up
     `d = min(decay, (1 + step) / (10 + step))`.
 
-    Args:
-        network: copied in evaluation mode. Copy it before `Accelerator.prepare`, which binds the copied `forward` to
-            the original network.
-        decay: 0 to below 1; 0 copies the latest values.
+    The network is copied in evaluation mode, before `Accelerator.prepare`, which would bind the copy's `forward` to it.
+    The decay is from 0, which copies the latest values, to below 1.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:

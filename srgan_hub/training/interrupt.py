@@ -19,10 +19,8 @@ def catch_signals() -> Iterator[list[str]]:
         received.append(signal.Signals(number).name)
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    if threading.current_thread() is not threading.main_thread():
-        yield received
-        return
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    numbers = (signal.SIGTERM, signal.SIGINT) if threading.current_thread() is threading.main_thread() else ()
+    previous = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield received
     finally:

@@ -1,5 +1,6 @@
 """Metric logging to JSONL and experiment trackers."""
 
+import contextlib
 import importlib.util
 import json
 import logging
@@ -17,14 +18,10 @@ IMAGES = "validation"  # name of the contact sheets in trackers
 
 
 def choose_tracker(name: str) -> str | None:
-    """Return the tracker's name for Accelerate, or None; "auto" is tensorboard if it is installed.
-
-    Raises:
-        ValueError: the requested tracker is not installed.
-    """
-    chosen = "tensorboard" if name == "auto" else name
-    if chosen == "none" or importlib.util.find_spec(chosen):
-        return None if chosen == "none" else chosen
+    """Return the tracker's name for Accelerate, or None. Raise ValueError if one other than "auto" is not installed."""
+    chosen = {"auto": "tensorboard", "none": None}.get(name, name)
+    if chosen is None or importlib.util.find_spec(chosen):
+        return chosen
     if name != "auto":
         raise ValueError(f"--report-to {name} requires the package: pip install {name}.")
     logger.warning("tensorboard is not installed, logging to %s only: pip install 'srgan-hub[tracker]'", FILE)
@@ -54,13 +51,11 @@ def log_image(run: TrainContext, step: int, path: Path) -> None:
 
 def truncate_metrics(directory: Path, step: int) -> None:
     """Remove the lines after a step, and a partial last line, before a run resumes from that step."""
-    file = directory / FILE
-    lines = []
-    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
-        try:
+    file, lines = directory / FILE, []
+    if not file.exists():
+        return
+    for line in file.read_text(encoding="utf-8").splitlines():
+        with contextlib.suppress(ValueError):
             if json.loads(line)["step"] <= step:
                 lines.append(line + "\n")
-        except ValueError:
-            break
-    if file.exists():
-        file.write_text("".join(lines), encoding="utf-8")
+    file.write_text("".join(lines), encoding="utf-8")

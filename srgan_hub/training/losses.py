@@ -12,11 +12,8 @@ from ..resize import downscale
 CONTENT_TERMS = ("mse", "l1", "vgg22", "vgg54", "lite")
 
 ARTIFACT_WINDOW = 7  # Liang et al. 2022, section 3.2
-# The checkerboard loss: high-pass filter, then means over windows of the unshuffled image.
-HIGH_PASS = 5
-CHECKERBOARD_WINDOW = 6
-# Energy of one 8-bit value. Crops with less high-pass energy than this show no checkerboard.
-EPSILON = (1 / 255) ** 2
+HIGH_PASS, CHECKERBOARD_WINDOW = 5, 6  # sides of windows in the image and the unshuffled image
+EPSILON = (1 / 255) ** 2  # energy of one 8-bit value; crops with less high-pass energy show no checkerboard
 
 
 def parse_content_loss(text: str) -> dict[str, float]:
@@ -29,10 +26,8 @@ def parse_content_loss(text: str) -> dict[str, float]:
         except ValueError:
             weight = math.nan
         if name not in CONTENT_TERMS or name in weights or not 0 < weight < math.inf:
-            raise ValueError(
-                f"The content loss '{text}' has an invalid part '{part}'; terms are {', '.join(CONTENT_TERMS)}, each "
-                "at most once, with a positive weight, such as 'vgg54=1 mse=0.1'."
-            )
+            expected = f"distinct terms of {', '.join(CONTENT_TERMS)} with positive weights, such as 'vgg54=1 mse=0.1'"
+            raise ValueError(f"The content loss '{text}' has an invalid part '{part}', expected {expected}.")
         weights[name] = weight
     if not weights:
         raise ValueError(f"The content loss must have at least one term of {', '.join(CONTENT_TERMS)}.")
@@ -40,14 +35,9 @@ def parse_content_loss(text: str) -> dict[str, float]:
 
 
 class ContentLoss(torch.nn.Module):
-    """Weighted sum of pixel and feature losses.
+    """Weighted sum of pixel and feature losses, with weights from `parse_content_loss`.
 
-    Args:
-        weights: from `parse_content_loss`.
-        vgg_weights: file for the VGG terms, see `VGGLoss`.
-
-    Raises:
-        ValueError: VGG weights or an optional package are unavailable.
+    Raise ValueError if VGG weights (see `VGGLoss`) or an optional package are unavailable.
     """
 
     def __init__(self, weights: dict[str, float], *, vgg_weights: str | None = None) -> None:
@@ -71,16 +61,15 @@ class ContentLoss(torch.nn.Module):
         return torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
 
 
-def adversarial_loss(fake_logits: Tensor) -> Tensor:
-    """Return the mean of `-log D(G(lr))` (Ledig et al. 2016, equation 6)."""
-    return F.binary_cross_entropy_with_logits(fake_logits.float(), torch.ones_like(fake_logits, dtype=torch.float))
+def adversarial_loss(logits: Tensor) -> Tensor:
+    """Return the mean of `-log D`: of generated images, the loss of the generator (Ledig et al. 2016, equation 6)."""
+    return F.binary_cross_entropy_with_logits(logits.float(), torch.ones_like(logits, dtype=torch.float))
 
 
 def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     """Return the sum of the means of `-log D(hr)` and `-log(1 - D(G(lr)))`; 2 log 2 = 1.39 at chance level."""
-    real = F.binary_cross_entropy_with_logits(real_logits.float(), torch.ones_like(real_logits, dtype=torch.float))
     fake = F.binary_cross_entropy_with_logits(fake_logits.float(), torch.zeros_like(fake_logits, dtype=torch.float))
-    return real + fake
+    return adversarial_loss(real_logits) + fake
 
 
 def lr_consistency_loss(sr: Tensor, hr: Tensor, scale: int) -> Tensor:
@@ -96,11 +85,7 @@ def artifact_loss(sr: Tensor, hr: Tensor, ema_sr: Tensor) -> Tensor:
 
     The weight of a pixel is the variance of the residual around it, times the fifth root of the residual's variance
     over the image. It is 0 where `ema_sr` has the larger residual: there, training improves already. The weight is
-    constant in the backward pass.
-
-    Args:
-        sr, hr: output and ground truth.
-        ema_sr: output of the generator with averaged weights.
+    constant in the backward pass. `ema_sr` is the output of the generator with averaged weights.
     """
     sr, hr = sr.float(), hr.float()
     with torch.no_grad():
@@ -124,8 +109,7 @@ def checkerboard_loss(sr: Tensor, hr: Tensor, scale: int) -> Tensor:
 
 
 def _periodic_share(image: Tensor, scale: int) -> Tensor:
-    image = image.float()
-    border = HIGH_PASS // 2
+    image, border = image.float(), HIGH_PASS // 2
     detail = image[:, :, border:-border, border:-border] - F.avg_pool2d(image, HIGH_PASS, 1)
     height, width = (side // scale * scale for side in detail.shape[2:])
     detail = detail[:, :, :height, :width]

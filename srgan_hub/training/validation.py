@@ -27,10 +27,8 @@ CONTENT_CROP = 192  # side of the center crop for the content loss
 def validate(run: TrainContext, state: TrainState) -> dict[str, dict[str, float]]:
     """Score the averaged generator on full validation images, and write a contact sheet to images/step-N.png.
 
-    The images are divided among the ranks and upscaled in float32; the metrics are those of `evaluate`.
-
-    Returns:
-        Means over all images: image (bicubic, SR, HR) -> metric -> mean.
+    The images are divided among the ranks and upscaled in float32; the metrics are those of `evaluate`. Return means
+    over all images: image (bicubic, SR, HR) -> metric -> mean.
     """
     config, accelerator, dataset = run.config, run.accelerator, run.validation
     assert dataset is not None
@@ -41,7 +39,7 @@ def validate(run: TrainContext, state: TrainState) -> dict[str, dict[str, float]
     for count, index in enumerate(range(accelerator.process_index, len(dataset), accelerator.num_processes)):
         pair = dataset[index]
         sr = upscaler.upscale(pair.lr)
-        scores = score_pair(pair, {SR: sr}, scorers, scale=config.scale, sheet=sheet if count < SHOWN else None)
+        scores = score_pair(pair, {SR: sr}, scorers, sheet if count < SHOWN else None)
         crops = (_center_crop(image).to(accelerator.device) for image in (sr, pair.hr))
         scores[SR]["content"] = run.content.total(run.content(*crops)).item()
         for column, (label, name) in enumerate(COLUMNS):
@@ -74,8 +72,6 @@ def make_report(run: TrainContext, means: dict[str, dict[str, float]], name: str
         scale=config.scale,
         crop_border=config.scale,
         lr=describe_lr(None, "matlab", config.degradation.replace("bicubic", "") or None, seed=config.seed),
-        jpeg="",
-        data_sha256="",
     )
     return Report(protocol, tuple(ModelResult(title, {"mean": dict(means[label])}) for title, label in rows.items()))
 

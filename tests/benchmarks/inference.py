@@ -270,7 +270,7 @@ def quality(height: int, width: int, arguments: argparse.Namespace) -> Report:
     for pair in PairedDataset(arguments.data, scale=4):
         outputs = {name: upscaler.upscale(pair.lr) for name, upscaler in upscalers.items()}
         outputs |= {name: np.rint(model(pair.lr) * 255).astype(np.uint8) for name, model in theirs.items()}
-        for name, by_name in score_pair(pair, outputs, scorers, scale=4).items():
+        for name, by_name in score_pair(pair, outputs, scorers).items():
             scores[name].append(by_name)
     rows = [
         {"model": name, **{score: round(np.mean([each[score] for each in all_]), 3) for score in scorers}}  # type: ignore[arg-type]

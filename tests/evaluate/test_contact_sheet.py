@@ -18,7 +18,7 @@ def test_contact_sheet_shows_full_images_and_close_ups(tmp_path):
     assert top <= 48 and left <= 140 and top + CROP >= 72 and left + CROP >= 164
     lr = to_uint8(downscale(to_tensor(hr), 4, round_to_uint8=True))
     sheet = ContactSheet(tmp_path / "sheets")
-    sheet.add("dot", lr, {BICUBIC: hr // 2, HR: hr}, scale=4)
+    sheet.add("dot", lr, {BICUBIC: hr // 2, HR: hr})
     (path,) = sheet.write()
     assert path.name == "contact_sheet.png"
     page = np.asarray(Image.open(path))
@@ -29,5 +29,5 @@ def test_contact_sheet_shows_full_images_and_close_ups(tmp_path):
         close = expected[top : top + CROP, left : left + CROP].repeat(4, 0).repeat(4, 1)
         assert np.array_equal(page[below : below + CELL, x : x + CELL], close)
     for _ in range(8):
-        sheet.add("dot", lr, {HR: hr}, scale=4)
+        sheet.add("dot", lr, {HR: hr})
     assert [path.name for path in sheet.write()] == ["contact_sheet_1.png", "contact_sheet_2.png"]

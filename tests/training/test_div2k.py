@@ -45,7 +45,7 @@ class Server(ThreadingHTTPServer):
         self.max_bytes = None
         self.ranges = []
         self.supports_ranges = True
-        self.url = f"http://127.0.0.1:{self.server_port}/"
+        self.url = f"http://127.0.0.1:{self.server_port}"
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -72,8 +72,9 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def server():
+def server(monkeypatch):
     server = Server()
+    monkeypatch.setattr(div2k, "URL", server.url)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     yield server
@@ -101,7 +102,7 @@ def small_chunks_without_delay(monkeypatch):
 
 def test_archive_is_downloaded_and_unpacked_once(server, train, tmp_path):
     for _ in range(2):
-        assert download(tmp_path, train, url=server.url) == tmp_path / "train"
+        assert download(tmp_path, train) == tmp_path / "train"
     assert names(tmp_path) == ["train", "train/0001.png", "train/0002.png"]
     assert (tmp_path / "train/0002.png").read_bytes() == png(2)
     assert server.ranges == [None]
@@ -109,7 +110,7 @@ def test_archive_is_downloaded_and_unpacked_once(server, train, tmp_path):
 
 def test_interrupted_transfer_resumes(server, train, tmp_path):
     server.max_bytes = 3000
-    download(tmp_path, train, url=server.url)
+    download(tmp_path, train)
     assert train.size > 6000
     assert server.ranges == [None, *(f"bytes={start}-" for start in range(3000, train.size, 3000))]
     assert (tmp_path / "train/0001.png").read_bytes() == png(1)
@@ -117,7 +118,7 @@ def test_interrupted_transfer_resumes(server, train, tmp_path):
 
 def test_next_call_resumes_a_partial_file(server, train, tmp_path):
     (tmp_path / "train.zip.part").write_bytes(server.files["train.zip"][:1234])
-    download(tmp_path, train, url=server.url)
+    download(tmp_path, train)
     assert server.ranges == ["bytes=1234-"]
     assert (tmp_path / "train/0001.png").read_bytes() == png(1)
 
@@ -126,16 +127,17 @@ def test_unreachable_server_is_reported_and_the_partial_file_kept(server, train,
     (tmp_path / "train.zip.part").write_bytes(server.files["train.zip"][:1234])
     server.max_bytes = 0
     with pytest.raises(ConnectionError, match=r"train\.zip: .* byte 1,234 of .* to resume"):
-        download(tmp_path, train, url=server.url)
+        download(tmp_path, train)
     assert (tmp_path / "train.zip.part").stat().st_size == 1234
+    del server.files["train.zip"]
     with pytest.raises(ConnectionError, match="404"):
-        download(tmp_path, train, url=server.url + "elsewhere")
+        download(tmp_path, train)
 
 
 def test_server_without_ranges_restarts_the_transfer(server, train, tmp_path):
     (tmp_path / "train.zip.part").write_bytes(b"x" * 1234)
     server.supports_ranges = False
-    download(tmp_path, train, url=server.url)
+    download(tmp_path, train)
     assert (tmp_path / "train/0001.png").read_bytes() == png(1)
 
 
@@ -143,7 +145,7 @@ def test_server_without_ranges_restarts_the_transfer(server, train, tmp_path):
 def test_archive_of_other_size_or_hash_is_deleted(server, train, tmp_path, change):
     server.files["train.zip"] = change(server.files["train.zip"])
     with pytest.raises(ValueError, match=train.sha256):
-        download(tmp_path, train, url=server.url)
+        download(tmp_path, train)
     assert names(tmp_path) == []
 
 
@@ -168,7 +170,7 @@ def test_invalid_archive_leaves_no_images(server, tmp_path, content, message):
     server.files["train.zip"] = content
     output = tmp_path / "deep" / "output"
     with pytest.raises(ValueError, match=message):
-        download(output, archive_of("train", content, 2), url=server.url)
+        download(output, archive_of("train", content, 2))
     assert names(tmp_path) == ["deep", "deep/output", "deep/output/train.zip"]
 
 
@@ -176,20 +178,22 @@ def test_full_disk_is_found_before_downloading(server, train, tmp_path, monkeypa
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=2 * train.size - 1))
     with pytest.raises(OSError, match=r"train needs 0\.0 GB") as caught:
-        download(tmp_path, train, url=server.url)
+        download(tmp_path, train)
     assert caught.value.errno == errno.ENOSPC
     assert server.ranges == []
 
 
-def test_prepare_div2k_builds_shards_of_the_training_images(server, train, tmp_path):
-    content = make_zip({"valid/0801.png": png(3)})
-    server.files["valid.zip"] = content
-    archives = train, archive_of("valid", content, 1)
-    shards = prepare_div2k(tmp_path / "div2k", min_size=32, url=server.url, archives=archives)
+def test_prepare_div2k_builds_shards_of_the_training_images(server, tmp_path, monkeypatch):
+    for number, (name, images) in enumerate({"TRAIN": ["0001.png", "0002.png"], "VALID": ["0801.png"]}.items()):
+        content = make_zip({f"{name}/{image}": png(number, size=96) for image in images})
+        server.files[f"{name}.zip"] = content
+        monkeypatch.setattr(div2k, name, archive_of(name, content, len(images)))
+    shards = prepare_div2k(tmp_path / "div2k")
     assert [image["name"] for image in read_index(shards)["images"]] == ["0001.png", "0002.png"]
-    assert names(tmp_path / "div2k-images/valid") == ["0801.png"]
+    assert names(tmp_path / "div2k-images/VALID") == ["0801.png"]
+    (tmp_path / "div2k-images/TRAIN/0002.png").write_bytes(png(2, size=95))
     with pytest.raises(ValueError, match="at least 2"):
-        prepare_div2k(tmp_path / "div2k", min_size=33, url=server.url, archives=archives)
+        prepare_div2k(tmp_path / "div2k")
 
 
 def test_archives_are_those_of_div2k():

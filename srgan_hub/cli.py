@@ -27,6 +27,7 @@ from .export import export_onnx, export_openvino
 from .images.decode import MAX_PIXELS, is_directory
 from .images.encode import SaveOptions
 from .model import SRGAN
+from .model_card import get_metadata
 from .publish import push_folder
 from .resize import TargetSize
 from .version import __version__
@@ -272,7 +273,7 @@ def _add_export_arguments(command: ArgumentParser) -> None:
 
 def run_export(model: str, target: Path, streaming: bool, openvino: bool) -> None:
     """Export a model; print the path of the file."""
-    license = hub.model_info(model).value("license") or None
+    license = get_metadata(hub.model_info(model).card, "license")
     loaded = SRGAN.from_pretrained(model)
     if openvino:
         print(export_openvino(loaded, target, streaming=streaming))

@@ -15,11 +15,7 @@ DTYPES |= {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
-    """Return an available device; "auto" selects cuda, then mps, then cpu.
-
-    Raises:
-        ValueError: The device is not available.
-    """
+    """Return a device; "auto" selects cuda, then mps, then cpu. Raises ValueError if it is not available."""
     if device != "auto":
         try:
             return torch.empty(0, device=device).device
@@ -31,11 +27,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
 
 
 def parse_dtype(dtype: str | torch.dtype) -> torch.dtype | None:
-    """Return the dtype that a name, its short form ("fp32", "bf16", "fp16") or a dtype means; None for "auto".
-
-    Raises:
-        ValueError: The dtype is not supported.
-    """
+    """Return the dtype for a key of `DTYPES` or a dtype, None for "auto". Raises ValueError if it is not supported."""
     parsed = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
     if dtype != "auto" and parsed not in DTYPES.values():
         raise ValueError(f"`dtype` must be one of 'auto', {', '.join(map(repr, DTYPES))}, got {dtype!r}.")
@@ -55,8 +47,7 @@ def preferred_dtype(device: torch.device) -> torch.dtype:
 def resolve_num_threads(requested: int | None, device: torch.device) -> int:
     """Return the number of threads to compute with in this process.
 
-    The launchers of accelerate and torch set one thread per process by default; that becomes the process's share of
-    all cores.
+    The one thread that the launchers of accelerate and torch set by default becomes the process's share of all cores.
     """
     launched = {"ACCELERATE_MIXED_PRECISION", "LOCAL_WORLD_SIZE"} & os.environ.keys()
     if requested or device.type != "cpu" or not launched or os.environ.get("OMP_NUM_THREADS") != "1":

@@ -14,23 +14,13 @@ def export_onnx(
 ) -> Path:
     """Export a model to ONNX: input `lr` (N, 3, H, W), output `sr` (N, 3, H * scale, W * scale), dynamic sizes.
 
-    Both are float32 RGB in [0, 1]; the file's metadata state this, `scale`, `name` and `license`. Batch norm is
-    exported in evaluation mode, and files are written atomically.
+    Both are float32 RGB in [0, 1]; the file's metadata state this, `scale`, `name`, and the weights' `license`. Batch
+    norm is exported in evaluation mode, and files are written atomically. Returns `target`.
 
     With `streaming` the file is one step of a stream: it takes the next rows of an image and the rows cached before
     (`cache0`, ...), and returns output rows, delayed by the receptive field, and rows to cache (`new_cache0`, ...).
     Two more files handle the ends of an image: NAME_first takes no cache, and at least `min_rows` rows, which its
     metadata state; NAME_last returns no cache. Concatenated, the outputs are that of the whole image.
-
-    Args:
-        model: The model.
-        target: The file to write.
-        streaming: Export a streaming step.
-        name: The model's name.
-        license: The license of its weights.
-
-    Returns:
-        `target`.
 
     Raises:
         ValueError: The package onnx is not installed.
@@ -48,7 +38,7 @@ def export_onnx(
 def export_openvino(model: SRGAN, target: Path, *, streaming: bool = False) -> Path:
     """Export what `export_onnx` does to OpenVINO: `target` (.xml), and the weights (.bin) next to it.
 
-    The files request float32 inference.
+    The files request float32 inference. Returns `target`.
 
     Raises:
         ValueError: The package openvino or onnx is not installed.
@@ -60,12 +50,12 @@ def export_openvino(model: SRGAN, target: Path, *, streaming: bool = False) -> P
         raise ValueError('OpenVINO export requires `openvino`: pip install "srgan-hub[openvino]".') from error
     with tempfile.TemporaryDirectory() as directory:
         source = export_onnx(model, Path(directory, target.stem + ".onnx"), streaming=streaming)
-        pairs = zip(_files(source, streaming).values(), _files(target, streaming).values(), strict=True)
-        for onnx_file, openvino_file in pairs:
-            converted = openvino.convert_model(onnx_file)
+        targets = _files(target, streaming)
+        for stage, file in _files(source, streaming).items():
+            converted = openvino.convert_model(file)
             for operation in converted.get_ops():  # by default, CPUs with bfloat16 would compute in it
                 operation.get_rt_info()["precise_0"] = ""
-            openvino.save_model(converted, openvino_file, compress_to_fp16=False)
+            openvino.save_model(converted, targets[stage], compress_to_fp16=False)
     return target
 
 

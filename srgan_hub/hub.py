@@ -25,8 +25,7 @@ WEIGHTS = "model.safetensors"
 FIDELITY_MODEL, DEFAULT_MODEL = "srresnet-x4-photo", "srgan-x4-photo"
 _BUNDLED = Path(__file__).parent / "weights"
 
-# By exception of the Hub's client; the first match counts.
-_DOWNLOAD_ERRORS = (
+_DOWNLOAD_ERRORS = (  # the first match counts
     (errors.LocalEntryNotFoundError, "the Hub is unreachable and the model is not cached; check the connection"),
     (errors.GatedRepoError, "the Hub model is gated; request access on its page, then run `hf auth login`"),
     (errors.RepositoryNotFoundError, "not on the Hub; check the name, or run `hf auth login` if it is private"),
@@ -51,11 +50,7 @@ def bundled_models() -> list[str]:
 
 
 def bundled_model_path(name: str) -> Path:
-    """Return the directory of a bundled model, with config.json, model.safetensors and the model card.
-
-    Raises:
-        ModelLoadError: The name is unknown, or the model card, which states license and origin, is missing.
-    """
+    """Return the directory of a bundled model. Raises ModelLoadError if it is unknown, or has no model card."""
     if name not in bundled_models():
         raise ModelLoadError(f"Bundled model {name!r} not found; available: {', '.join(bundled_models())}.")
     if not (_BUNDLED / name / REPOCARD_NAME).is_file():
@@ -66,10 +61,8 @@ def bundled_model_path(name: str) -> Path:
 def resolve_model_path(name: str | Path, **download: Any) -> Path:
     """Resolve a local directory, a bundled name or a Hub id such as "org/srgan-x4", in this order, to a directory.
 
-    Args:
-        name: The directory, bundled name or Hub id.
-        download: Passed to `huggingface_hub.snapshot_download` for a Hub id: `revision`, `token`, `cache_dir`,
-            `local_files_only`, `force_download`.
+    For a Hub id, `download` is passed to `huggingface_hub.snapshot_download`: `revision`, `token`, `cache_dir`,
+    `local_files_only`, `force_download`.
 
     Raises:
         ModelLoadError: The model cannot be found or downloaded.
@@ -92,10 +85,8 @@ def resolve_model_path(name: str | Path, **download: Any) -> Path:
         raise ModelLoadError(f"{not_local} {next(reasons, f'download failed: {shorten_error(error)}')}.") from error
     for file in (CONFIG, WEIGHTS):
         if not (directory / file).is_file():
-            raise ModelLoadError(
-                f"{model} on the Hub has no {file}; {CONFIG} and {WEIGHTS} are required, and pickle files such as "
-                "pytorch_model.bin are never loaded."
-            )
+            advice = "pickle files such as pytorch_model.bin are never loaded"
+            raise ModelLoadError(f"{model} on the Hub has no {file}; {advice}.")
     # The cache names a large file by the SHA-256 that the Hub announced, of which the client checks the size only.
     blob = (directory / WEIGHTS).resolve()
     if re.fullmatch(r"[0-9a-f]{64}", blob.name) and file_sha256(blob) != blob.name:
@@ -108,11 +99,7 @@ def resolve_model_path(name: str | Path, **download: Any) -> Path:
 
 
 def load_config(directory: Path, options: Iterable[str] = ()) -> dict[str, Any]:
-    """Read and check a model's config.json: the generator's options, all of them.
-
-    Args:
-        directory: The model directory.
-        options: Names of further options, of a subclass of `SRGAN`.
+    """Read a model's config.json, which must have all options of the generator, and may have the further `options`.
 
     Raises:
         ModelLoadError: The file is missing, invalid, or has missing or unexpected keys.
@@ -142,13 +129,9 @@ def build_model(
     map_location: str | torch.device = "cpu",
     strict: bool = True,
 ) -> Model:
-    """Build a model and load a directory's safetensors, never a pickle, into it.
+    """Call `build` with the config, load a directory's safetensors, never a pickle, and move it to a device.
 
-    Args:
-        build: Called with the config.
-        directory, config: The model directory, and options for `build`.
-        map_location: The device to move the model to.
-        strict: Refuse missing and unexpected tensors.
+    `strict` refuses missing and unexpected tensors.
 
     Raises:
         ModelLoadError: The config is invalid, the weights do not fit, or their SHA-256 is not that of the model card.
@@ -172,22 +155,14 @@ def build_model(
 
 
 def load_generator(directory: Path) -> tuple[dict[str, Any], nn.Sequential]:
-    """Load the config and the generator of a model directory, in training mode on the CPU.
-
-    Raises:
-        ModelLoadError: Config or weights are missing or invalid.
-    """
+    """Load the config and the generator, in training mode on the CPU, of a directory. Raises `ModelLoadError`."""
     config = load_config(directory)
     model = build_model(lambda **options: nn.ModuleDict({"generator": build_generator(**options)}), directory, config)
     return config, cast(nn.Sequential, model["generator"])
 
 
 def model_info(name: str | Path, **download: Any) -> ModelInfo:
-    """Return a model's architecture, provenance and scores; arguments as for `resolve_model_path`.
-
-    Raises:
-        ModelLoadError: The model cannot be found or loaded.
-    """
+    """Return a model's architecture, provenance and scores; arguments and errors as for `resolve_model_path`."""
     directory = resolve_model_path(name, **download)
     config, generator = load_generator(directory)
     return ModelInfo(

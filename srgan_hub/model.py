@@ -24,9 +24,10 @@ from .model_card import (
     set_weights_sha256,
 )
 from .network.generator import build_generator
+from .progress import ProgressCallback
 from .publish import push_folder
 from .resize import SizeLike
-from .upscaler import Array, ProgressCallback, Upscaler, UpscalerOptions
+from .upscaler import Array, CallOptions, Upscaler, UpscalerOptions
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -34,26 +35,23 @@ if TYPE_CHECKING:
 Self = TypeVar("Self", bound="SRGAN")
 
 
-class UpscaleOptions(UpscalerOptions, total=False):
+class UpscaleOptions(UpscalerOptions, CallOptions, total=False):
     """Keyword arguments of `SRGAN.upscale`."""
 
-    size: SizeLike | None
-    progress: ProgressCallback | None
     detail: float | None
 
 
 class SRGAN(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY_NAME, pipeline_tag=PIPELINE_TAG, tags=[*TAGS]):
-    """The SRGAN generator (Ledig et al. 2016, https://arxiv.org/abs/1609.04802).
+    """The SRGAN generator (Ledig et al. 2016, https://arxiv.org/abs/1609.04802); the defaults are the paper's.
 
     Subclasses may add layers and constructor options; both are saved and loaded.
 
     Args:
         scale: Upscaling factor: 2, 3 or 4.
-        channels: Channels of the trunk.
-        num_blocks: Residual blocks of the trunk.
-        upsampler: "pixelshuffle" as in the paper, or "nearest".
-        trunk_end: "batchnorm" as in the paper, or "prelu".
-        output_activation: "sigmoid" as in the paper, or "clamp".
+        channels, num_blocks: Channels and residual blocks of the trunk.
+        upsampler: "pixelshuffle" (sub-pixel convolution), or "nearest", which repeats pixels.
+        trunk_end: What follows the trunk's last convolution: "batchnorm", or "prelu", for some older weights.
+        output_activation: "sigmoid", or "clamp", which has no gradient outside [0, 1].
 
     Raises:
         ValueError: An option is out of range.
@@ -94,9 +92,8 @@ class SRGAN(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY_NAME, pipeline
         """Prepare an `Upscaler`, to upscale many images.
 
         Args:
-            detail: Interpolate between the bundled "srresnet-x4-photo" (0, fidelity) and this model (1, perceptual),
-                which should have been fine-tuned from it. Each call loads that second model from the package. None is
-                this model alone.
+            detail: Interpolate between the bundled "srresnet-x4-photo" (0, fidelity), which each call loads, and this
+                model (1, perceptual), which should have been fine-tuned from it. None is this model alone.
             options: `dtype`, `device`, `strip_height` and `backend`, as for `Upscaler`.
 
         Raises:
@@ -125,15 +122,10 @@ class SRGAN(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY_NAME, pipeline
 
     @staticmethod
     def interpolate(model_a: "SRGAN", model_b: "SRGAN", alpha: float) -> "SRGAN":
-        """Interpolate the weights of two models of one config, of which one was fine-tuned from the other.
+        """Return a model with the weights `(1 - alpha) * model_a + alpha * model_b`, for `alpha` in [0, 1].
 
-        Args:
-            model_a: The model at `alpha` 0.
-            model_b: The model at `alpha` 1.
-            alpha: Interpolation weight in [0, 1].
-
-        Returns:
-            A new model in evaluation mode, on the device of `model_a`.
+        One of the two should have been fine-tuned from the other. The result is in evaluation mode, on the device of
+        `model_a`.
 
         Raises:
             ValueError: The configs differ, or `alpha` is not in [0, 1].
@@ -176,14 +168,9 @@ class SRGAN(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY_NAME, pipeline
         Raises:
             ModelLoadError: The model cannot be found, or its config or weights are invalid.
         """
-        directory = hub.resolve_model_path(
-            pretrained_model_name_or_path,
-            force_download=force_download,
-            token=token,
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
-            revision=revision,
-        )
+        download: dict[str, Any] = {"force_download": force_download, "token": token, "cache_dir": cache_dir}
+        download |= {"local_files_only": local_files_only, "revision": revision}
+        directory = hub.resolve_model_path(pretrained_model_name_or_path, **download)
         classes = [each for each in cls.__mro__ if issubclass(each, SRGAN)]
         hub.load_config(directory, {name for each in classes for name in inspect.signature(each).parameters})
         return super().from_pretrained(directory, **model_kwargs)
@@ -206,7 +193,7 @@ class SRGAN(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY_NAME, pipeline
 
     def _save_pretrained(self, save_directory: Path) -> None:
         super()._save_pretrained(save_directory)
-        if card := load_card_text(save_directory):  # the mixin keeps it
+        if card := load_card_text(save_directory):  # an existing one, which the mixin does not replace
             card = set_weights_sha256(card, save_directory / hub.WEIGHTS)
             (save_directory / REPOCARD_NAME).write_text(card, encoding="utf-8", newline="\n")
 
@@ -228,10 +215,9 @@ class SRGAN(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY_NAME, pipeline
         model_card_kwargs: dict[str, Any] | None = None,
         **options: Any,
     ) -> str:
-        """Publish this model, and return the URL of the commit; an existing model card on the Hub is kept.
+        """Publish this model as "org/name", and return the URL of the commit; a model card on the Hub is kept.
 
         Args:
-            repo_id: "org/name".
             config: Replaces the content of config.json.
             branch: The branch to push to; the default branch if None.
             model_card_kwargs: Arguments of `create_model_card`, for a new card.

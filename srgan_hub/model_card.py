@@ -16,12 +16,9 @@ from .version import code_version
 LIBRARY_NAME = "srgan-hub"
 PIPELINE_TAG = "image-to-image"
 TAGS = ["super-resolution", "image-super-resolution", "srgan", "pytorch"]
-
 DIV2K = "eugenesiu/Div2k"
-
 # Metadata key with the SHA-256 of model.safetensors; the Hub keeps keys that it does not know.
 WEIGHTS_HASH = "weights_sha256"
-
 # Inside the package in a wheel, at the top level of a checkout.
 _TEMPLATES = (Path(__file__).parent / "model_card.md", Path(__file__).parent.parent / "model_card.md")
 
@@ -49,11 +46,9 @@ def create_model_card(
         base_model: Hub id or name of the model that it was fine-tuned from; see `inherit_card_fields`.
         datasets: Hub ids of the training data, if on the Hub.
         origin: Markdown: where the weights come from, with attribution and license.
-        data: Markdown: the training data and its license.
+        data, training: Markdown: the training data and its license; further details of the training.
         command: The exact training command.
-        training: Markdown: further details of the training.
-        scores: Markdown: a table of scores and its protocol.
-        eval_results: The same scores, for the card's model-index.
+        scores, eval_results: Markdown: a table of scores and its protocol; the same scores, for the model-index.
     """
     card_data = ModelCardData(
         model_name=name.split("/")[-1],
@@ -67,18 +62,9 @@ def create_model_card(
         made_by=code_version(),
         weights_sha256="",  # see `set_weights_sha256`
     )
-    template = next(path for path in _TEMPLATES if path.is_file())
-    card = ModelCard.from_template(
-        card_data,
-        template_str=template.read_text(encoding="utf-8"),
-        model_name=name,
-        config=config,
-        origin=origin,
-        data=data,
-        command=command,
-        training=training,
-        scores=scores,
-    )
+    template = next(path for path in _TEMPLATES if path.is_file()).read_text(encoding="utf-8")
+    sections = {"origin": origin, "data": data, "command": command, "training": training, "scores": scores}
+    card = ModelCard.from_template(card_data, template_str=template, model_name=name, config=config, **sections)
     card.text = card.text.rstrip() + "\n"
     return card
 
@@ -106,29 +92,16 @@ def inherit_card_fields(directory: Path, name: str) -> dict[str, Any]:
     """Return the arguments of `create_model_card` that a fine-tuned model inherits from its base model.
 
     The origin is the base model's own, so attributions survive any number of generations.
-
-    Args:
-        directory: The base model's directory.
-        name: The base model's name in the card.
     """
     card = load_card_text(directory)
     datasets = ModelCard(card, ignore_metadata_errors=True).data.get("datasets")
     fields = {"license": get_metadata(card, "license"), "datasets": datasets}
-    return {
-        "base_model": name,
-        "origin": get_section(card, "Origin"),
-        **{key: value for key, value in fields.items() if value},
-    }
+    given = {key: value for key, value in fields.items() if value}
+    return {"base_model": name, "origin": get_section(card, "Origin"), **given}
 
 
 def update_scores(card: str, scores: str, eval_results: list[EvalResult]) -> str:
-    """Return the text of a card with new scores, in the section "Scores" and in the model-index.
-
-    Args:
-        card: The card's text.
-        scores: Markdown: a table of scores and its protocol.
-        eval_results: The same scores.
-    """
+    """Return the text of a card with new scores: Markdown for the section "Scores", the same for the model-index."""
     parsed = ModelCard(card)
     section = f"## Scores\n\n{scores.strip()}\n\n"
     for position in (r"^## Scores\s*\n.*?(?=^## |\Z)", r"^(?=## Limits)", r"\Z"):
@@ -166,14 +139,6 @@ class ModelInfo:
     sha256: str
     card: str
 
-    def value(self, key: str) -> str:
-        """Return a value of the card's metadata; "" if there is none."""
-        return get_metadata(self.card, key) or ""
-
-    def section(self, title: str) -> str:
-        """Return the Markdown under a heading of the card; "" if there is no such heading."""
-        return get_section(self.card, title)
-
     def __str__(self) -> str:
         fields = {
             "model": self.name,
@@ -183,10 +148,11 @@ class ModelInfo:
             "receptive field": f"{self.receptive_field} input rows above and below",
             "weights": f"{self.size / 1e6:.2f} MB",
             "SHA-256": self.sha256,
-            "license": self.value("license"),
-            "made by": self.value("made_by"),
-            "fine-tuned from": self.value("base_model"),
+            "license": get_metadata(self.card, "license"),
+            "made by": get_metadata(self.card, "made_by"),
+            "fine-tuned from": get_metadata(self.card, "base_model"),
         }
         report = [f"{key + ':':18}{value}" for key, value in fields.items() if value]
-        report += [f"\n{title}\n{text}" for title in ("Origin", "Training", "Scores") if (text := self.section(title))]
+        sections = {title: get_section(self.card, title) for title in ("Origin", "Training", "Scores")}
+        report += [f"\n{title}\n{text}" for title, text in sections.items() if text]
         return "\n".join(report)

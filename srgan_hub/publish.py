@@ -3,7 +3,9 @@
 import io
 import logging
 import re
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard, errors
 from huggingface_hub.constants import REPOCARD_NAME
@@ -19,9 +21,8 @@ logger = logging.getLogger(__name__)
 EXAMPLE = Path(__file__).parent / "examples" / "cat.png"
 # Published in addition to config.json, model.safetensors and the model card.
 HANDLER, REQUIREMENTS, BEFORE, AFTER = "handler.py", "requirements.txt", "before.png", "after.jpg"
-# By status code of the Hub's response.
 _CONFLICT = "somebody else changed the repository at the same time; push again"
-_UPLOAD_ERRORS = {
+_UPLOAD_ERRORS = {  # by HTTP status code
     401: "no token with write access; run `hf auth login` or set HF_TOKEN",
     403: "the token has no write access to it; use one that has",
     404: "the repository or branch was not found; check the name and the token's write access",
@@ -51,7 +52,7 @@ def push_folder(
     delete_patterns: list[str] | str | None = None,
     upscaler: Upscaler | None = None,
 ) -> str:
-    """Publish a model directory in one commit: config.json, model.safetensors and the model card.
+    """Publish config.json, model.safetensors and the model card of a directory in one commit; return the commit's URL.
 
     The repository and the branch are created if missing, and a directory without a model card gets one. A new card on
     the Hub shows an example image, published too, before and after upscaling. An existing card is kept, except for the
@@ -61,7 +62,6 @@ def push_folder(
     Args:
         directory: Written by `SRGAN.save_pretrained` or the training script.
         repo_id: "org/name".
-        private: Create the repository as private.
         revision: The branch; the default branch if None.
         tag: Name of a new tag of the commit.
         token: A token with write access; that of `hf auth login` or HF_TOKEN if None.
@@ -70,9 +70,6 @@ def push_folder(
         commit_message, create_pr: As for `HfApi.create_commit`.
         allow_patterns, ignore_patterns, delete_patterns: As for `HfApi.upload_folder`.
         upscaler: Renders the example; by default `directory` is loaded, and must be valid for `SRGAN`.
-
-    Returns:
-        The URL of the commit.
 
     Raises:
         PushError: The directory is not a complete model, or the Hub is unreachable or refuses the commit.
@@ -97,33 +94,29 @@ def push_folder(
     api = HfApi(token=token)
     try:
         head = _prepare_repo(api, repo_id, private=private, revision=revision, tag=tag)
-        remote_card = "" if overwrite_card else _load_remote_card(api, repo_id, head)
+        remote_card = ""
+        if not overwrite_card:
+            with suppress(errors.RemoteEntryNotFoundError):  # any other failure must not overwrite a card
+                remote_card = load_card_text(Path(api.hf_hub_download(repo_id, REPOCARD_NAME, revision=head)).parent)
         if remote_card:
-            logger.warning(
-                "The model card of '%s' is kept, though its scores may be of older weights; to replace it, push with "
-                "--overwrite-card (`overwrite_card=True`).",
-                repo_id,
-            )
+            advice = "to replace it, push with --overwrite-card (`overwrite_card=True`)"
+            logger.warning("The model card of '%s' is kept, with scores that may be outdated; %s.", repo_id, advice)
         else:
-            files[BEFORE], files[AFTER] = EXAMPLE, _render_example(upscaler)
+            buffer = io.BytesIO()
+            upscaler.upscale(EXAMPLE).convert("RGB").save(buffer, "JPEG", quality=90)
+            files[BEFORE], files[AFTER] = EXAMPLE, buffer.getvalue()
             card = _add_example_to_card(card, repo_id, revision or "main")
         card = set_weights_sha256(remote_card or card, directory / WEIGHTS)
         if card != remote_card:
             files[REPOCARD_NAME] = card.encode()
         names = filter_repo_objects(files, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns)
-        operations: list[CommitOperationAdd | CommitOperationDelete] = [
-            CommitOperationAdd(name, files[name]) for name in names
-        ]
+        operations: list[Any] = [CommitOperationAdd(name, files[name]) for name in names]
         if delete_patterns:
             remote = set(api.list_repo_files(repo_id, revision=head)) - {*files, ".gitattributes"}
             operations += map(CommitOperationDelete, filter_repo_objects(remote, allow_patterns=delete_patterns))
+        message = commit_message or f"Model by {code_version()}"
         commit = api.create_commit(
-            repo_id,
-            operations,
-            revision=revision,
-            parent_commit=head,
-            commit_message=commit_message or f"Model by {code_version()}",
-            create_pr=create_pr,
+            repo_id, operations, commit_message=message, revision=revision, parent_commit=head, create_pr=create_pr
         )
         if tag:
             api.create_tag(repo_id, tag=tag, revision=commit.oid)
@@ -133,12 +126,6 @@ def push_folder(
     # RuntimeError: raised by the client for a failed upload.
     except (OSError, errors.HTTPError, RuntimeError, ValueError) as error:
         raise PushError(f"Cannot push to '{repo_id}': {_describe_error(error)}.") from error
-
-
-def _render_example(upscaler: Upscaler) -> bytes:
-    buffer = io.BytesIO()
-    upscaler.upscale(EXAMPLE).convert("RGB").save(buffer, "JPEG", quality=90)
-    return buffer.getvalue()
 
 
 def _add_example_to_card(text: str, repo_id: str, revision: str) -> str:
@@ -163,24 +150,15 @@ def _prepare_repo(api: HfApi, repo_id: str, *, private: bool | None, revision: s
         api.create_branch(repo_id, branch=revision)
         remote = api.model_info(repo_id, revision=revision)
     if private and not remote.private:
-        raise PushError(
-            f"Cannot push to '{repo_id}' as private: it is public; change its settings, or push without `private`."
-        )
+        advice = "change its settings, or push without `private`"
+        raise PushError(f"Cannot push to '{repo_id}' as private: it is public; {advice}.")
     if tag and any(tag == ref.name for ref in api.list_repo_refs(repo_id).tags):
         raise PushError(f"Cannot push to '{repo_id}': tag {tag!r} already exists; choose another `tag`.")
     assert remote.sha is not None
     return remote.sha
 
 
-def _load_remote_card(api: HfApi, repo_id: str, commit: str) -> str:
-    try:
-        return load_card_text(Path(api.hf_hub_download(repo_id, REPOCARD_NAME, revision=commit)).parent)
-    except errors.RemoteEntryNotFoundError:  # any other failure must not overwrite a card
-        return ""
-
-
 def _describe_error(error: BaseException) -> str:
-    """Return why the Hub refused, and the way out."""
     while isinstance(error, (RuntimeError, errors.LocalEntryNotFoundError)) and error.__cause__:
         error = error.__cause__
     status = getattr(getattr(error, "response", None), "status_code", None)

@@ -1,6 +1,6 @@
 """MATLAB-compatible bicubic resizing, in memory and streaming; output size specification.
 
-MATLAB's `imresize` made the LR files of the benchmarks. PyTorch's antialiased bicubic has the same kernel (Keys 1981,
+MATLAB's `imresize` generated the benchmarks' LR files. PyTorch's antialiased bicubic has the same kernel (Keys 1981,
 a = -0.5), but renormalizes it at the borders, which MATLAB reflects, and does not round after each axis.
 """
 
@@ -55,11 +55,7 @@ class TargetSize:
         )
 
     def resolve(self, width: int, height: int, *, scale: int) -> tuple[int, int]:
-        """Return the output width and height for an input of this size.
-
-        Raises:
-            ValueError: The output exceeds `scale` times the input.
-        """
+        """Return the output's width and height, of which neither may exceed `scale` times the input's."""
         if self.width and self.height:
             result = self.width, self.height
         else:
@@ -102,9 +98,7 @@ def resize(image: Tensor, size: tuple[int, int], *, round_to_uint8: bool = False
         ValueError: `image` is not floating-point NCHW, or an edge is less than 1.
     """
     if image.dim() != 4 or not image.is_floating_point():
-        raise ValueError(
-            f"`image` must be floating-point NCHW in [0, 1], got {image.dtype} of shape {tuple(image.shape)}."
-        )
+        raise ValueError(f"`image` must be floating-point NCHW, got {image.dtype} of shape {tuple(image.shape)}.")
     old_height, old_width = image.shape[2:]
     height, width = size
     if min(old_height, old_width, height, width) < 1:
@@ -166,17 +160,13 @@ def downscale_rows(
             pairs = zip(taps, weights[done : done + ready], strict=True)
             output = torch.stack([torch.einsum("nctw,t->ncw", cached[:, :, tap], weight) for tap, weight in pairs], 2)
             done += ready
-            yield _to_integers(output, max_value, alpha).to(strip.dtype)
+            if alpha:
+                colors, opacity = output[:, :-1], output[:, -1:]
+                colors = torch.where(opacity > 0, colors / opacity.clamp(min=1e-6), 0)
+                output = torch.cat([colors, opacity], dim=1)
+            yield (output.clamp(0, 1) * max_value).round().permute(0, 2, 3, 1).to(strip.dtype)
         drop = int(indices[done:].min()) - first if done < new[1] else cached.shape[2]
         cached, first = cached[:, :, drop:], first + drop
-
-
-def _to_integers(rows: Tensor, max_value: int, alpha: bool) -> Tensor:
-    """Convert NCHW in about [0, 1], premultiplied by alpha, to integers (N, rows, W, C)."""
-    if alpha:
-        opacity = rows[:, -1:]
-        rows = torch.cat([torch.where(opacity > 0, rows[:, :-1] / opacity.clamp(min=1e-6), 0), opacity], dim=1)
-    return (rows.clamp(0, 1) * max_value).round().permute(0, 2, 3, 1)
 
 
 def _row_weights(length: int, size: int) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypedDict, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, overload
 
 import numpy as np
 import torch
@@ -25,11 +25,21 @@ from .network.streaming import receptive_field_radius
 from .progress import ProgressCallback
 from .resize import SizeLike, TargetSize, downscale_rows
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 logger = logging.getLogger(__name__)
 
 Array = TypeVar("Array", np.ndarray, Tensor)
 PathOrPil = str | os.PathLike[str] | Image.Image
 ImageInput = PathOrPil | np.ndarray | Tensor
+
+
+class CallOptions(TypedDict, total=False):
+    """Keyword arguments of `Upscaler.upscale`."""
+
+    size: SizeLike | None
+    progress: ProgressCallback | None
 
 
 class UpscalerOptions(TypedDict, total=False):
@@ -85,13 +95,9 @@ class Upscaler:
         self.receptive_field = receptive_field_radius(fused)
 
     @overload
-    def upscale(
-        self, image: Array, *, size: SizeLike | None = None, progress: ProgressCallback | None = None
-    ) -> Array: ...
+    def upscale(self, image: Array, **options: "Unpack[CallOptions]") -> Array: ...
     @overload
-    def upscale(
-        self, image: PathOrPil, *, size: SizeLike | None = None, progress: ProgressCallback | None = None
-    ) -> Image.Image: ...
+    def upscale(self, image: PathOrPil, **options: "Unpack[CallOptions]") -> Image.Image: ...
     def upscale(
         self, image: ImageInput, *, size: SizeLike | None = None, progress: ProgressCallback | None = None
     ) -> Tensor | np.ndarray | Image.Image:
@@ -120,25 +126,15 @@ class Upscaler:
         return self.upscale_batch(images, size=size, progress=progress)[0]
 
     @overload
-    def upscale_batch(
-        self, images: Sequence[np.ndarray], *, size: SizeLike | None = None, progress: ProgressCallback | None = None
-    ) -> list[np.ndarray]: ...
+    def upscale_batch(self, images: Sequence[np.ndarray], **options: "Unpack[CallOptions]") -> list[np.ndarray]: ...
     @overload
-    def upscale_batch(
-        self, images: Sequence[PathOrPil], *, size: SizeLike | None = None, progress: ProgressCallback | None = None
-    ) -> list[Image.Image]: ...
+    def upscale_batch(self, images: Sequence[PathOrPil], **options: "Unpack[CallOptions]") -> list[Image.Image]: ...
     def upscale_batch(
         self, images: Sequence[Any], *, size: SizeLike | None = None, progress: ProgressCallback | None = None
     ) -> list[Any]:
-        """Upscale images of one size together, which is faster for small images; see `max_batch_size`.
+        """Upscale images of one shape and dtype together, which is faster for small images; see `max_batch_size`.
 
-        Args:
-            images: As for `upscale`, except tensors, which have a batch dimension. All of one shape and dtype.
-            size: As for `upscale`.
-            progress: Called with (LR rows done, LR rows in total) of each image, after each strip.
-
-        Returns:
-            The upscaled images, in order, each as returned by `upscale`.
+        Arguments and outputs are as for `upscale`, except tensors, which have a batch dimension of their own.
 
         Raises:
             ImageError: A file or image cannot be decoded.
@@ -176,20 +172,13 @@ class Upscaler:
     def stream(
         self, image: PathOrPil | np.ndarray | LazyRows, *, size: SizeLike | None = None
     ) -> Iterator[np.ndarray]: ...
-    def stream(
-        self, image: ImageInput | LazyRows, *, size: SizeLike | None = None
-    ) -> Iterator[Tensor] | Iterator[np.ndarray]:
-        """Upscale an image and yield the output in strips of rows, from top to bottom.
+    def stream(self, image: ImageInput | LazyRows, *, size: SizeLike | None = None) -> Iterator[Any]:
+        """Upscale an image, or lazily decoded rows, and yield the output in strips of rows, from top to bottom.
 
-        Args:
-            image: As for `upscale`, or lazily decoded rows.
-            size: As for `upscale`.
+        Errors are as for `upscale`.
 
         Yields:
             Arrays (rows, width, C) of the image's dtype; for a tensor, tensors (..., 3, rows, W * scale).
-
-        Raises:
-            ImageError, ValueError: As for `upscale`.
         """
         if isinstance(image, Tensor):
             if size is not None:
@@ -204,9 +193,8 @@ class Upscaler:
         else:
             tensor_image = TensorImage(_to_array(image)[0], self.scale)
         height, width = tensor_image.lr.shape[2:]
-        for rows in self._stream_arrays(
-            [tensor_image], TargetSize.parse(size).resolve(width, height, scale=self.scale)
-        ):
+        target = TargetSize.parse(size).resolve(width, height, scale=self.scale)
+        for rows in self._stream_arrays([tensor_image], target):
             yield rows[0]
 
     def _upscale_tensor(self, image: Tensor, size: SizeLike | None, progress: ProgressCallback | None) -> Tensor:
@@ -221,7 +209,7 @@ class Upscaler:
         return output
 
     def _stream_arrays(self, batch: Sequence[TensorImage], size: tuple[int, int]) -> Iterator[np.ndarray]:
-        """Yield strips (N, rows, width, ...) of N outputs of this width and height, from images of one shape."""
+        """Yield strips (N, rows, width, ...) of the outputs for N images of one shape; `size` is width and height."""
         first = batch[0]
         lr: Any = torch.cat([image.lr for image in batch]) if len(batch) > 1 else first.lr  # type: ignore[misc]
         num_inputs = [image.num_inputs for image in batch]
@@ -252,7 +240,6 @@ class Upscaler:
         """Yield strips of the output on the device, converted from float32 by `from_output(sr, top row)`.
 
         `to_input` converts rows of `lr` to `num_inputs` network inputs; `preferred` is the dtype if none was requested.
-
         When memory runs out, streaming resumes with half the strip height; on non-finite values in half precision, in
         float32. Either way it restarts at the first LR row that the next output row depends on.
         """
@@ -305,9 +292,8 @@ def _to_array(image: Any) -> tuple[np.ndarray, Callable[[np.ndarray], Any]]:
     if isinstance(image, (str, os.PathLike)):
         raster = load_raster(Path(image))
         if raster.bits > 8 and raster.array.ndim == 3:
-            logger.warning(
-                "'%s': %d-bit channels are reduced to 8 bits; pass an array to keep them.", image, raster.bits
-            )
+            message = "'%s': %d-bit channels are reduced to 8 bits; pass an array to keep them."
+            logger.warning(message, image, raster.bits)
     elif isinstance(image, Image.Image):
         raster = Raster.from_pil(image)
     else:
@@ -315,28 +301,21 @@ def _to_array(image: Any) -> tuple[np.ndarray, Callable[[np.ndarray], Any]]:
     name = "the image" if isinstance(image, Image.Image) else f"'{image}'"
     for warning in raster.warnings:
         logger.warning("%s: %s", name, warning)
-
-    def to_pil(pixels: np.ndarray) -> Image.Image:
-        return Raster(pixels, raster.metadata.resized(pixels.shape[1], pixels.shape[0])).to_pil()
-
-    return raster.array, to_pil
+    return raster.array, lambda x: Raster(x, raster.metadata.resized(x.shape[1], x.shape[0])).to_pil()
 
 
 def _check_tensor(image: Tensor) -> Tensor:
     if not image.is_floating_point() or image.ndim not in (3, 4) or image.shape[-3] != 3 or image.numel() == 0:
-        raise ValueError(
-            "`image` must be a float tensor (3, H, W) or (N, 3, H, W) in [0, 1], "
-            f"got {image.dtype} {tuple(image.shape)}."
-        )
+        expected = "a float tensor (3, H, W) or (N, 3, H, W) in [0, 1]"
+        raise ValueError(f"`image` must be {expected}, got {image.dtype} {tuple(image.shape)}.")
     lowest, highest = image.aminmax()
     if not (lowest >= -1e-3 and highest <= 1 + 1e-3):
-        raise ValueError(
-            f"`image` must have values in [0, 1], got {lowest:.4g} to {highest:.4g}; divide by 255 or clamp first."
-        )
+        found = f"{lowest:.4g} to {highest:.4g}"
+        raise ValueError(f"`image` must have values in [0, 1], got {found}; divide by 255 or clamp first.")
     return image.detach().reshape(-1, *image.shape[-3:])
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    return isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) or any(
-        words in str(error) for words in ("allocate memory", "bad_alloc")
-    )
+    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
+        return True
+    return any(words in str(error) for words in ("allocate memory", "bad_alloc"))

@@ -11,7 +11,6 @@ import torch
 from PIL import Image
 
 from srgan_hub import SRGAN
-from srgan_hub.network.generator import build_generator
 from srgan_hub.publish import EXAMPLE
 
 # Several threads in each of two processes slow each other down; subprocesses inherit the setting.
@@ -98,7 +97,7 @@ def tiny_generator() -> Callable[..., torch.nn.Sequential]:
     """Build a tiny generator in evaluation mode with random biases and batch norm statistics, so each value matters."""
 
     def build(seed: int = 0, **options: object) -> torch.nn.Sequential:
-        network = build_generator(**{"channels": 4, "num_blocks": 2, **options})  # type: ignore[arg-type]
+        network = SRGAN(**{"channels": 4, "num_blocks": 2, **options}).generator  # type: ignore[arg-type]
         generator = torch.Generator().manual_seed(seed)
         for name, value in network.state_dict().items():
             if value.is_floating_point():

@@ -21,10 +21,10 @@ import tifffile
 import torch
 from PIL import Image
 
+from srgan_hub import SRGAN
 from srgan_hub.batch import upscale_files
 from srgan_hub.images.encode import SaveOptions, save_image
 from srgan_hub.images.raster import Raster
-from srgan_hub.network.generator import build_generator
 from srgan_hub.upscaler import Upscaler
 
 MEMORY, SECONDS = 1_000_000_000, 10
@@ -102,7 +102,7 @@ def mutate(data: bytes, rng: random.Random) -> bytes:
 def fuzz(directory: Path, count: int, check: Callable[[Upscaler, Path], str]) -> Iterator[str]:
     """Check the files of `make_files` and `count` mutated ones. Yield a description of each failure."""
     torch.manual_seed(0)
-    upscaler = Upscaler(build_generator(channels=2, num_blocks=1).eval(), scale=4, device="cpu", dtype="float32")
+    upscaler = Upscaler(SRGAN(channels=2, num_blocks=1).generator.eval(), scale=4, device="cpu", dtype="float32")
     paths = make_files(directory)
     for path in paths:
         if failure := check(upscaler, path):

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from srgan_hub import SRGAN
 from srgan_hub.hub import ModelLoadError, model_info
-from srgan_hub.model_card import ModelInfo, get_metadata
+from srgan_hub.model_card import ModelInfo, get_metadata, get_section
 from srgan_hub.publish import EXAMPLE, PushError, push_folder
 
 FILES = {".gitattributes", "README.md", "after.jpg", "before.png", "config.json", "model.safetensors"}
@@ -473,7 +473,7 @@ def test_model_info_from_the_hub(hub: Hub, client: Process, tmp_path: Path) -> N
     client(publish, directory, "org/known")
     facts: ModelInfo = client(model_info, "org/known")
     assert facts.name == "org/known"
-    found = (facts.section("Origin"), facts.value("license"), facts.section("Scores"))
+    found = (get_section(facts.card, "Origin"), get_metadata(facts.card, "license"), get_section(facts.card, "Scores"))
     assert found == ("Made by nobody.", "apache-2.0", "| PSNR |\n| --- |\n| 20 |")
     assert facts.size == (directory / "model.safetensors").stat().st_size
 

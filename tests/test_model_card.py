@@ -37,9 +37,10 @@ def test_bundled_models_state_license_origin_and_hash(name: str) -> None:
     digest = hashlib.sha256((bundled_model_path(name) / "model.safetensors").read_bytes()).hexdigest()
     notice = (Path(__file__).parents[1] / "NOTICE").read_text()
     assert info.sha256 == digest and f"srgan_hub/weights/{name}/model.safetensors  {digest}" in notice
-    assert info.value("license") == "apache-2.0" and info.value("pipeline_tag") == "image-to-image"
-    assert "Martin Krasser" in info.section("Origin") and "DIV2K" in info.section("Origin")
-    assert info.value("made_by").startswith("srgan-hub ")
+    card, origin = info.card, get_section(info.card, "Origin")
+    assert get_metadata(card, "license") == "apache-2.0" and get_metadata(card, "pipeline_tag") == "image-to-image"
+    assert "Martin Krasser" in origin and "DIV2K" in origin
+    assert get_metadata(card, "made_by").startswith("srgan-hub ")
     assert (info.parameters, info.receptive_field) == (1_550_659, 40)
     for fact in (name, "1,550,659", "40 input rows", digest, "Martin Krasser"):
         assert fact in str(info)
@@ -54,7 +55,7 @@ def test_attribution_survives_generations(tmp_path: Path) -> None:
     card = {"name": "grandchild", **inherit_card_fields(tmp_path / "child", "child")}
     assert card["base_model"] == "child"
     tiny_model().save_pretrained(tmp_path / "grandchild", model_card_kwargs=card)
-    origin = model_info(tmp_path / "grandchild").section("Origin")
+    origin = get_section(model_info(tmp_path / "grandchild").card, "Origin")
     parts = [
         "`grandchild` was fine-tuned from `child`.",
         "`child` was fine-tuned from `srresnet-x4`.",

@@ -46,13 +46,8 @@ def select_backend(
     """Return the backend for an image: "torch" or "openvino".
 
     "auto" selects OpenVINO on x86 CPUs where the extra [openvino] is installed, except for images that PyTorch
-    processes as fast. The environment variable SRGAN_BACKEND replaces the check of CPU and installation.
-
-    Args:
-        name: "auto", "torch" or "openvino".
-        device: The device to run on.
-        dtype: The dtype to compute in, or None if it differs between images.
-        shape: Height and width of the LR image, or None for any image.
+    processes as fast. The environment variable SRGAN_BACKEND replaces the check of CPU and installation. `dtype` and
+    `shape` (LR height and width) are None if they differ between images.
 
     Raises:
         ValueError: The backend is unknown or unavailable.
@@ -78,14 +73,7 @@ def select_backend(
 
 
 def create_backend(name: str, network: nn.Sequential, *, scale: int, dtype: torch.dtype) -> Backend:
-    """Create a backend.
-
-    Args:
-        name: From `select_backend`.
-        network: A fused generator, or its first layers, on its device and in float32.
-        scale: The upscaling factor of the network.
-        dtype: The dtype to compute in.
-    """
+    """Create the backend that `select_backend` returned, for a fused float32 network, or its first layers."""
     if name == "openvino":
         return OpenVINOBackend(network, scale=scale, dtype=dtype)
     return TorchBackend(network, dtype=dtype)

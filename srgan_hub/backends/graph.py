@@ -41,11 +41,8 @@ def build_onnx(
     image passes through "first", which takes no cache; the last one through "last", which returns none; all others
     through "middle". Concatenated, the outputs equal that of "whole".
 
-    Args:
-        network: A fused generator, or its first layers.
-        scale: The upscaling factor of the network.
-        stage: A key of `STAGES`.
-        metadata: Metadata of the file, to which a stream's stages add `min_rows`; None values are left out.
+    The network is a fused generator, or its first layers. Stages of a stream add `min_rows` to the file's metadata, of
+    which None values are left out.
 
     Raises:
         ValueError: The package onnx is not installed.
@@ -58,11 +55,9 @@ def build_onnx(
     takes_cache, returns_cache = STAGES[stage]
     graph = _Graph(onnx, takes_cache=takes_cache, returns_cache=returns_cache)
     graph.node("Identity", [graph.network(network, "lr")], output="sr")
+    opset = onnx.helper.make_opsetid("", OPSET)
     model = onnx.helper.make_model(
-        graph.build(scale),
-        opset_imports=[onnx.helper.make_opsetid("", OPSET)],
-        ir_version=IR_VERSION,
-        producer_name="srgan-hub",
+        graph.build(scale), opset_imports=[opset], ir_version=IR_VERSION, producer_name="srgan-hub"
     )
     properties = {**metadata, "min_rows": None if stage == "whole" else str(graph.min_rows)}
     onnx.helper.set_model_props(model, {key: value for key, value in properties.items() if value})
@@ -71,17 +66,15 @@ def build_onnx(
 
 
 class _Graph:
-    """Nodes and initializers of an ONNX graph, in order of execution.
+    """Nodes and initializers of an ONNX graph, in order of execution. Methods add to them and return the result's name.
 
     Rows are cached once for each chain of convolutions, at its input: its inner layers compute a few rows twice, which
     is cheaper than a concatenation before each.
 
     Args:
         onnx: The package.
-        takes_cache: Rows came before; the cached ones are the inputs `cache0`, `cache1`, ... Otherwise the input starts
-            with the zero padding above the image.
-        returns_cache: Rows will follow; those to cache are the outputs `new_cache0`, ... Otherwise the input ends with
-            the zero padding below the image.
+        takes_cache: Start with the cached rows instead of the zero padding above the image.
+        returns_cache: Return rows to cache instead of ending with the zero padding below the image.
 
     Attributes:
         caches: Channels, rows, and width as a multiple of the LR width, of each cache.
@@ -97,7 +90,6 @@ class _Graph:
         self.channels, self.scale, self.latency, self.min_rows = 3, 1, 0, 1
 
     def network(self, layers: Iterable[nn.Module], x: str) -> str:
-        """Add layers, applied one after another to the tensor named `x`; return the output's name."""
         for pointwise_or_conv, group in itertools.groupby(layers, _keeps_resolution):
             if pointwise_or_conv:
                 x = self.conv_chain([*group], x)[1]
@@ -116,23 +108,16 @@ class _Graph:
         return rows, y
 
     def residual(self, block: Residual, x: str) -> str:
-        """Add layers and the sum of their input and output."""
         radius = receptive_field_radius(block)
         if all(map(_keeps_resolution, block)):
             rows, y = self.conv_chain([*block], x)
             start, end = radius if self.takes_cache else 0, -radius if self.returns_cache else None
             return self.node("Add", [self.slice(rows, start, end), y])
-        number = len(self.caches)
-        self.caches.append((self.channels, radius, self.scale))
+        rows = self.with_cache(x, radius)
         y = self.network(block, x)
-        rows = self.node("Concat", [f"cache{number}", x], axis=2) if self.takes_cache else x
-        if self.returns_cache:
-            self.slice(rows, -radius, None, output=f"new_cache{number}")
-            rows = self.slice(rows, 0, -radius)
-        return self.node("Add", [rows, y])
+        return self.node("Add", [self.slice(rows, 0, -radius if self.returns_cache else None), y])
 
     def upsample(self, layer: nn.Module, x: str) -> str:
-        """Add a pixel shuffle or nearest-neighbor upsampling."""
         if isinstance(layer, nn.PixelShuffle):
             factor = layer.upscale_factor
             self.channels //= factor**2
@@ -147,7 +132,6 @@ class _Graph:
         return y
 
     def layer(self, layer: nn.Module, x: str) -> str:
-        """Add a convolution or a pointwise layer."""
         if isinstance(layer, nn.Conv2d):
             weights = [self.initializer(layer.weight)] + ([] if layer.bias is None else [self.initializer(layer.bias)])
             above, side = layer.kernel_size[0] // 2, layer.kernel_size[1] // 2
@@ -185,19 +169,16 @@ class _Graph:
         return self.node("Slice", [x, *bounds], output=output)
 
     def node(self, operator: str, inputs: list[str], *, output: str = "", **attributes: Any) -> str:
-        """Add a node; return the name of its output."""
         output = output or f"x{len(self.nodes)}"
         self.nodes.append(self.onnx.helper.make_node(operator, inputs, [output], **attributes))
         return output
 
     def initializer(self, values: Tensor) -> str:
-        """Add a constant; return its name."""
         name = f"weight{len(self.initializers)}"
         self.initializers.append(self.onnx.numpy_helper.from_array(values.detach().float().cpu().numpy(), name))
         return name
 
     def int_const(self, value: int) -> str:
-        """Add an integer constant unless it exists; return its name."""
         name = f"integer{value}"
         if all(constant.name != name for constant in self.initializers):
             self.initializers.append(self.onnx.numpy_helper.from_array(np.array([value]), name))

@@ -20,19 +20,15 @@ from .graph import build_onnx
 
 logger = logging.getLogger(__name__)
 
-# Models whose compiled stages are kept on disk, at most four of 7 MB each; the least recently used are removed.
+# Models whose compiled stages, at most four of 7 MB each, are cached on disk; the least recently used are removed.
 MAX_CACHED_MODELS = 8
 
 
 class OpenVINOBackend:
     """Run a network with OpenVINO on the CPU; see `Backend`.
 
-    Each stage of the stream is converted and compiled on first use, for all image sizes, and cached on disk.
-
-    Args:
-        network: A fused generator, or its first layers.
-        scale: The upscaling factor of the network.
-        dtype: float32, or bfloat16, which CPUs without it compute in float32.
+    Each stage of the stream is converted and compiled on first use, for all image sizes, and cached on disk. CPUs
+    without bfloat16 compute it in float32.
     """
 
     # Limited by the last layers, which have 16 times as many values per LR pixel as the others.
@@ -57,7 +53,6 @@ class OpenVINOBackend:
         self.min_first_rows = build_onnx(network, scale=scale, stage="first").min_rows
 
     def stream(self, lr: Any, *, strip_height: int, to_input: Callable[[Any], Tensor]) -> Iterator[Tensor]:
-        """Yield the output for an image in strips; see `Backend.stream`."""
         height = lr.shape[2]
         cuts = range(self.min_first_rows + strip_height, height, strip_height)
         strips = [*lr.tensor_split([*cuts], dim=2)]
@@ -91,7 +86,10 @@ class OpenVINOBackend:
     def _borrow(self, stage: str) -> Iterator[Any]:
         """Lend a compiled stage; its working memory is released after the last concurrent user."""
         with self._lock:
-            compiled = self._compile(stage)
+            if stage not in self._compiled:
+                model = _core().read_model(build_onnx(self.network, scale=self.scale, stage=stage).data)
+                self._compiled[stage] = _core().compile_model(model, "CPU", self.options | _cache_config(self.network))
+            compiled = self._compiled[stage]
             self._users[stage] += 1
         try:
             yield compiled
@@ -101,12 +99,6 @@ class OpenVINOBackend:
                 # Small images often come in large numbers, and allocating memory again takes time.
                 if stage != "whole" and not self._users[stage]:
                     compiled.release_memory()
-
-    def _compile(self, stage: str) -> Any:
-        if stage not in self._compiled:
-            model = _core().read_model(build_onnx(self.network, scale=self.scale, stage=stage).data)
-            self._compiled[stage] = _core().compile_model(model, "CPU", self.options | _cache_config(self.network))
-        return self._compiled[stage]
 
 
 @functools.cache
@@ -127,9 +119,8 @@ def _cache_config(network: nn.Module) -> dict[str, str]:
     OpenVINO compiles again what is corrupt there, or was compiled by another version or for another CPU.
     """
     try:
-        directory = cached_assets_path(
-            "srgan-hub", "openvino", weights_sha256(network), assets_dir=constants.HF_ASSETS_CACHE
-        )
+        key = weights_sha256(network)
+        directory = cached_assets_path("srgan-hub", "openvino", key, assets_dir=constants.HF_ASSETS_CACHE)
         os.utime(directory)
         cached = sorted(directory.parent.iterdir(), key=lambda each: each.stat().st_mtime)
     except (OSError, ValueError) as error:  # ValueError: a file is in the way

@@ -16,12 +16,7 @@ GPU_PIXELS = 262_144
 
 
 class TorchBackend:
-    """Run a network with PyTorch, on any device; see `Backend`.
-
-    Args:
-        network: A fused generator, or its first layers, on its device and in float32.
-        dtype: The dtype to compute in.
-    """
+    """Run a network with PyTorch, on any device; see `Backend`."""
 
     whole_image_pixels = 0  # strips fit CPU caches better
 
@@ -35,8 +30,6 @@ class TorchBackend:
         self.strip_pixels = CPU_PIXELS if on_cpu else GPU_PIXELS
 
     def stream(self, lr: Any, *, strip_height: int, to_input: Callable[[Any], Tensor]) -> Iterator[Tensor]:
-        """Yield the output for an image in strips; see `Backend.stream`."""
-
         def prepare(rows: Any) -> Tensor:
             return to_input(rows).to(self.dtype, memory_format=torch.channels_last)
 

@@ -16,10 +16,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from .layers import ChannelSlice, is_same_conv, nearest_scale
 
+Layers = list[tuple[str, Any]]
 # Convolutions with at most this many output channels are moved before the upsampling.
 MAX_TAIL_CHANNELS = 4
 # Convolution kernels compute this many output channels at a time, and masking some is slower.
@@ -27,22 +28,15 @@ CHANNEL_MULTIPLE = 16
 
 
 def fuse(network: nn.Sequential) -> nn.Sequential:
-    """Return a faster network for inference that computes the same function.
-
-    Batch norm is folded in evaluation mode. The result is a copy; the network is not modified.
-    """
-    layers: Layers = [
-        (name, fuse(layer) if isinstance(layer, nn.Sequential) else layer) for name, layer in network.named_children()
-    ]
-    originals = set(network.children())
-    fused = OrderedDict(
-        (name, copy.deepcopy(layer) if layer in originals else layer)
-        for name, layer in _hoist_activations(_move_tail_before_upsampling(_fold_batch_norm(layers)))
-    )
-    return type(network)(fused).eval().requires_grad_(False)
+    """Return a faster copy of a network for inference that computes the same function, in evaluation mode."""
+    return _fuse(copy.deepcopy(network).eval()).eval().requires_grad_(False)
 
 
-Layers = list[tuple[str, Any]]
+def _fuse(network: nn.Sequential) -> nn.Sequential:
+    children = network.named_children()
+    layers = [(name, _fuse(layer) if isinstance(layer, nn.Sequential) else layer) for name, layer in children]
+    fused = _hoist_activations(_move_tail_before_upsampling(_fold_batch_norm(layers)))
+    return type(network)(OrderedDict(fused))
 
 
 def _fold_batch_norm(layers: Layers) -> Layers:
@@ -50,12 +44,7 @@ def _fold_batch_norm(layers: Layers) -> Layers:
     for name, layer in layers:
         conv_name, conv = folded[-1] if folded else ("", None)
         if isinstance(layer, nn.BatchNorm2d) and isinstance(conv, nn.Conv2d):
-            assert layer.running_mean is not None and layer.running_var is not None
-            fused = copy.deepcopy(conv)
-            fused.weight, fused.bias = fuse_conv_bn_weights(
-                conv.weight, conv.bias, layer.running_mean, layer.running_var, layer.eps, layer.weight, layer.bias
-            )
-            folded[-1] = conv_name, fused
+            folded[-1] = conv_name, fuse_conv_bn_eval(conv, layer)
         else:
             folded.append((name, layer))
     return folded
@@ -66,7 +55,6 @@ def _move_tail_before_upsampling(layers: Layers) -> Layers:
     if index is None:
         return layers
     (up_name, up), (act_name, act), (conv_name, conv) = layers[index : index + 3]
-    factor = _factor(up)
     weight, bias = _polyphase(conv, up)
     outputs, inputs, height, width = weight.shape
     unused = -outputs % CHANNEL_MULTIPLE
@@ -75,10 +63,9 @@ def _move_tail_before_upsampling(layers: Layers) -> Layers:
     coarse.weight = nn.Parameter(F.pad(weight.detach(), (0, 0, 0, 0, 0, 0, 0, unused)))
     if bias is not None:
         coarse.bias = nn.Parameter(F.pad(bias.detach(), (0, unused)))
-    moved: Layers = [(act_name, _hoisted_activation(act, up)), (conv_name, coarse)]
-    if unused:
-        moved.append((f"{conv_name}_used", ChannelSlice(outputs)))
-    return [*layers[:index], *moved, (up_name, nn.PixelShuffle(factor)), *layers[index + 3 :]]
+    used: Layers = [(f"{conv_name}_used", ChannelSlice(outputs))] if unused else []
+    moved = [(act_name, _hoisted_activation(act, up)), (conv_name, coarse), *used]
+    return [*layers[:index], *moved, (up_name, nn.PixelShuffle(_factor(up))), *layers[index + 3 :]]
 
 
 def _hoist_activations(layers: Layers) -> Layers:
@@ -101,16 +88,12 @@ class PolyphaseGenerator(nn.Sequential):
         index = _find_tail(layers)
         if index is None:
             return super().forward(x)
-        for layer in layers[:index]:
-            x = layer(x)
+        x = self[:index](x)
         up, act, conv = layers[index : index + 3]
         x = F.prelu(x, _hoisted_slopes(act, up)) if isinstance(act, nn.PReLU) else act(x)
         weight, bias = _polyphase(conv, up)
         x = F.conv2d(x, weight, bias, padding=(weight.shape[2] // 2, weight.shape[3] // 2))
-        x = F.pixel_shuffle(x, _factor(up))
-        for layer in layers[index + 3 :]:
-            x = layer(x)
-        return x
+        return self[index + 3 :](F.pixel_shuffle(x, _factor(up)))
 
 
 def _factor(up: nn.Module) -> int:

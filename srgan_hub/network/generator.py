@@ -13,30 +13,12 @@ OUTPUT_ACTIVATIONS = ("sigmoid", "clamp")
 
 
 def build_generator(
-    *,
-    scale: int = 4,
-    channels: int = 64,
-    num_blocks: int = 16,
-    upsampler: str = "pixelshuffle",
-    trunk_end: str = "batchnorm",
-    output_activation: str = "sigmoid",
+    *, scale: int, channels: int, num_blocks: int, upsampler: str, trunk_end: str, output_activation: str
 ) -> nn.Sequential:
-    """Build the generator of SRResNet and SRGAN, as an `nn.Sequential` of named layers.
+    """Build the generator of SRResNet and SRGAN, as an `nn.Sequential` of named layers; options as for `SRGAN`.
 
-    It maps RGB tensors (N, 3, H, W) in [0, 1] of any size to (N, 3, H * scale, W * scale) in [0, 1].
-
-    Args:
-        scale: Upscaling factor: 2, 3 or 4.
-        channels: Channels of the trunk.
-        num_blocks: Residual blocks of the trunk.
-        upsampler: "pixelshuffle", the paper's sub-pixel convolution, or "nearest", which repeats pixels.
-        trunk_end: What follows the trunk's last convolution: "batchnorm" as in the paper, or "prelu", for some older
-            weights.
-        output_activation: "sigmoid", equivalent to the paper's rescaled tanh since `(tanh(z) + 1) / 2` is
-            `sigmoid(2 z)`; or "clamp", which has no gradient outside [0, 1].
-
-    Raises:
-        ValueError: An option is out of range.
+    It maps RGB tensors (N, 3, H, W) in [0, 1] of any size to (N, 3, H * scale, W * scale) in [0, 1]. The sigmoid equals
+    the paper's rescaled tanh, since `(tanh(z) + 1) / 2` is `sigmoid(2 z)`. Invalid options raise ValueError.
     """
     for name, choice, choices in (
         ("scale", scale, SCALES),
@@ -54,11 +36,7 @@ def build_generator(
     for i in range(num_blocks):
         trunk[f"block{i}"] = _block(channels)
     trunk["conv"] = nn.Conv2d(channels, channels, 3, padding=1)
-    if trunk_end == "batchnorm":
-        trunk["bn"] = nn.BatchNorm2d(channels)
-    else:
-        trunk["act"] = nn.PReLU(channels)
-
+    trunk |= {"bn": nn.BatchNorm2d(channels)} if trunk_end == "batchnorm" else {"act": nn.PReLU(channels)}
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     layers["head_conv"] = nn.Conv2d(3, channels, 9, padding=4)
     layers["head_act"] = nn.PReLU(channels)

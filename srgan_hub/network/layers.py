@@ -38,10 +38,8 @@ def is_same_conv(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
 
 def nearest_scale(layer: nn.Module) -> int:
     """Return the factor of a nearest-neighbor `Upsample` by an integer; 0 for any other layer."""
-    if type(layer) is not nn.Upsample or layer.mode != "nearest" or not isinstance(layer.scale_factor, (int, float)):
-        return 0
-    factor = int(layer.scale_factor)
-    return factor if factor == layer.scale_factor else 0
+    factor = layer.scale_factor if type(layer) is nn.Upsample and layer.mode == "nearest" else 0
+    return int(factor) if isinstance(factor, (int, float)) and factor == int(factor) else 0
 
 
 def weights_sha256(network: nn.Module) -> str:

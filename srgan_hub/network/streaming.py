@@ -27,16 +27,8 @@ POINTWISE = (nn.PReLU, nn.LeakyReLU, nn.Sigmoid, nn.Hardtanh, nn.PixelShuffle, C
 class StreamingState:
     """Streaming state for one image: the cached rows of every layer.
 
-    `step()` never modifies its inputs or the cache in place, so it can be exported as a pure function.
-
-    Args:
-        network: A fused generator, in which no layer is used twice.
-
-    Attributes:
-        cache: The cached rows of each layer reached so far.
-
-    Raises:
-        TypeError: The network has a layer that cannot be streamed.
+    The network is a fused generator in which no layer is used twice. `step()` never modifies its inputs or the cache in
+    place, so it can be exported as a pure function. Layers that cannot be streamed raise TypeError.
     """
 
     def __init__(self, network: nn.Sequential) -> None:
@@ -45,18 +37,14 @@ class StreamingState:
         self.cache: dict[nn.Module, Tensor] = {}
 
     def step(self, rows: Tensor, *, last: bool = False) -> Tensor | None:
-        """Return the output rows that the next rows of the image complete, or None if there are none yet.
+        """Return the output rows that the next rows of the image (N, C, rows, W) complete; None if there are none yet.
 
-        After an upsampling, rows are processed in pieces of about as many pixels as `rows` has, which bounds memory.
-
-        Args:
-            rows: (N, C, rows, W).
-            last: These are the last rows of the image.
+        `last` marks the last rows. After an upsampling, rows are processed in pieces of about as many pixels as `rows`
+        has, which bounds memory.
         """
         return self._forward([*self.network], rows, last, rows[:, 0].numel())
 
     def _forward(self, layers: Sequence[nn.Module], rows: Tensor, last: bool, max_pixels: int) -> Tensor | None:
-        output: Tensor | None = rows
         for index, layer in enumerate(layers):
             num_pieces = min(round(rows[:, 0].numel() / max_pixels), rows.shape[2])
             if num_pieces > 1:
@@ -74,7 +62,7 @@ class StreamingState:
             if output is None:
                 return None
             rows = output
-        return output
+        return rows
 
     def _conv(self, conv: nn.Conv2d | WinogradConv2d, rows: Tensor, last: bool) -> Tensor | None:
         radius = conv.kernel_size[0] // 2
@@ -111,8 +99,7 @@ def stream_rows(
 
     Args:
         network: A fused generator.
-        lr: (N, C, H, W). With `to_input`, it may be on any device and of any dtype, and only `shape` and `tensor_split`
-            are used.
+        lr: (N, C, H, W). With `to_input`, only its `shape` and `tensor_split` are used.
         strip_height: Maximum rows of `lr` per step; the image is divided evenly.
         to_input: Converts rows of `lr` to network input, (N, 3, rows, W) in [0, 1].
 

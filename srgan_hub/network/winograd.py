@@ -28,33 +28,23 @@ MIN_CHANNELS = 48
 
 
 def convert_to_winograd(network: nn.Sequential, *, min_channels: int = MIN_CHANNELS) -> nn.Sequential:
-    """Return a network with its 3x3 convolutions replaced; all other layers are shared with the original.
+    """Return a fused float32 network with its 3x3 convolutions of at least `min_channels` inputs and outputs replaced.
 
-    Args:
-        network: A fused generator in float32.
-        min_channels: Convolutions with fewer input or output channels are not replaced.
+    All other layers are shared with the original.
     """
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for name, layer in network.named_children():
         if isinstance(layer, nn.Sequential):
             layer = convert_to_winograd(layer, min_channels=min_channels)
-        elif isinstance(layer, nn.Conv2d) and _fits(layer, min_channels):
-            layer = WinogradConv2d(layer)
+        elif is_same_conv(layer) and layer.kernel_size == (TAPS, TAPS) and layer.groups == 1:
+            wide = min(layer.in_channels, layer.out_channels) >= min_channels
+            layer = WinogradConv2d(layer) if wide else layer
         layers[name] = layer
     return type(network)(layers)
 
 
-def _fits(conv: nn.Conv2d, min_channels: int) -> bool:
-    wide = min(conv.in_channels, conv.out_channels) >= min_channels
-    return wide and is_same_conv(conv) and conv.kernel_size == (TAPS, TAPS) and conv.groups == 1
-
-
 class WinogradConv2d(nn.Module):
-    """A 3x3 convolution with zero padding.
-
-    Args:
-        conv: The convolution to compute; its weights are copied.
-    """
+    """A 3x3 convolution with zero padding and a copy of the weights of `conv`."""
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()

@@ -55,10 +55,8 @@ def streaming(network) -> Upscaler:
 @pytest.fixture
 def stages(monkeypatch) -> list[str]:
     """The stages that are used, in order."""
-    used, compile_stage = [], OpenVINOBackend._compile
-    monkeypatch.setattr(
-        OpenVINOBackend, "_compile", lambda self, stage: used.append(stage) or compile_stage(self, stage)
-    )
+    used, borrow = [], OpenVINOBackend._borrow
+    monkeypatch.setattr(OpenVINOBackend, "_borrow", lambda self, stage: used.append(stage) or borrow(self, stage))
     return used
 
 

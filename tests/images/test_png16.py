@@ -20,7 +20,6 @@ from srgan_hub.images.encode import save_image, validate_output
 from srgan_hub.images.errors import ImageError
 from srgan_hub.images.metadata import Metadata
 from srgan_hub.images.raster import Raster
-from srgan_hub.network.generator import build_generator
 from srgan_hub.upscaler import Upscaler
 
 
@@ -40,7 +39,7 @@ def metadata() -> Metadata:
 @pytest.fixture
 def upscaler() -> Upscaler:
     torch.manual_seed(0)
-    return Upscaler(build_generator(channels=4, num_blocks=1).eval(), scale=4, device="cpu", dtype="fp32")
+    return Upscaler(SRGAN(channels=4, num_blocks=1).generator.eval(), scale=4, device="cpu", dtype="fp32")
 
 
 def decode_independently(path: Path) -> np.ndarray:

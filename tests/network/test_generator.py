@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from srgan_hub.network.generator import build_generator
+from srgan_hub import SRGAN
 
 
 def count(network: nn.Module) -> dict[str, int]:
@@ -15,7 +15,7 @@ def count(network: nn.Module) -> dict[str, int]:
 
 
 def test_paper_generator_layer_by_layer():
-    counts = count(build_generator())
+    counts = count(SRGAN().generator)
     conv64, norm, slopes = 64 * 64 * 9 + 64, 2 * 64, 64
     expected = {"head_conv": 3 * 64 * 81 + 64, "head_act": slopes}
     for i in range(16):
@@ -30,7 +30,7 @@ def test_paper_generator_layer_by_layer():
 
 
 def test_printed_generator():
-    network = build_generator(upsampler="nearest")
+    network = SRGAN(upsampler="nearest").generator
     trainable = sum(count(network).values())
     statistics = sum(b.numel() for name, b in network.named_buffers() if "running" in name)
     assert (trainable, statistics, trainable + statistics) == (2_039_555, 4_224, 2_043_779)
@@ -110,4 +110,4 @@ def test_prelu_trunk_and_clamp_output(tiny_generator):
 )
 def test_invalid_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        build_generator(**options)
+        SRGAN(**options)

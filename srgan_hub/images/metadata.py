@@ -186,9 +186,7 @@ def png_info(metadata: Metadata) -> PngImagePlugin.PngInfo:
         chunks.add(name, data)
     text = {**metadata.text, **({"Software": metadata.software} if metadata.software else {})}
     for key, value in text.items():
-        # A plain text chunk is Latin-1.
-        plain = value.encode("latin-1", "ignore").decode("latin-1") == value
-        (chunks.add_text if plain else chunks.add_itxt)(key, value)
+        chunks.add_text(key, value)
     if metadata.xmp:
         chunks.add_itxt(_XMP_KEY, metadata.xmp.decode(errors="replace"))
     return chunks

@@ -95,10 +95,9 @@ def _check_icon(file: BinaryIO, path: Path, max_pixels: int | None) -> None:
 
 def _explain(start: bytes) -> str:
     """Return why Pillow does not identify a file with these first bytes, as the end of a sentence."""
-    for each in formats.FORMATS:
-        if each.signature and re.match(each.signature, start, re.DOTALL):
-            hint = "convert it to PNG" if each.is_available() else each.install_hint
-            return f"is a {each.name} file, which is not supported; {hint}"
+    if found := formats.identify(start):
+        hint = "convert it to PNG" if found.is_available() else found.install_hint
+        return f"is a {found.name} file, which is not supported; {hint}"
     for pattern, name in _UNKNOWN_FORMATS.items():
         if re.match(pattern, start, re.DOTALL):
             return f"is a {name} file, which is not supported; convert it to PNG or JPEG"
@@ -133,7 +132,7 @@ def page_sizes(image: ImageFile.ImageFile) -> dict[int, tuple[int, int]]:
             break
         except SyntaxError:  # Pillow does not know the kind, such as a mask, but has read the tags
             pass
-        if not _tags(image).get(ExifTags.Base.NewSubfileType, 0) & (1 | 4):  # thumbnail, mask
+        if not tiff_tags(image).get(ExifTags.Base.NewSubfileType, 0) & (1 | 4):  # thumbnail, mask
             found[index] = image.size
     return found or {0: image.size}
 
@@ -141,7 +140,7 @@ def page_sizes(image: ImageFile.ImageFile) -> dict[int, tuple[int, int]]:
 def bit_depth(image: ImageFile.ImageFile) -> int:
     """Return the bits per channel of an opened file, 8 for fewer."""
     if image.format == "TIFF":
-        return max(8, *_tags(image).get(TiffImagePlugin.BITSPERSAMPLE, (1,)))
+        return max(8, *tiff_tags(image).get(TiffImagePlugin.BITSPERSAMPLE, (1,)))
     if image.format == "JPEG2000":
         return _codestream(image)[2]
     if image.format == "AVIF":
@@ -164,7 +163,7 @@ def decode(image: ImageFile.ImageFile) -> Image.Image:
     """
     kind, raw, bits = image.format, raw_mode(image), bit_depth(image)
     alpha = _bmp_alpha(image) if kind in ("BMP", "DIB") and raw == "BGRX" else None
-    inverted = kind == "TIFF" and _tags(image).get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0
+    inverted = kind == "TIFF" and tiff_tags(image).get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0
     image.load()
     if alpha is not None:
         image.putalpha(alpha)
@@ -202,7 +201,7 @@ def read_color_chunks(image: Image.Image) -> None:
 
 
 def _tiff(image: ImageFile.ImageFile) -> str | None:
-    tags = _tags(image)
+    tags = tiff_tags(image)
     raw = tags.get(TiffImagePlugin.COMPRESSION, 1) == 1
     bits = bit_depth(image)
     if set(tags.get(TiffImagePlugin.SAMPLEFORMAT, (1,))) != {1}:
@@ -257,7 +256,7 @@ _CHECKS: dict[str, Callable[[ImageFile.ImageFile], str | None]] = {
 }
 
 
-def _tags(image: Image.Image) -> Any:
+def tiff_tags(image: Image.Image) -> Any:
     return image.tag_v2  # type: ignore[attr-defined]
 
 

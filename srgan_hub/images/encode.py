@@ -144,9 +144,8 @@ def validate_output(
     suffixes = WRITE_SUFFIXES if kind == "image" else formats.media_suffixes(kind)
     target = formats.find_format(path.suffix)
     if target is None or path.suffix.lower() not in suffixes:
-        raise ImageError(
-            f"'{path}': cannot save {kind} as {path.suffix or 'a file without suffix'}; use {', '.join(suffixes)}."
-        )
+        what = f"{kind} as {path.suffix or 'a file without suffix'}"
+        raise ImageError(f"'{path}': cannot save {what}; use {', '.join(suffixes)}.")
     if not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
         raise ImageError(f"'{path}' cannot be written: '{path.parent}' is not a directory that you may write to.")
     try:
@@ -159,9 +158,8 @@ def validate_output(
         what = f"{kind} of {bits} bits" if kind == "image" else kind
         raise ImageError(f"'{path}': writing {what} requires the `{target.package}` package: {target.install_hint}.")
     if max(width, height) > target.max_side:
-        raise ImageError(
-            f"'{path}': {target.name} stores at most {target.max_side} pixels a side, got {width} x {height}; use .png."
-        )
+        limit = f"{target.name} stores at most {target.max_side} pixels a side"
+        raise ImageError(f"'{path}': {limit}, got {width} x {height}; use .png.")
     if alpha and "alpha" not in target.stores:
         raise ImageError(f"'{path}': {target.name} cannot store transparency; use .png, .webp or .tif.")
     if target.pillow == "AVIF" and not features.check("avif"):

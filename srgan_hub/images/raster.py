@@ -77,7 +77,7 @@ class Raster:
         orientation, metadata, invalid = read_metadata(image)
         warnings += invalid
         if image.mode in ("CMYK", "LAB"):
-            image = _cmyk_to_rgb(image) if image.mode == "CMYK" else _lab_to_rgb(image)
+            image = _to_rgb(image)
             metadata = replace(metadata, icc_profile=None)
         elif image.mode.startswith("I;16"):
             values = np.asarray(image).astype(np.uint16)
@@ -113,18 +113,14 @@ def correct_orientation(array: np.ndarray, orientation: int) -> np.ndarray:
     return np.ascontiguousarray(array)
 
 
-def _cmyk_to_rgb(image: Image.Image) -> Image.Image:
-    converted = None
-    if profile := image.info.get("icc_profile"):
-        with suppress(ImageCms.PyCMSError, OSError):  # a corrupt profile
-            srgb = ImageCms.createProfile("sRGB")
-            converted = ImageCms.profileToProfile(image, io.BytesIO(profile), srgb, outputMode="RGB")
-    return converted or image.convert("RGB")
-
-
-def _lab_to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """Convert LAB; or CMYK, according to its color profile if that is valid."""
     lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-    return ImageCms.applyTransform(image, ImageCms.buildTransform(lab, srgb, "LAB", "RGB")) or image
+    profile = lab if image.mode == "LAB" else io.BytesIO(image.info.get("icc_profile") or b"")
+    with suppress(ImageCms.PyCMSError, OSError):
+        if converted := ImageCms.profileToProfile(image, profile, srgb, outputMode="RGB"):
+            return converted
+    return image.convert("RGB")
 
 
 def _has_gray_palette(image: Image.Image) -> bool:

@@ -97,7 +97,7 @@ WRITE_SUFFIXES = tuple(suffix for each in FORMATS if "image" in each.stores for 
 READ_SUFFIXES = tuple(suffix for each in FORMATS if each.pillow for suffix in (*each.suffixes, *each.read_suffixes))
 
 
-def media_suffixes(kind: str, pillow: str = "") -> tuple[str, ...]:
+def media_suffixes(kind: str, pillow: str | None = None) -> tuple[str, ...]:
     """Return the suffixes of files that store this kind of media, those of Pillow's format `pillow` first."""
     found = sorted((each for each in FORMATS if kind in each.media), key=lambda each: each.pillow != pillow)
     return tuple(suffix for each in found for suffix in each.suffixes)

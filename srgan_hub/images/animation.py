@@ -24,9 +24,9 @@ class AnimationReader(MediaReader):
 
     Attributes:
         plays: How often the animation plays, 0 for endlessly.
-        durations: Of the frames in milliseconds, and
-        has_alpha: Whether a frame is transparent somewhere; both known after `decode`.
         default_image: Whether the first frame of an APNG is only for programs that show no animations.
+        durations: Milliseconds per frame, known after `decode`.
+        has_alpha: Whether a frame is transparent somewhere, known after `decode`.
     """
 
     kind: ClassVar[str] = "animation"
@@ -39,11 +39,10 @@ class AnimationReader(MediaReader):
         pillow_fixes.read_color_chunks(image)
         _, self.metadata, self.warnings = read_metadata(image)
         self.default_image = bool(image.info.get("default_image"))
-        loop = image.info.get("loop")
-        # GIF counts repetitions. AVIF does not store them.
-        self.plays = 1 if loop is None else loop + 1 if image.format == "GIF" and loop else loop
-        if image.format == "AVIF":
-            self.plays = 0
+        loop = 0 if image.format == "AVIF" else image.info.get("loop")  # AVIF stores none.
+        self.plays = (
+            1 if loop is None else loop + 1 if image.format == "GIF" and loop else loop
+        )  # GIF counts repetitions.
         self.durations: list[int] = []
         self.has_alpha = False
         self._frames: list[tuple[bytes, tuple[int, ...]]] = []
@@ -56,7 +55,7 @@ class AnimationReader(MediaReader):
             yield Raster(array if self.has_alpha else array[:, :, :3], self.metadata)
 
     def decode(self) -> None:
-        """Decode all frames once, and keep them compressed: alpha of the last one determines how the first is read."""
+        """Decode and compress all frames, once: the last one may have alpha, which the first must then have too."""
         if self._frames:
             return
         image = self._animation
@@ -64,10 +63,9 @@ class AnimationReader(MediaReader):
             for index in range(self.count):
                 image.seek(index)
                 pillow_fixes.check_size(*image.size, self.path, self._max_pixels)
-                duration = image.info.get("duration")
                 frame = np.asarray(image.convert("RGBA"))
-                self.durations.append(round(float(image.info.get("duration", duration) or 0)))
-                self.has_alpha = self.has_alpha or bool((frame[:, :, 3] < 255).any())
+                self.durations.append(round(float(image.info.get("duration") or 0)))
+                self.has_alpha |= bool((frame[:, :, 3] < 255).any())
                 self._frames.append((zlib.compress(frame.tobytes(), 1), frame.shape))
 
 
@@ -83,7 +81,7 @@ class AnimationWriter(MediaWriter):
         target = formats.find_format(output.path.suffix)
         assert target is not None
         name, alpha, plays, durations = target.pillow, reader.has_alpha, reader.plays, reader.durations
-        if name == "GIF" and alpha:  # which has no partial transparency
+        if name == "GIF" and alpha:
             pieces = (_binarize_alpha(frame) for frame in pieces)
         if reader.default_image:
             durations = durations[1:]
@@ -106,7 +104,7 @@ class AnimationWriter(MediaWriter):
 
 
 def _binarize_alpha(frame: Raster) -> Raster:
-    """Make each pixel opaque or transparent, whichever is nearer."""
+    """Make each pixel opaque or transparent, whichever is nearer; GIF has no partial transparency."""
     frame = frame.with_bits(8)
     alpha = np.where(frame.array[:, :, 3:] > 127, np.uint8(255), np.uint8(0))
     return replace(frame, array=np.dstack([frame.array[:, :, :3], alpha]))

@@ -1,6 +1,6 @@
 """Open and decode image files."""
 
-import re
+import importlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -18,18 +18,18 @@ MAX_PIXELS = 64_000_000
 
 
 def open_image(path: Path, *, max_pixels: int | None = MAX_PIXELS) -> Opened:
-    """Open an image file and classify it by its bytes.
+    """Open an image, animation or video, and classify it by its bytes.
 
     Args:
-        path: An image, animation or video.
-        max_pixels: The largest width times height, checked before and after decoding. Pillow refuses some images within
-            files, and TIFFs, of more than twice `PIL.Image.MAX_IMAGE_PIXELS` regardless.
+        path: The file.
+        max_pixels: The largest width times height, checked before and after decoding. Pillow refuses TIFFs, and some
+            images within files, of more than twice `PIL.Image.MAX_IMAGE_PIXELS` regardless.
 
     Returns:
-        The opened file; a `MediaReader` if it contains more than one image that can be loaded.
+        The opened file; a `MediaReader` if it is to be upscaled piece by piece.
 
     Raises:
-        ImageError: The file is missing, is not an image, is corrupt, of an unsupported kind or too large.
+        ImageError: The file is missing, not an image, corrupt, of an unsupported kind or too large.
     """
     try:
         file = path.open("rb")
@@ -54,7 +54,7 @@ def load_raster(path: Path, *, max_pixels: int | None = MAX_PIXELS, page: int | 
 
     Args:
         path, max_pixels: As for `open_image`.
-        page: Index of one of several images.
+        page: Index of the image, required if there are several.
 
     Raises:
         ImageError: As for `open_image`; or there are several images and `page` is None.
@@ -64,7 +64,7 @@ def load_raster(path: Path, *, max_pixels: int | None = MAX_PIXELS, page: int | 
 
 
 def load_image(path: Path, *, max_pixels: int | None = MAX_PIXELS) -> Image.Image:
-    """Decode an image file as `load_raster` does to a PIL image of mode L, LA, RGB or RGBA, 8 bits per channel."""
+    """Decode an image file, as `load_raster` does, to a PIL image of mode L, LA, RGB or RGBA."""
     return load_raster(path, max_pixels=max_pixels).with_bits(8).to_pil()
 
 
@@ -84,7 +84,7 @@ def default_suffix(path: Path) -> str:
 
 
 def is_directory(path: Path) -> bool:
-    """Return whether a directory exists; False for a name that no file can have."""
+    """Return whether a path is a directory; False for a name that no file can have."""
     try:
         return path.is_dir()
     except OSError:
@@ -94,28 +94,22 @@ def is_directory(path: Path) -> bool:
 def find_images(
     directory: Path, exclude: Path | None = None, suffixes: Sequence[str] = formats.READ_SUFFIXES
 ) -> list[Path]:
-    """List the image files below a directory, without hidden ones, in an order that depends on their names alone.
-
-    Args:
-        directory: Where to search.
-        exclude: A directory whose images are left out.
-        suffixes: Suffixes of images.
-    """
-    found = []
+    """List the images below a directory in the order of their names, without hidden ones and those in `exclude`."""
+    found = {}
     exclude = exclude and exclude.resolve()
     for path in directory.rglob("*"):
-        hidden = any(part.startswith(".") for part in path.relative_to(directory).parts)
+        name = path.relative_to(directory).as_posix()
+        hidden = name.startswith(".") or "/." in name
         if path.suffix.lower() in suffixes and not hidden and exclude not in path.resolve().parents and path.is_file():
-            found.append(path)
-    return sorted(found, key=lambda path: path.relative_to(directory).as_posix())
+            found[name] = path
+    return [path for _, path in sorted(found.items())]
 
 
 def _classify(path: Path, file: BinaryIO, max_pixels: int | None) -> Opened:
     start = file.read(400)
     if not start:
         raise ImageError(f"'{path}' is empty (0 bytes).")
-    signed = (each for each in formats.FORMATS if each.signature and re.match(each.signature, start, re.DOTALL))
-    found = next(signed, None)
+    found = formats.identify(start)
     if found is formats.TIFF:
         return _open_tiff(path, file, max_pixels)
     if found is formats.VIDEO:
@@ -125,7 +119,9 @@ def _classify(path: Path, file: BinaryIO, max_pixels: int | None) -> Opened:
 
         return VideoReader(path, file, max_pixels)
     if found and found.is_available():
-        formats.load_plugin(found)
+        plugin = importlib.import_module(found.package)  # which registers JPEG XL
+        if found is formats.HEIC:
+            plugin.register_heif_opener()
     image = pillow_fixes.open_pil(file, path, max_pixels)
     count = len(pillow_fixes.page_sizes(image))
     if count > 1 and image.format in animation.FORMATS:

@@ -26,13 +26,13 @@ class SaveOptions:
     """How upscaled files are saved.
 
     Args:
-        quality: Of JPEG, WebP and AVIF, 1 to 100; by default 95, lossless and 90.
+        quality: Quality of JPEG, WebP and AVIF, 1 to 100; by default 95, lossless and 90.
         bit_depth: Bits per channel, by default those of the input. Upscaling to 16 bits computes with 16.
         strip_metadata: "all" drops everything but the color profile, "gps" only the GPS location.
         software: Program that the metadata names, unless all of it is dropped.
         overwrite: Replace existing files.
-        codec: Encoder of videos, by default H.264, and VP9 for WebM.
-        crf: Constant rate factor of videos, by default that of nearly lossless quality.
+        codec: Video encoder, by default H.264, and VP9 for WebM.
+        crf: Constant rate factor of videos, by default nearly lossless.
     """
 
     quality: int | None = None
@@ -50,8 +50,8 @@ class SaveOptions:
     def apply_to(self, metadata: Metadata) -> Metadata:
         """Return the metadata that is written."""
         metadata = metadata.stripped(self.strip_metadata)
-        keeps_software = self.strip_metadata == "all" or not self.software
-        return metadata if keeps_software else replace(metadata, software=self.software)
+        names_software = self.software and self.strip_metadata != "all"
+        return replace(metadata, software=self.software) if names_software else metadata
 
 
 def save_image(
@@ -65,12 +65,10 @@ def save_image(
     """Save an image in the format of the suffix, atomically.
 
     Args:
-        image: A PIL image; an array (H, W) or (H, W, C) of uint8 or uint16; or a `Raster`. 16 bits per channel are
-            written to PNG and TIFF, other formats get 8.
+        image: A PIL image, an array (H, W) or (H, W, C) of uint8 or uint16, or a `Raster`. PNG and TIFF store 16 bits
+            per channel, other formats 8.
         path: The file.
-        quality: As in `SaveOptions`.
-        strip_metadata: As in `SaveOptions`.
-        overwrite: Replace an existing file.
+        quality, strip_metadata, overwrite: As in `SaveOptions`.
 
     Raises:
         ImageError: The format cannot store the image, the file cannot be written, or it exists.
@@ -80,9 +78,8 @@ def save_image(
     elif isinstance(image, np.ndarray):
         array = image[:, :, 0] if image.ndim == 3 and image.shape[2] == 1 else image
         if array.dtype not in (np.uint8, np.uint16) or array.ndim not in (2, 3) or array.shape[2:] > (4,):
-            raise ImageError(
-                f"`image` must be uint8 or uint16 of shape (H, W, 1 to 4), got {image.dtype} {image.shape}."
-            )
+            expected = "uint8 or uint16 of shape (H, W) or (H, W, 1 to 4)"
+            raise ImageError(f"`image` must be {expected}, got {image.dtype} {image.shape}.")
         image = Raster(array)
     write_raster(image, Path(path), SaveOptions(quality, strip_metadata=strip_metadata, overwrite=overwrite))
 
@@ -94,15 +91,13 @@ def write_raster(raster: Raster, path: Path, options: SaveOptions) -> None:
     if raster.bits > 8 and target and "high bit depth" not in target.stores:
         logger.warning("'%s': %s stores 8 bits per channel of %d", path, target.name, raster.bits)
         raster = raster.with_bits(8)
-    width, height = raster.width, raster.height
-    target = validate_output(
-        path, width=width, height=height, alpha=raster.has_alpha, bits=raster.bits, quality=options.quality
-    )
+    width, height, bits, alpha = raster.width, raster.height, raster.bits, raster.has_alpha
+    target = validate_output(path, width=width, height=height, alpha=alpha, bits=bits, quality=options.quality)
     raster = replace(raster, metadata=options.apply_to(raster.metadata).resized(width, height))
     with atomic_output(path, overwrite=options.overwrite) as temporary:
-        if raster.bits > 8 and target is formats.TIFF:
+        if bits > 8 and target is formats.TIFF:
             tiff.write_tiff([raster], temporary, target=path)
-        elif raster.bits > 8:
+        elif bits > 8:
             png16.write_png16(raster, temporary)
         else:
             _write_pil(raster, temporary, target, options.quality, path)
@@ -124,7 +119,7 @@ def pil_format_kwargs(target: Format, quality: int | None) -> dict[str, Any]:
     """Return keyword arguments of `Image.save` for a format and a quality, None for the default."""
     if quality is None:
         return target.save
-    return {**target.save, "quality": quality, **({"lossless": False} if "lossless" in target.save else {})}
+    return {**target.save, "quality": quality, "lossless": False}  # which JPEG and AVIF ignore
 
 
 def validate_output(
@@ -137,7 +132,7 @@ def validate_output(
     quality: int | None = None,
     kind: str = "image",
 ) -> Format:
-    """Check that an image or media of a `kind` can be written to `path`, before anything is computed.
+    """Check in advance that an image, or media of another `kind`, can be written to `path`.
 
     Returns:
         The format of the file.
@@ -149,9 +144,8 @@ def validate_output(
     suffixes = WRITE_SUFFIXES if kind == "image" else formats.media_suffixes(kind)
     target = formats.find_format(path.suffix)
     if target is None or path.suffix.lower() not in suffixes:
-        raise ImageError(
-            f"'{path}': cannot save {kind} as {path.suffix or 'a file without suffix'}; use {', '.join(suffixes)}."
-        )
+        what = f"{kind} as {path.suffix or 'a file without suffix'}"
+        raise ImageError(f"'{path}': cannot save {what}; use {', '.join(suffixes)}.")
     if not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
         raise ImageError(f"'{path}' cannot be written: '{path.parent}' is not a directory that you may write to.")
     try:
@@ -160,14 +154,13 @@ def validate_output(
         pass
     except OSError as error:  # a name that is too long
         raise ImageError(f"'{path}' cannot be written: {error.strerror}.") from error
-    if (bits > 8 or kind != "image") and target.suffixes and not target.is_available():
+    if (bits > 8 or kind != "image") and not target.is_available():
         what = f"{kind} of {bits} bits" if kind == "image" else kind
         raise ImageError(f"'{path}': writing {what} requires the `{target.package}` package: {target.install_hint}.")
     if max(width, height) > target.max_side:
-        raise ImageError(
-            f"'{path}': {target.name} stores at most {target.max_side} pixels a side, got {width} x {height}; use .png."
-        )
-    if kind == "image" and alpha and "alpha" not in target.stores:
+        limit = f"{target.name} stores at most {target.max_side} pixels a side"
+        raise ImageError(f"'{path}': {limit}, got {width} x {height}; use .png.")
+    if alpha and "alpha" not in target.stores:
         raise ImageError(f"'{path}': {target.name} cannot store transparency; use .png, .webp or .tif.")
     if target.pillow == "AVIF" and not features.check("avif"):
         raise ImageError(f"'{path}': this version of Pillow cannot write AVIF; update it, or use .webp.")
@@ -178,7 +171,7 @@ def validate_output(
 
 @contextmanager
 def atomic_output(path: Path, *, overwrite: bool) -> Iterator[Path]:
-    """Yield an empty temporary file that is renamed to `path` at the end of the block. ImageError if that fails."""
+    """Yield a temporary file that is renamed to `path` after the block. Errors of writing become `ImageError`."""
     try:
         with atomic_write(path, overwrite=overwrite) as temporary:
             yield temporary

@@ -1,7 +1,7 @@
 """Supported formats and what each can store."""
 
-import importlib
 import importlib.util
+import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +15,6 @@ class Format:
     (files larger than memory), or a field of `Metadata`; "comment" is the text "Comment" alone.
 
     Args:
-        name: Its usual name.
         suffixes: Suffixes that are written, the default first.
         read_suffixes: Further suffixes that are read.
         pillow: Pillow's name; empty if Pillow does not know the format.
@@ -24,10 +23,10 @@ class Format:
         media: Kinds of media that are stored, see `Opened.kind`.
         save: Keyword arguments of `Image.save`.
         quality: Whether a quality from 1 to 100 can be set.
-        max_side: The largest width and height in pixels.
-        package: Python package that the format, or its part beyond `Image.save`, requires.
-        extra: What to install for it.
-        signature: Regular expression of the first bytes, if Pillow is not to identify the format.
+        max_side: Largest width and height in pixels.
+        package: Python package that the format, or its part that `Image.save` does not write, requires.
+        extra: Requirement that installs the package.
+        signature: Regular expression of the first bytes, for formats that are identified ahead of Pillow.
     """
 
     name: str
@@ -46,7 +45,7 @@ class Format:
 
     @property
     def install_hint(self) -> str:
-        """How to install the package."""
+        """Command that installs the package."""
         return f"pip install '{self.extra}'"
 
     def is_available(self) -> bool:
@@ -96,48 +95,19 @@ FORMATS = (
 # Suffixes of single images that are written, and of files that directories are searched for.
 WRITE_SUFFIXES = tuple(suffix for each in FORMATS if "image" in each.stores for suffix in each.suffixes)
 READ_SUFFIXES = tuple(suffix for each in FORMATS if each.pillow for suffix in (*each.suffixes, *each.read_suffixes))
-_COLUMNS = {
-    "Single image": "image",
-    "10 to 16 bits": "high bit depth",
-    "Floating point": "float",
-    "Alpha": "alpha",
-    "ICC profile": "icc_profile",
-    "EXIF": "exif",
-    "XMP": "xmp",
-    "Resolution": "dpi",
-    "Text": "text",
-    "Larger than memory": "streaming",
-}
 
 
-def media_suffixes(kind: str, pillow: str = "") -> tuple[str, ...]:
+def media_suffixes(kind: str, pillow: str | None = None) -> tuple[str, ...]:
     """Return the suffixes of files that store this kind of media, those of Pillow's format `pillow` first."""
     found = sorted((each for each in FORMATS if kind in each.media), key=lambda each: each.pillow != pillow)
     return tuple(suffix for each in found for suffix in each.suffixes)
 
 
+def identify(start: bytes) -> Format | None:
+    """Return the format whose signature these first bytes of a file have."""
+    return next((each for each in FORMATS if each.signature and re.match(each.signature, start, re.DOTALL)), None)
+
+
 def find_format(suffix: str) -> Format | None:
     """Return the format of files with this suffix."""
     return next((each for each in FORMATS if suffix.lower() in (*each.suffixes, *each.read_suffixes)), None)
-
-
-def load_plugin(file_format: Format) -> None:
-    """Import the package that teaches Pillow a format."""
-    module = importlib.import_module(file_format.package)  # which registers JPEG XL
-    if file_format is HEIC:
-        module.register_heif_opener()
-
-
-def formats_table() -> str:
-    """Render the table of formats as Markdown; "read" marks what is read and not written."""
-    names = ("Format", "Suffixes", *_COLUMNS, "Multiple images", "Largest side", "Quality")
-    lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
-    for each in FORMATS:
-        cells = [each.name, " ".join((*each.suffixes, *each.read_suffixes))]
-        for feature in _COLUMNS.values():
-            cells.append("yes" if feature in each.stores else "read" if feature in each.reads else "")
-        cells.append(each.media[0] if each.media else "")
-        cells.append(f"{each.max_side:,}" if each.max_side < 2**31 - 1 else "")
-        cells.append(f"1 to 100, default {each.save.get('quality', 'lossless')}" if each.quality else "")
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"

@@ -1,7 +1,9 @@
 """Opened image files, and the base classes of readers and writers of media that are not loaded as one image."""
 
-from abc import ABC, abstractmethod
+import hashlib
+from abc import abstractmethod
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
@@ -15,20 +17,20 @@ from .metadata import read_metadata
 from .raster import Raster, correct_orientation
 
 
-class Opened:
+class Opened(AbstractContextManager["Opened"]):
     """An opened and classified image file; a context manager that closes it.
 
     Args:
-        path: Its path, for messages.
-        file: The file; all reading goes through it.
-        image: Opened by Pillow, if Pillow identifies it.
+        path: The path, for messages.
+        file: The file, through which all reading goes.
+        image: The file as opened by Pillow, if Pillow identifies it.
         max_pixels: The largest width times height.
+        count: Number of images.
 
     Attributes:
         kind: "image", "animation", "video", or of a TIFF "pages", "channels" (floating point, or channels that are not
             colors) or "rows" (larger than a run should load).
-        width, height: Size of the largest image in it, in pixels.
-        count: Number of images.
+        width, height: Size of the largest image, in pixels.
         warnings: Messages about reading, without the file's name.
     """
 
@@ -42,9 +44,6 @@ class Opened:
         self._image, self._max_pixels = image, max_pixels
         self.width, self.height = image.size if image else (0, 0)
 
-    def __enter__(self) -> "Opened":
-        return self
-
     def __exit__(self, *error: object) -> None:
         self.close()
 
@@ -55,18 +54,11 @@ class Opened:
     @property
     def default_suffix(self) -> str:
         """Suffix of the upscaled file."""
-        name = self._image.format or "" if self._image else ""
+        name = self._image.format if self._image else None
         return ".png" if self.kind == "image" else formats.media_suffixes(self.kind, name)[0]
 
     def load(self, page: int | None = None) -> Raster:
-        """Decode one image.
-
-        Args:
-            page: Its index; required if there are several images.
-
-        Raises:
-            ImageError: The image cannot be decoded, or it is one of several and `page` is None.
-        """
+        """Decode one image; `page` is its index, required if there are several. ImageError if that fails."""
         if page is None and self.count > 1:
             raise ImageError(
                 f"'{self.path}' contains {self.count} images; pass `page=N` or use `srgan-hub upscale` for all of them."
@@ -95,12 +87,12 @@ class Opened:
         return raster
 
 
-class MediaReader(Opened, ABC):
-    """An opened file that is upscaled piece by piece. It knows no encoder."""
+class MediaReader(Opened):
+    """An opened file that is upscaled piece by piece."""
 
     @abstractmethod
     def read(self, first: int = 0) -> Iterator[Any]:
-        """Yield the frames or pages (`Raster`), stacks of channels, or rows (one `LazyRows`) from number `first` on.
+        """Yield the pieces from number `first` on: frames or pages (`Raster`), stacks of channels, or one `LazyRows`.
 
         Raises:
             ImageError: The file cannot be decoded.
@@ -115,8 +107,8 @@ class Output:
         path: Final path.
         width, height: Size of the largest upscaled image, in pixels.
         options: How it is saved.
-        resumable: Whether an output of rows can be computed from one of them on.
-        key: Hash key of everything other than the input file that affects the results, for resumption.
+        resumable: Whether upscaling by rows can resume.
+        key: Identifies everything other than the input file that affects the pixels.
     """
 
     path: Path
@@ -127,17 +119,17 @@ class Output:
     key: str = ""
 
 
-class MediaWriter(ABC):
-    """Writer of one kind of media; a context manager that releases its files.
+class MediaWriter(AbstractContextManager["MediaWriter"]):
+    """Writer of one kind of media; a context manager that closes its files.
 
     Args:
-        reader: The source, for what is copied from it.
+        reader: The source, of which metadata and the like are copied.
         path: Temporary file to write.
         output: The destination.
 
     Attributes:
         done: Number of pieces that an interrupted run has finished; `write` expects the pieces after them.
-        restart_interval: Number of frames after which upscaling must restart, if resumed results are to be identical.
+        restart_interval: Number of frames after which upscaling must restart for resumed results to be identical.
     """
 
     done: int = 0
@@ -146,15 +138,21 @@ class MediaWriter(ABC):
     def __init__(self, reader: Any, path: Path, output: Output) -> None:
         self.reader, self.path, self.output = reader, path, output
 
-    def __enter__(self) -> "MediaWriter":
-        return self
-
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def close(self) -> None:  # noqa: B027  # most keep no files open
+    def close(self) -> None:
         """Close files; what is finished stays for resumption unless `write` has returned."""
 
     @abstractmethod
     def write(self, pieces: Iterator[Any]) -> None:
         """Write upscaled pieces as they come, and complete the file."""
+
+    def _make_work_directory(self, kind: str, *settings: object) -> Path:
+        """Create the hidden directory next to the output where interrupted runs with equal settings left pieces."""
+        source = self.reader.path.stat()
+        key = repr((source.st_size, source.st_mtime_ns, self.output.key, *settings)).encode()
+        name = f".{self.output.path.name[:50]}.{hashlib.sha256(key).hexdigest()[:16]}.{kind}"
+        directory = self.output.path.with_name(name)
+        directory.mkdir(exist_ok=True)
+        return directory

@@ -3,6 +3,7 @@
 import logging
 import re
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +27,7 @@ _DESCRIPTIVE_TAGS = {269, 270, 271, 272, 305, 306, 315, 316, 33432, *range(40091
 _NESTED_IFDS = {ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo}
 _XMP_KEY = "XML:com.adobe.xmp"
 _XMP_TAG = 700
+_NOT_TEXT = (_XMP_KEY, "compression", "xmp", "software")  # keys of `info` whose values may be strings
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class Metadata:
         return replace(self, exif=exif, xmp=xmp)
 
     def resized(self, width: int, height: int) -> "Metadata":
-        """Return the metadata of an image of this size: EXIF data and XMP that contain the size contain the new one."""
+        """Return the metadata with this size where EXIF data and XMP contain one."""
         exif, xmp = self.exif, self.xmp
         if exif:
             loaded = _load_exif(exif)
@@ -89,10 +91,10 @@ class Metadata:
 
 
 def read_metadata(image: Image.Image) -> tuple[int, Metadata, list[str]]:
-    """Read what `image.info` and a TIFF's tags contain.
+    """Read metadata from `image.info` and a TIFF's tags.
 
     Returns:
-        The EXIF orientation, the metadata, and warnings about what is invalid and left out.
+        The EXIF orientation, the metadata, and warnings about invalid parts, which are dropped.
     """
     warnings = []
     info, orientation, exif = image.info, 1, None
@@ -108,21 +110,19 @@ def read_metadata(image: Image.Image) -> tuple[int, Metadata, list[str]]:
     text |= {key: value for key, value in info.items() if isinstance(value, str) and isinstance(key, str)}
     if isinstance(comment := info.get("comment"), bytes):
         text["Comment"] = comment.decode(errors="replace").rstrip("\0")
-    no_text = (_XMP_KEY, "compression", "xmp", "software")
     dpi = None
-    try:
-        across, down = (float(each) for each in info.get("dpi", ()))
-        if not (0 < across <= _MAX_DPI and 0 < down <= _MAX_DPI):
-            raise ValueError
-        dpi = across, down
-    except (ArithmeticError, TypeError, ValueError):
-        if info.get("dpi") and tuple(info["dpi"]) != (0, 0):  # a BMP's unknown resolution
-            warnings.append(f"dropped invalid resolution {' x '.join(map(str, info['dpi']))}")
+    resolution = info.get("dpi") or (0, 0)  # a BMP's unknown one
+    with suppress(ArithmeticError, TypeError, ValueError):
+        across, down = (float(each) for each in resolution)
+        if 0 < across <= _MAX_DPI and 0 < down <= _MAX_DPI:
+            dpi = across, down
+    if dpi is None and resolution != (0, 0):
+        warnings.append(f"dropped invalid resolution {resolution}")
     metadata = Metadata(
         icc_profile=profile if isinstance(profile := info.get("icc_profile"), bytes) else None,
         exif=exif or None,
         xmp=xmp or None,
-        text={key: str(value) for key, value in text.items() if value and key not in no_text},
+        text={key: str(value) for key, value in text.items() if value and key not in _NOT_TEXT},
         dpi=dpi,
         color_chunks=info.get("color_chunks") or {},
         software=info.get("software"),
@@ -184,11 +184,9 @@ def png_info(metadata: Metadata) -> PngImagePlugin.PngInfo:
     chunks = PngImagePlugin.PngInfo()
     for name, data in metadata.color_chunks.items():
         chunks.add(name, data)
-    text = {**metadata.text, **({"Software": metadata.software} if metadata.software else {})}
+    text = metadata.text | ({"Software": metadata.software} if metadata.software else {})
     for key, value in text.items():
-        # A plain text chunk is Latin-1.
-        plain = value.encode("latin-1", "ignore").decode("latin-1") == value
-        (chunks.add_text if plain else chunks.add_itxt)(key, value)
+        chunks.add_text(key, value)
     if metadata.xmp:
         chunks.add_itxt(_XMP_KEY, metadata.xmp.decode(errors="replace"))
     return chunks

@@ -2,7 +2,6 @@
 
 import re
 import struct
-from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,7 +15,7 @@ from .errors import DECODE_ERRORS, ImageError, describe
 # Longer chains of a TIFF's pages are corrupt.
 _MAX_PAGES = 10_000
 _COLOR_CHUNKS = (b"gAMA", b"cHRM", b"cICP")
-_MODES = ("1", "L", "P", "PA", "LA", "La", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "LAB")
+MODES = ("1", "L", "P", "PA", "LA", "La", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "LAB")
 _UNSUPPORTED = {
     "CUR": "is a mouse cursor, whose transparency cannot be decoded; convert it to PNG",
     "EPS": "is a vector graphic; convert it to PNG in the size you need",
@@ -95,10 +94,9 @@ def _check_icon(file: BinaryIO, path: Path, max_pixels: int | None) -> None:
 
 def _explain(start: bytes) -> str:
     """Return why Pillow does not identify a file with these first bytes, as the end of a sentence."""
-    for each in formats.FORMATS:
-        if each.signature and re.match(each.signature, start, re.DOTALL):
-            hint = "convert it to PNG" if each.is_available() else each.install_hint
-            return f"is a {each.name} file, which is not supported; {hint}"
+    if found := formats.identify(start):
+        hint = "convert it to PNG" if found.is_available() else found.install_hint
+        return f"is a {found.name} file, which is not supported; {hint}"
     for pattern, name in _UNKNOWN_FORMATS.items():
         if re.match(pattern, start, re.DOTALL):
             return f"is a {name} file, which is not supported; convert it to PNG or JPEG"
@@ -110,10 +108,15 @@ def unsupported_reason(image: ImageFile.ImageFile) -> str | None:
     if image.format in _UNSUPPORTED:
         return _UNSUPPORTED[image.format]
     pgm16 = image.format == "PPM" and image.mode == "I"
-    if image.mode not in _MODES and not image.mode.startswith("I;16") and not pgm16:
+    if image.mode not in MODES and not image.mode.startswith("I;16") and not pgm16:
         return f"has pixels of mode {image.mode}; supported are 8-bit gray, color and palette, and 16-bit gray"
-    check = _CHECKS.get(image.format or "")
-    return check(image) if check else None
+    if image.format == "PNG" and raw_mode(image) == "RGB;16B" and "transparency" in image.info:
+        return "marks a 16-bit color as transparent, which Pillow decodes incorrectly; save it with an alpha channel"
+    if image.format == "TIFF":
+        return _unsupported_tiff(image)
+    if image.format in ("BMP", "DIB"):
+        return _unsupported_bmp(image)
+    return _unsupported_jpeg2000(image) if image.format == "JPEG2000" else None
 
 
 def page_sizes(image: ImageFile.ImageFile) -> dict[int, tuple[int, int]]:
@@ -133,7 +136,7 @@ def page_sizes(image: ImageFile.ImageFile) -> dict[int, tuple[int, int]]:
             break
         except SyntaxError:  # Pillow does not know the kind, such as a mask, but has read the tags
             pass
-        if not _tags(image).get(ExifTags.Base.NewSubfileType, 0) & (1 | 4):  # thumbnail, mask
+        if not tiff_tags(image).get(ExifTags.Base.NewSubfileType, 0) & (1 | 4):  # thumbnail, mask
             found[index] = image.size
     return found or {0: image.size}
 
@@ -141,7 +144,7 @@ def page_sizes(image: ImageFile.ImageFile) -> dict[int, tuple[int, int]]:
 def bit_depth(image: ImageFile.ImageFile) -> int:
     """Return the bits per channel of an opened file, 8 for fewer."""
     if image.format == "TIFF":
-        return max(8, *_tags(image).get(TiffImagePlugin.BITSPERSAMPLE, (1,)))
+        return max(8, *tiff_tags(image).get(TiffImagePlugin.BITSPERSAMPLE, (1,)))
     if image.format == "JPEG2000":
         return _codestream(image)[2]
     if image.format == "AVIF":
@@ -149,10 +152,10 @@ def bit_depth(image: ImageFile.ImageFile) -> int:
         flags = [match[1][0] for match in re.finditer(rb"av1C..(.)", _peek(image, 65_536), re.DOTALL)]
         return max((12 if flag & 0x20 else 10 if flag & 0x40 else 8 for flag in flags), default=8)
     if image.format == "PPM":
-        return 16 if raw_mode(image) == "I;16B" or (image.tile[0][0] != "raw" and _maximum(image) > 255) else 8
-    if image.format in ("PNG", "SGI") and re.search(";16|SGI16", str(image.tile)):
-        return 16
-    if image.mode.startswith("I;16") or (image.format == "DDS" and "BC6H" in str(image.tile)):
+        arguments = image.tile[0][3]
+        return 16 if raw_mode(image) == "I;16B" or (isinstance(arguments, tuple) and arguments[1] > 255) else 8
+    pattern = {"PNG": ";16", "SGI": ";16|SGI16", "DDS": "BC6H"}.get(image.format or "")
+    if image.mode.startswith("I;16") or (pattern and re.search(pattern, str(image.tile))):
         return 16
     return int(image.info.get("bit_depth", 8))  # set by pillow-heif
 
@@ -164,20 +167,22 @@ def decode(image: ImageFile.ImageFile) -> Image.Image:
     """
     kind, raw, bits = image.format, raw_mode(image), bit_depth(image)
     alpha = _bmp_alpha(image) if kind in ("BMP", "DIB") and raw == "BGRX" else None
-    inverted = kind == "TIFF" and _tags(image).get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0
+    inverted = kind == "TIFF" and tiff_tags(image).get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0
     image.load()
+    result: Image.Image = image
     if alpha is not None:
         image.putalpha(alpha)
     elif kind == "PNG" and raw in ("L;2", "L;4") and "transparency" in image.info:
         image.info["transparency"] *= 255 // (2 ** int(raw[2:]) - 1)
     elif kind == "PNG" and raw == "LA;16B":
-        return _with_info(Image.merge("LA", (image.getchannel("R"), image.getchannel("A"))), image)
+        result = Image.merge("LA", (image.getchannel("R"), image.getchannel("A")))
     elif kind == "PPM" and image.mode == "I":
-        return _with_info(Image.fromarray(np.asarray(image).astype(np.uint16)), image)
+        result = Image.fromarray(np.asarray(image).astype(np.uint16))
     elif kind == "TIFF" and image.mode.startswith("I;16") and (inverted or bits < 16):
         values = (np.asarray(image).astype(np.uint32) * 65_535 // (2**bits - 1)).astype(np.uint16)
-        return _with_info(Image.fromarray(~values if inverted else values), image)
-    return image
+        result = Image.fromarray(~values if inverted else values)
+    result.info = image.info
+    return result
 
 
 def read_color_chunks(image: Image.Image) -> None:
@@ -201,8 +206,8 @@ def read_color_chunks(image: Image.Image) -> None:
     image.info["color_chunks"] = found
 
 
-def _tiff(image: ImageFile.ImageFile) -> str | None:
-    tags = _tags(image)
+def _unsupported_tiff(image: ImageFile.ImageFile) -> str | None:
+    tags = tiff_tags(image)
     raw = tags.get(TiffImagePlugin.COMPRESSION, 1) == 1
     bits = bit_depth(image)
     if set(tags.get(TiffImagePlugin.SAMPLEFORMAT, (1,))) != {1}:
@@ -218,13 +223,7 @@ def _tiff(image: ImageFile.ImageFile) -> str | None:
     return None
 
 
-def _png(image: ImageFile.ImageFile) -> str | None:
-    if raw_mode(image) == "RGB;16B" and "transparency" in image.info:
-        return "marks a 16-bit color as transparent, which Pillow decodes incorrectly; save it with an alpha channel"
-    return None
-
-
-def _bmp(image: ImageFile.ImageFile) -> str | None:
+def _unsupported_bmp(image: ImageFile.ImageFile) -> str | None:
     header = _peek(image, 14 + 124)[14 if image.format == "BMP" else 0 :]
     size = int.from_bytes(header[:4], "little")
     bits = int.from_bytes(header[10:12] if size == 12 else header[14:16], "little")
@@ -237,27 +236,17 @@ def _bmp(image: ImageFile.ImageFile) -> str | None:
     return None
 
 
-def _jpeg2000(image: ImageFile.ImageFile) -> str | None:
+def _unsupported_jpeg2000(image: ImageFile.ImageFile) -> str | None:
     width, height, bits, channels = _codestream(image)
     if (width, height) != image.size:
         return f"is corrupt: its header declares {image.width} x {image.height} pixels, its data {width} x {height}"
     if bits > 16 or (bits > 8 and channels > 1):
-        return (
-            f"is a JPEG 2000 of {bits} bits and {channels} channels, which Pillow decodes incorrectly; save it as PNG"
-        )
+        kind = f"{bits} bits and {channels} channels"
+        return f"is a JPEG 2000 of {kind}, which Pillow decodes incorrectly; save it as PNG"
     return None
 
 
-_CHECKS: dict[str, Callable[[ImageFile.ImageFile], str | None]] = {
-    "BMP": _bmp,
-    "DIB": _bmp,
-    "JPEG2000": _jpeg2000,
-    "PNG": _png,
-    "TIFF": _tiff,
-}
-
-
-def _tags(image: Image.Image) -> Any:
+def tiff_tags(image: Image.Image) -> Any:
     return image.tag_v2  # type: ignore[attr-defined]
 
 
@@ -265,11 +254,6 @@ def raw_mode(image: ImageFile.ImageFile) -> str:
     """Return Pillow's name of the pixel layout in the file; empty if it has none."""
     arguments = image.tile[0][3] if image.tile else ""
     return str(arguments[0] if isinstance(arguments, tuple) and arguments else arguments)
-
-
-def _maximum(image: ImageFile.ImageFile) -> int:
-    arguments = image.tile[0][3]
-    return int(arguments[1]) if isinstance(arguments, tuple) else 255
 
 
 def _peek(image: ImageFile.ImageFile, size: int) -> bytes:
@@ -304,8 +288,3 @@ def _bmp_alpha(image: ImageFile.ImageFile) -> Image.Image | None:
     if len(data) < 4 * image.width * image.height or not any(data[3::4]):
         return None
     return Image.frombytes("L", image.size, data[3::4], "raw", "L", 0, arguments[-1])  # type: ignore[index]
-
-
-def _with_info(image: Image.Image, source: Image.Image) -> Image.Image:
-    image.info = source.info
-    return image

@@ -9,24 +9,21 @@ from typing import BinaryIO
 
 import numpy as np
 from PIL import ImageFile, TiffImagePlugin
+from PIL.PngImagePlugin import putchunk
 
 from .metadata import png_info
-from .pillow_fixes import bit_depth, raw_mode
+from .pillow_fixes import bit_depth, raw_mode, tiff_tags
 from .raster import Raster
 
-_ROWS = 64  # compressed at a time
+_ROWS = 64  # that are compressed at a time
 _COLOR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
 
 
 def decode16(image: ImageFile.ImageFile, file: BinaryIO) -> np.ndarray | None:
-    """Decode an opened PNG, TIFF, AVIF or HEIC of more than 8 bits per channel and two to four channels.
+    """Decode a PNG, TIFF, AVIF or HEIC of more than 8 bits and two to four channels, which Pillow opened from `file`.
 
     Pillow unpacks 16-bit PNG and TIFF in two byte orders, and keeps the upper byte of each value. The file is decoded
     in both: one gives the upper bytes, the other the lower ones.
-
-    Args:
-        image: Opened from `file`.
-        file: The file.
 
     Returns:
         (H, W, C), uint16; None if the file is of another kind.
@@ -38,9 +35,8 @@ def decode16(image: ImageFile.ImageFile, file: BinaryIO) -> np.ndarray | None:
     mode, _, order = raw_mode(image).partition(";16")
     if image.format not in ("PNG", "TIFF") or order not in ("B", "L", "N") or mode not in ("LA", "RGB", "RGBA"):
         return None
-    # Separate channels are unpacked in another way.
-    if image.format == "TIFF" and image.tag_v2.get(TiffImagePlugin.PLANAR_CONFIGURATION) == 2:  # type: ignore[attr-defined]
-        return None
+    if image.format == "TIFF" and tiff_tags(image).get(TiffImagePlugin.PLANAR_CONFIGURATION) == 2:
+        return None  # Separate channels are unpacked in another way.
     if mode == "LA":  # as four bytes per pixel
         return _decode_as(image, "RGBA").copy().view(">u2").astype(np.uint16)
     if order == "N":
@@ -86,22 +82,17 @@ def write_png16(raster: Raster, path: Path) -> None:
     channels = 1 if raster.array.ndim == 2 else raster.array.shape[2]
     metadata = raster.metadata
     with path.open("wb") as file:
-
-        def write_chunk(name: bytes, *data: bytes) -> None:
-            content = b"".join(data)
-            checksum = struct.pack(">I", zlib.crc32(name + content))
-            file.write(struct.pack(">I", len(content)) + name + content + checksum)
-
         file.write(b"\x89PNG\r\n\x1a\n")
-        write_chunk(b"IHDR", struct.pack(">2I5B", raster.width, raster.height, 16, _COLOR_TYPES[channels], 0, 0, 0))
+        header = struct.pack(">2I5B", raster.width, raster.height, 16, _COLOR_TYPES[channels], 0, 0, 0)
+        putchunk(file, b"IHDR", header)
         if metadata.icc_profile:
-            write_chunk(b"iCCP", b"ICC Profile\0\0", zlib.compress(metadata.icc_profile))
-        for chunk in png_info(metadata).chunks:
-            write_chunk(chunk[0], chunk[1])
+            putchunk(file, b"iCCP", b"ICC Profile\0\0", zlib.compress(metadata.icc_profile))
+        for name, data, *_ in png_info(metadata).chunks:
+            putchunk(file, name, data)
         if metadata.dpi:
-            write_chunk(b"pHYs", struct.pack(">2IB", *(round(each / 0.0254) for each in metadata.dpi), 1))
+            putchunk(file, b"pHYs", struct.pack(">2IB", *(round(each / 0.0254) for each in metadata.dpi), 1))
         if metadata.exif:
-            write_chunk(b"eXIf", metadata.exif.removeprefix(b"Exif\0\0"))
+            putchunk(file, b"eXIf", metadata.exif.removeprefix(b"Exif\0\0"))
         pack = zlib.compressobj()
         above = np.zeros((1, raster.width * channels * 2), np.uint8)
         for top in range(0, raster.height, _ROWS):
@@ -111,6 +102,6 @@ def write_png16(raster: Raster, path: Path) -> None:
             filtered = values - np.vstack([above, values[:-1]])
             above = values[-1:]
             with_filter_type = np.hstack([np.full((len(rows), 1), 2, np.uint8), filtered])
-            write_chunk(b"IDAT", pack.compress(with_filter_type.tobytes()))
-        write_chunk(b"IDAT", pack.flush())
-        write_chunk(b"IEND")
+            putchunk(file, b"IDAT", pack.compress(with_filter_type.tobytes()))
+        putchunk(file, b"IDAT", pack.flush())
+        putchunk(file, b"IEND")

@@ -54,10 +54,9 @@ class Raster:
         """Return the image with 8 or 16 bits per channel, both of the full range; 8 are rounded."""
         if bits == self.bits:
             return self
-        # 257 * 255 is 65,535.
-        wide = self.array.astype(np.uint32)
-        array = (wide + 128) // 257 if bits == 8 else wide * 257
-        return replace(self, array=array.astype(np.uint8 if bits == 8 else np.uint16))
+        wide = self.array.astype(np.uint32)  # 257 * 255 is 65,535
+        array = ((wide + 128) // 257).astype(np.uint8) if bits == 8 else (wide * 257).astype(np.uint16)
+        return replace(self, array=array)
 
     @classmethod
     def from_pil(cls, image: Image.Image, *, name: str = "the image") -> "Raster":
@@ -75,18 +74,17 @@ class Raster:
             image = pillow_fixes.decode(image)
             if bits > 8 and not image.mode.startswith("I;16"):
                 warnings.append(f"has {bits} bits per channel and is read with 8")
-        orientation, metadata, more_warnings = read_metadata(image)
-        warnings += more_warnings
+        orientation, metadata, invalid = read_metadata(image)
+        warnings += invalid
         if image.mode in ("CMYK", "LAB"):
-            image = _cmyk_to_rgb(image) if image.mode == "CMYK" else _lab_to_rgb(image)
+            image = _to_rgb(image)
             metadata = replace(metadata, icc_profile=None)
         elif image.mode.startswith("I;16"):
             values = np.asarray(image).astype(np.uint16)
-            key = image.info.get("transparency")
-            if key is not None:
+            if (key := image.info.get("transparency")) is not None:
                 values = np.dstack([values, np.where(values == key, 0, 65_535).astype(np.uint16)])
             return cls(correct_orientation(values, orientation), metadata, warnings)
-        elif image.mode in ("1", "L", "P", "PA", "LA", "La", "RGB", "RGBA", "RGBa", "RGBX", "YCbCr", "HSV"):
+        elif image.mode in pillow_fixes.MODES:
             gray = image.mode in ("1", "L", "LA", "La") or (image.mode in ("P", "PA") and _has_gray_palette(image))
             alpha = image.has_transparency_data
             # Pillow converts transparent palette entries and colors only to RGBA, and La only to LA.
@@ -115,21 +113,14 @@ def correct_orientation(array: np.ndarray, orientation: int) -> np.ndarray:
     return np.ascontiguousarray(array)
 
 
-def _cmyk_to_rgb(image: Image.Image) -> Image.Image:
-    profile = image.info.get("icc_profile")
-    if profile:
-        with suppress(ImageCms.PyCMSError, OSError):  # a corrupt profile
-            converted = ImageCms.profileToProfile(
-                image, ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB"), outputMode="RGB"
-            )
-            if converted is not None:
-                return converted
-    return image.convert("RGB")
-
-
-def _lab_to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """Convert LAB; or CMYK, according to its color profile if that is valid."""
     lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-    return ImageCms.applyTransform(image, ImageCms.buildTransform(lab, srgb, "LAB", "RGB")) or image
+    profile = lab if image.mode == "LAB" else io.BytesIO(image.info.get("icc_profile") or b"")
+    with suppress(ImageCms.PyCMSError, OSError):
+        if converted := ImageCms.profileToProfile(image, profile, srgb, outputMode="RGB"):
+            return converted
+    return image.convert("RGB")
 
 
 def _has_gray_palette(image: Image.Image) -> bool:

@@ -26,9 +26,8 @@ class TensorImage:
 
     def __init__(self, array: np.ndarray, scale: int) -> None:
         if array.dtype not in (np.uint8, np.uint16):
-            raise ValueError(
-                f"An array must be uint8 or uint16, got {array.dtype}; pass floats as a CHW tensor in [0, 1]."
-            )
+            hint = "pass floats as a CHW tensor in [0, 1]"
+            raise ValueError(f"An array must be uint8 or uint16, got {array.dtype}; {hint}.")
         if array.ndim not in (2, 3) or array.size == 0 or (array.ndim == 3 and array.shape[2] not in (1, 2, 3, 4)):
             raise ValueError(f"An array must have shape (H, W) or (H, W, 1 to 4), got {array.shape}.")
         self.is_2d = array.ndim == 2
@@ -41,13 +40,11 @@ class TensorImage:
         self.gray = colors.shape[2] == 1 or bool(
             np.array_equal(colors[:, :, 0], colors[:, :, 1]) and np.array_equal(colors[:, :, 0], colors[:, :, 2])
         )
-        alpha = array[:, :, -1] if self.channels in (2, 4) else None
         self.alpha = None
-        if alpha is not None and alpha.min() < self.max_value:
+        if self.channels in (2, 4) and (alpha := array[:, :, -1]).min() < self.max_value:
             self.alpha = _local_range(alpha, self.max_value)
             array = np.dstack([_fill_transparent(colors, alpha), alpha])
-        # Images in the network's batch.
-        self.num_inputs = 1 if self.alpha is None else 2
+        self.num_inputs = 1 if self.alpha is None else 2  # images in the network's batch
         # A view (1, C, H, W), which is converted strip by strip.
         self.lr: Tensor | LazyRows = torch.from_numpy(np.require(array, requirements=["C", "W"])).permute(2, 0, 1)[None]
 
@@ -62,10 +59,7 @@ class TensorImage:
         """Convert rows of `lr` to the network's input, (1, 3, rows, W), or (2, 3, rows, W) with alpha."""
         x = rows.float() / self.max_value
         colors = x[:, :1].expand(-1, 3, -1, -1) if self.gray else x[:, :3]
-        if self.alpha is None:
-            return colors
-        alpha = x[:, -1:]
-        return torch.cat([colors, alpha.expand(-1, 3, -1, -1)])
+        return colors if self.alpha is None else torch.cat([colors, x[:, -1:].expand(-1, 3, -1, -1)])
 
     def from_output(self, sr: Tensor, top: int) -> Tensor:
         """Convert the network's output (1 or 2, 3, rows, W) in [0, 1], from row `top` on, to integers (rows, W, C).
@@ -99,7 +93,7 @@ class TensorImage:
 
 
 def _local_range(alpha: np.ndarray, max_value: int) -> tuple[Tensor, Tensor]:
-    """Return the minimum and maximum of alpha around each pixel, which keep opaque and empty regions as they are."""
+    """Return the minimum and maximum of alpha around each pixel, which limit the result: flat regions stay flat."""
     x = torch.from_numpy(alpha.astype(np.float32) / max_value)[None, None]
     return -F.max_pool2d(-x, 3, 1, 1), F.max_pool2d(x, 3, 1, 1)
 

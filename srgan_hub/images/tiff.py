@@ -13,14 +13,11 @@ from .formats import TIFF
 from .metadata import Metadata, warn_dropped
 from .raster import Raster
 
-# Metadata that is written by tifffile.
-_METADATA = ("icc_profile", "dpi", "xmp")
-
 
 def open_pages(file: BinaryIO) -> dict[int, Any]:
-    """Return the pages of a TIFF, without thumbnails and masks, as tifffile's pages by their indices.
+    """Return tifffile's pages of a TIFF by their indices, without thumbnails and masks.
 
-    There are none if tifffile is not installed, or the file is corrupt, which Pillow reports.
+    There are none if tifffile is not installed, or if the file is corrupt, which Pillow then reports.
     """
     if not TIFF.is_available():
         return {}
@@ -52,13 +49,8 @@ def stores_rows(page: Any) -> bool:
         and page.bitspersample in (8, 16)
         and (channels, page.photometric) in ((1, 1), (3, 2))
         and page.planarconfig == 1
-        and orientation(page) == 1
+        and page.tags.valueof("Orientation", 1) == 1
     )
-
-
-def orientation(page: Any) -> int:
-    """Return a page's orientation by its EXIF number."""
-    return page.tags["Orientation"].value if "Orientation" in page.tags else 1
 
 
 def is_unsupported_by_pillow(page: Any) -> bool:
@@ -71,7 +63,7 @@ def is_unsupported_by_pillow(page: Any) -> bool:
         and channels == page.samplesperpixel
         and channels in (2, 3, 4)
         and not set(page.extrasamples) - {2}
-        and orientation(page) == 1
+        and page.tags.valueof("Orientation", 1) == 1
     )
 
 
@@ -87,17 +79,7 @@ def load16(page: Any) -> Raster:
 
 
 def write_tiff(rasters: Iterable[Raster], path: Path, *, target: Path) -> None:
-    """Write images of 8 or 16 bits per channel as the pages of a TIFF.
-
-    Args:
-        rasters: The images.
-        path: File to write.
-        target: Its final path, for warnings.
-
-    Raises:
-        OSError: The file cannot be written.
-        ModuleNotFoundError: tifffile is not installed.
-    """
+    """Write images as the pages of a TIFF at `path`, whose final path `target` is named in warnings."""
     import tifffile
 
     with tifffile.TiffWriter(path) as file:
@@ -115,7 +97,7 @@ def write_tiff(rasters: Iterable[Raster], path: Path, *, target: Path) -> None:
 
 def metadata_kwargs(metadata: Metadata, name: str, target: Path) -> dict[str, Any]:
     """Return keyword arguments of tifffile that write metadata; log what is dropped."""
-    warn_dropped(metadata, _METADATA, f"a {name}", target)
+    warn_dropped(metadata, ("icc_profile", "dpi", "xmp"), f"a {name}", target)
     xmp = metadata.xmp
     return {
         "iccprofile": metadata.icc_profile,

@@ -5,7 +5,6 @@ of compressed tiles. Finished rows of tiles are stored in a hidden directory nex
 interrupted run resumes after the last of them.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -34,11 +33,11 @@ _TILE = 256
 
 
 class TiffImage(Opened):
-    """An opened TIFF that is decoded as one image.
+    """An opened TIFF.
 
     Args:
         path, file, image, max_pixels: As for `Opened`.
-        pages: The pages by tifffile, if it is installed and can open the file.
+        pages: From `tiff.open_pages`.
         sizes: Width and height of each page by its index.
     """
 
@@ -63,7 +62,7 @@ class TiffImage(Opened):
 
 
 class PagesReader(TiffImage, MediaReader):
-    """Reader of the pages, each with its own size, bit depth and metadata."""
+    """Reader of pages, each with its own size, bit depth and metadata."""
 
     kind: ClassVar[str] = "pages"
 
@@ -125,7 +124,7 @@ class ChannelsReader(TiffImage, MediaReader):
                 array = page.asarray()
             axis = None if array.ndim == 2 else -1 if page.planarconfig != 2 and page.samplesperpixel > 1 else 0
             is_rgb = page.photometric == 2 and axis is not None and array.shape[axis] == 3
-            has_resolution, orientation = "XResolution" in page.tags, tiff.orientation(page)
+            has_resolution, orientation = "XResolution" in page.tags, page.tags.valueof("Orientation", 1)
             tags = {
                 "photometric": "rgb" if is_rgb else "minisblack",
                 "planarconfig": None if axis is None else "separate" if axis == 0 else "contig",
@@ -175,11 +174,11 @@ def denormalize(result: np.ndarray, channel: np.ndarray, low: float, high: float
     if not invalid.any():
         return values
 
-    def enlarge(array: np.ndarray) -> np.ndarray:
+    def repeat(array: np.ndarray) -> np.ndarray:
         tensor = torch.from_numpy(array.astype(np.float32))[None, None]
         return F.interpolate(tensor, values.shape, mode="nearest")[0, 0].numpy()
 
-    return np.where(enlarge(invalid) > 0, enlarge(np.where(invalid, channel, 0)).astype(channel.dtype), values)
+    return np.where(repeat(invalid) > 0, repeat(np.where(invalid, channel, 0)).astype(channel.dtype), values)
 
 
 class RowsReader(TiffImage, MediaReader):
@@ -237,15 +236,11 @@ class RowsWriter(MediaWriter):
 
     def __init__(self, reader: RowsReader, path: Path, output: Output) -> None:
         super().__init__(reader, path, output)
-        source = reader.path.stat()
-        self.bits = output.options.bit_depth or reader.bits
-        size = (output.width, output.height)
-        key = repr((source.st_size, source.st_mtime_ns, output.key, size, self.bits)).encode()
-        name = f".{output.path.name[:50]}.{hashlib.sha256(key).hexdigest()[:16]}.rows"
-        dtype = np.dtype(np.uint8 if self.bits == 8 else np.uint16)
+        bits = output.options.bit_depth or reader.bits
         shape = (output.height, output.width, reader.rows.channels)
-        self._spool = TileSpool(output.path.with_name(name), shape, dtype)
-        self.done = self._spool.recover() if output.resumable else self._spool.clear()
+        directory = self._make_work_directory("rows", shape, bits)
+        self._spool = TileSpool(directory, shape, np.dtype(f"uint{bits}"), resume=output.resumable)
+        self.done = self._spool.done
 
     def close(self) -> None:
         """Close the finished rows."""
@@ -256,50 +251,57 @@ class RowsWriter(MediaWriter):
         import tifffile
 
         self._spool.fill(pieces)
-        metadata, output = self._metadata(), self.output
-        channels = self.reader.rows.channels
+        output, is_rgb = self.output, self.reader.rows.channels > 1
+        metadata = output.options.apply_to(self.reader.metadata).resized(output.width, output.height)
+        if metadata.dpi:
+            across, down = (each * output.width / self.reader.width for each in metadata.dpi)
+            metadata = replace(metadata, dpi=(across, down))
         tifffile.imwrite(
             self.path,
             self._spool.tiles(),
-            shape=(output.height, output.width, *([channels] if channels > 1 else [])),
-            dtype=np.uint8 if self.bits == 8 else np.uint16,
-            photometric="rgb" if channels > 1 else "minisblack",
-            planarconfig="contig" if channels > 1 else None,
+            shape=self._spool.shape if is_rgb else self._spool.shape[:2],
+            dtype=self._spool.dtype,
+            photometric="rgb" if is_rgb else "minisblack",
+            planarconfig="contig" if is_rgb else None,
             bigtiff=True,
             tile=(_TILE, _TILE),
             compression="zlib",
             **tiff.metadata_kwargs(metadata, "tiled TIFF", output.path),
         )
-        self._spool.remove()
-
-    def _metadata(self) -> Metadata:
-        output = self.output
-        metadata = output.options.apply_to(self.reader.metadata).resized(output.width, output.height)
-        if metadata.dpi:
-            across, down = (each * output.width / self.reader.width for each in metadata.dpi)
-            metadata = replace(metadata, dpi=(across, down))
-        return metadata
+        self._spool.close()
+        shutil.rmtree(self._spool.directory)
 
 
 class TileSpool:
-    """Finished compressed tiles of an output, and their sizes.
+    """Finished compressed tiles of an output of shape (H, W, C).
 
     Args:
-        directory: Where they are stored; created if missing.
-        shape: Of the output, (H, W, C).
-        dtype: Of the output.
+        directory: An empty directory, or that of an interrupted run.
+        resume: Keep complete rows of tiles that the directory contains. `done` is the number of finished rows.
     """
 
-    def __init__(self, directory: Path, shape: tuple[int, int, int], dtype: np.dtype) -> None:
-        self._directory, self._shape, self._dtype = directory, shape, dtype
-        directory.mkdir(exist_ok=True)
+    def __init__(self, directory: Path, shape: tuple[int, int, int], dtype: np.dtype, *, resume: bool) -> None:
+        self.directory, self.shape, self.dtype = directory, shape, dtype
         self._data = (directory / "tiles").open("a+b")
-        self._index = (directory / "index").open("a+", encoding="utf-8")
+        self._index = (directory / "index").open("a+", encoding="utf-8")  # sizes of the tiles, a line per row of tiles
+        self._index.seek(0)
+        complete, total = [], 0
+        for line in self._index if resume else ():
+            size = sum(json.loads(line)) if line.endswith("\n") else 0
+            if not size or total + size > self._data.seek(0, os.SEEK_END):
+                break
+            complete.append(line)
+            total += size
+        self._data.truncate(total)
+        self._index.truncate(0)
+        self._index.write("".join(complete))
+        self._index.flush()
+        self.done = min(len(complete) * _TILE, shape[0])
 
     def fill(self, strips: Iterator[np.ndarray]) -> None:
         """Add strips of rows."""
-        _, width, channels = self._shape
-        pending = np.empty((0, width, channels), self._dtype)
+        _, width, channels = self.shape
+        pending = np.empty((0, width, channels), self.dtype)
         for strip in strips:
             pending = np.concatenate([pending, strip.reshape(len(strip), width, channels)])
             while len(pending) >= _TILE:
@@ -313,46 +315,18 @@ class TileSpool:
         self._data.seek(0)
         self._index.seek(0)
         for line in self._index:
-            for length in json.loads(line):
-                yield self._data.read(length)
+            for size in json.loads(line):
+                yield self._data.read(size)
 
     def close(self) -> None:
         """Close the files."""
         self._data.close()
         self._index.close()
 
-    def remove(self) -> None:
-        """Delete the files."""
-        self.close()
-        shutil.rmtree(self._directory)
-
-    def clear(self) -> int:
-        """Delete all tiles. Return 0, the number of finished rows."""
-        self._data.truncate(0)
-        self._index.truncate(0)
-        return 0
-
-    def recover(self) -> int:
-        """Truncate incomplete data. Return the number of finished rows of the output."""
-        self._index.seek(0)
-        size = self._data.seek(0, os.SEEK_END)
-        complete: list[str] = []
-        total = 0
-        for line in self._index:
-            lengths = json.loads(line) if line.endswith("\n") else None
-            if lengths is None or total + sum(lengths) > size:
-                break
-            complete.append(line)
-            total += sum(lengths)
-        self._data.truncate(total)
-        self._index.truncate(0)
-        self._index.write("".join(complete))
-        self._index.flush()
-        return min(len(complete) * _TILE, self._shape[0])
-
     def _add(self, rows: np.ndarray) -> None:
-        padded = np.zeros((_TILE, -(-rows.shape[1] // _TILE) * _TILE, rows.shape[2]), rows.dtype)
-        padded[: len(rows), : rows.shape[1]] = rows
+        _, width, channels = self.shape
+        padded = np.zeros((_TILE, -(-width // _TILE) * _TILE, channels), self.dtype)
+        padded[: len(rows), :width] = rows
         tiles = [zlib.compress(part.tobytes()) for part in np.split(padded, padded.shape[1] // _TILE, axis=1)]
         self._data.write(b"".join(tiles))
         self._data.flush()

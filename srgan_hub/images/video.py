@@ -4,9 +4,7 @@ A video is encoded in segments of a fixed number of frames, in a hidden director
 resumes after the last complete one; at the end their packets are joined unchanged.
 """
 
-import hashlib
 import heapq
-import json
 import logging
 import shutil
 from collections.abc import Iterator
@@ -96,7 +94,7 @@ class VideoReader(MediaReader):
 
 
 class VideoWriter(MediaWriter):
-    """Writer of frames, which are encoded as `SaveOptions.codec` and `crf` request."""
+    """Writer of frames."""
 
     reader: VideoReader
 
@@ -107,16 +105,7 @@ class VideoWriter(MediaWriter):
             raise ImageError(f"'{reader.path}': the codec {codec!r} is unavailable; use libx264 or another.")
         self._codec = codec
         self._crf = _CRF.get(codec) if output.options.crf is None else output.options.crf
-        source = reader.path.stat()
-        key = {
-            "source": [source.st_size, source.st_mtime_ns],
-            "key": output.key,
-            "codec": [codec, self._crf],
-            "frames": SEGMENT,
-        }
-        name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
-        self._directory = output.path.with_name(f".{output.path.name[:50]}.{name}.segments")
-        self._directory.mkdir(exist_ok=True)
+        self._directory = self._make_work_directory("segments", codec, self._crf, SEGMENT)
         remove_stale_parts(self._directory)
         self.done = SEGMENT * len(self._segments())
         self.restart_interval = SEGMENT
@@ -129,7 +118,7 @@ class VideoWriter(MediaWriter):
                 if first is None:
                     break
                 with atomic_write(self._directory / f"{number:06}.mp4") as temporary:
-                    self._encode(chain([first], islice(pieces, SEGMENT - 1)), temporary)
+                    self._encode(first, islice(pieces, SEGMENT - 1), temporary)
             self._join()
         except av.FFmpegError as error:
             raise ImageError(f"'{self.output.path}' cannot be written: {describe(error)}.") from error
@@ -138,21 +127,20 @@ class VideoWriter(MediaWriter):
     def _segments(self) -> list[Path]:
         return sorted(self._directory.glob("*.mp4"))
 
-    def _encode(self, frames: Iterator[Frame], path: Path) -> None:
+    def _encode(self, first: Frame, others: Iterator[Frame], path: Path) -> None:
         source = self.reader.first
         with av.open(str(path), "w", format="mp4") as file:
             options = {} if self._crf is None else {"crf": str(self._crf)}
             stream: Any = file.add_stream(self._codec, rate=self.reader.rate, options=options)
             context = stream.codec_context
-            for index, frame in enumerate(frames):
-                if index == 0:
-                    stream.width, stream.height = frame.width, frame.height
-                    stream.pix_fmt = self._pixel_format()
-                    stream.time_base = context.time_base = frame.time_base
-                    context.color_range, context.colorspace = source.color_range, source.colorspace
-                    context.color_primaries, context.color_trc = source.color_primaries, source.color_trc
-                    if self.reader.aspect:
-                        context.sample_aspect_ratio = self.reader.aspect
+            stream.width, stream.height = first.width, first.height
+            stream.pix_fmt = self._pixel_format()
+            stream.time_base = context.time_base = first.time_base
+            context.color_range, context.colorspace = source.color_range, source.colorspace
+            context.color_primaries, context.color_trc = source.color_primaries, source.color_trc
+            if self.reader.aspect:
+                context.sample_aspect_ratio = self.reader.aspect
+            for frame in chain([first], others):
                 rgb = av.VideoFrame.from_ndarray(frame.array, format="rgb48le" if frame.bits > 8 else "rgb24")
                 converted = rgb.reformat(
                     format=context.pix_fmt, dst_colorspace=source.colorspace, dst_color_range=source.color_range
@@ -188,22 +176,19 @@ class VideoWriter(MediaWriter):
             for stream in source.streams:
                 if stream.type not in ("audio", "subtitle"):
                     continue
-                if stream.codec_context is not None and stream.codec_context.name in file.supported_codecs:
+                codec = stream.codec_context.name if stream.codec_context else "unknown"
+                if codec in file.supported_codecs:
                     others[stream.index] = file.add_stream_from_template(stream)
                     others[stream.index].metadata.update(stream.metadata)
                 else:
-                    lost.append(f"{stream.type} ({stream.codec_context.name if stream.codec_context else 'unknown'})")
+                    lost.append(f"{stream.type} ({codec})")
             if lost:
                 logger.warning("'%s': dropped what %s cannot store: %s", path, container, ", ".join(lost))
             file.set_chapters(source.chapters())
-            copied = (
-                packet
-                for packet in source.demux(*(source.streams[index] for index in others))
-                if packet.dts is not None
-            )
-            for packet in heapq.merge(_packets(segments), copied if others else (), key=_time):
-                index = None if packet.stream.type == "video" else packet.stream.index
-                packet.stream = video if index is None else others[index]
+            demuxed = source.demux(*(source.streams[index] for index in others)) if others else ()
+            copied = (packet for packet in demuxed if packet.dts is not None)
+            for packet in heapq.merge(_packets(segments), copied, key=lambda packet: packet.dts * packet.time_base):
+                packet.stream = video if packet.stream.type == "video" else others[packet.stream.index]
                 file.mux(packet)
 
 
@@ -219,7 +204,3 @@ def _packets(segments: list[Path]) -> Iterator[Any]:
                     packet.dts = last + 1
                 last = packet.dts
                 yield packet
-
-
-def _time(packet: Any) -> Fraction:
-    return (packet.dts or 0) * packet.time_base

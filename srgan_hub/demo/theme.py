@@ -10,7 +10,7 @@ import gradio as gr
 from .presets import PRESETS
 from .queue import JobState
 from .service import Service
-from .uploads import format_size, get_client, to_file_data
+from .uploads import get_client, to_file_data
 
 # Event options. The UI's events are no API endpoints. Gradio's preprocessing would decode images before their size is
 # checked, and drop alpha.
@@ -51,11 +51,8 @@ def job(state: JobState, text: str, progress: float | None = None) -> dict[str, 
 
 def download(file: Path, label: str) -> dict[str, Any]:
     """Return the value of a download component."""
-    return {
-        "file": to_file_data(file),
-        "label": html.escape(f"{label}, {format_size(file)}"),
-        "name": html.escape(file.name),
-    }
+    label = f"{label}, {max(0.1, file.stat().st_size / 1e6):.1f} MB"
+    return {"file": to_file_data(file), "label": html.escape(label), "name": html.escape(file.name)}
 
 
 def snippets(**code: str) -> dict[str, str]:

@@ -85,18 +85,10 @@ class Completed:
 def upscale(
     path: Path, settings: Settings, directory: Path, *, max_pixels: int, eta: EtaEstimator, previews: bool = False
 ) -> Iterator[Progress | Completed]:
-    """Upscale an image file.
-
-    Args:
-        path: Input image.
-        settings: How to upscale it.
-        directory: Where to write the output.
-        max_pixels: Maximum input width times height.
-        eta: Estimator to use and update.
-        previews: Render previews and the viewer's files.
+    """Upscale an image file of at most `max_pixels` into a directory, with previews and viewer files if requested.
 
     Yields:
-        Progress after each strip, then the result.
+        Progress after each strip, with times estimated by `eta`, which learns from the job; then the result.
 
     Raises:
         ValueError: The image cannot be decoded, or not be upscaled with these settings.
@@ -134,12 +126,7 @@ def upscale(
 
 
 class Preview:
-    """Reduced image of a growing result: bicubic at first, overwritten by upscaled strips from the top.
-
-    Args:
-        image: Input image.
-        size: Width and height of the result.
-    """
+    """Reduced image of a growing result of a given size: bicubic at first, overwritten by strips from the top."""
 
     def __init__(self, image: Image.Image, size: tuple[int, int]) -> None:
         self._height = size[1]
@@ -174,8 +161,6 @@ def close_up(source: LoadedImage, preset: str, x: float, y: float, *, side: int 
     """Upscale a region by bicubic interpolation and by both models of a preset.
 
     Args:
-        source: Input image.
-        preset: One of `PRESETS`.
         x, y: Center of the region, as fractions of width and height.
         side: Width and height of the region in LR pixels, limited by the image.
 

@@ -23,10 +23,8 @@ from ..upscale import Completed, Progress
 EXAMPLES = Path(__file__).parents[2] / "examples"
 LONGEST_EDGE = "Longest edge"
 
-# Inputs of event handlers: values by component.
-Values = dict[Any, Any]
-# Outputs of event handlers: viewer, download, job.
-Outputs = tuple[Any, Any, Any]
+Values = dict[Any, Any]  # inputs of an event, by component
+Outputs = tuple[Any, Any, Any]  # viewer, download, job
 
 
 def build(service: Service, *, warm_up: bool = True) -> None:
@@ -35,14 +33,8 @@ def build(service: Service, *, warm_up: bool = True) -> None:
 
     with gr.Row():
         with gr.Column(scale=2, min_width=300):
-            image = gr.Image(
-                label="Image",
-                alt_text="Input image",
-                sources=["upload", "webcam"],
-                buttons=[],
-                height=260,
-                elem_id="image",
-            )
+            options: dict[str, Any] = {"sources": ["upload", "webcam"], "buttons": [], "height": 260}
+            image = gr.Image(label="Image", alt_text="Input image", elem_id="image", **options)
             gr.HTML("Or paste an image, or try an example:", elem_classes="hint")
             with gr.Row(elem_id="examples"):
                 buttons = [gr.Button(path.stem.capitalize(), icon=path) for path in list_examples()]
@@ -53,12 +45,9 @@ def build(service: Service, *, warm_up: bool = True) -> None:
                 preset = theme.preset_radio(" ".join(each.description for each in PRESETS.values()))
                 format = gr.Radio([*FORMATS], value="PNG", label="Format")
                 quality = gr.Slider(1, 100, 90, step=1, label="Quality", visible=False, buttons=[])
-                strip_metadata = gr.Radio(
-                    [(label, name) for name, label in STRIP_METADATA.items()],
-                    value="gps",
-                    label="Metadata",
-                    info="Date, camera and location stored in the image. GPS location is removed by default.",
-                )
+                choices = [(label, name) for name, label in STRIP_METADATA.items()]
+                info = "Date, camera and location stored in the image. GPS location is removed by default."
+                strip_metadata = gr.Radio(choices, value="gps", label="Metadata", info=info)
             job = theme.job_component(service, "upscale", "Upscale", "Choose an image.")
         with gr.Column(scale=3, min_width=300):
             viewer = theme.component("viewer", elem_id="viewer")
@@ -66,9 +55,8 @@ def build(service: Service, *, warm_up: bool = True) -> None:
     close_up = theme.component("close_up", elem_id="close-up")
     paste = theme.component("paste")
     with gr.Accordion("Use in code", open=False) as code:
-        snippets = theme.component(
-            "snippets", theme.snippets(Python=to_python(Settings(), "image.png")), elem_id="snippets"
-        )
+        python = to_python(Settings(), "image.png")
+        snippets = theme.component("snippets", theme.snippets(Python=python), elem_id="snippets")
 
     settings: list[Any] = [size, longest, detail, preset, format, quality, strip_metadata]
 
@@ -102,7 +90,7 @@ def build(service: Service, *, warm_up: bool = True) -> None:
                 yield None, None, theme.job("failed", user_message(error, path))
 
     def change_settings(values: Values, request: gr.Request) -> tuple[Any, Any]:
-        """Cancel the job, and show what to expect of the settings, in words and in code."""
+        """Cancel the job, and show the output size, time and code for the settings."""
         path = to_path(values[image])
         # A cancelled job reports that itself.
         cancelled = service.queue.cancel(get_client(request, "upscale"), "Cancelled: settings changed.")
@@ -123,14 +111,13 @@ def build(service: Service, *, warm_up: bool = True) -> None:
         return theme.snippets(Python=to_python(chosen, name), curl=to_curl(chosen, name, root))
 
     def choose(values: Values, request: gr.Request, completed: Completed | None = None) -> tuple[Any, ...]:
-        """Check a new image and replace the job and result of the previous one; drop the image if it is invalid.
+        """Check a new image and replace the job and result of the previous one; remove the image if it is invalid.
 
-        Args:
-            completed: Its result with default settings, if that exists already.
+        `completed` is its result with default settings, if that exists already.
         """
         path = to_path(values[image])
-        kept, frame, file, text = None, None, None, "Choose an image."
         state: JobState = "idle"
+        kept, frame, file, text = None, None, None, "Choose an image."
         try:
             if path and completed and to_settings(values) == Settings():
                 frame, file, _ = _completed(completed, Settings())

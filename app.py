@@ -42,7 +42,10 @@ def create_demo(
     """Create the demo.
 
     Args:
-        models, max_pixels, concurrency, queue_size: As for `Service`.
+        models: Directories or Hub ids that can be compared, in addition to the bundled models.
+        max_pixels: Maximum input width times height.
+        concurrency: Number of jobs that run at once.
+        queue_size: Maximum number of jobs, including running ones.
         retention_seconds: How long uploads and results are kept.
         warm_up: Upscale the examples in the background, which also calibrates time estimates.
     """
@@ -103,12 +106,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     # Pillow decodes the images within ICNS, BLP and IPTC files before their size can be checked.
     Image.MAX_IMAGE_PIXELS = args.max_pixels
-    demo = create_demo(
-        [name for name in args.models.split(",") if name],
-        max_pixels=args.max_pixels,
-        concurrency=args.concurrency,
-        queue_size=args.queue,
-    )
+    models = [name for name in args.models.split(",") if name]
+    limits = {"max_pixels": args.max_pixels, "concurrency": args.concurrency, "queue_size": args.queue}
+    demo = create_demo(models, **limits)
     share = args.share in (True, "1", "true")
     demo.launch(server_name=args.host, server_port=args.port, share=share, **launch_options(args.theme))
 

@@ -44,37 +44,6 @@ class FileResult:
     error: ImageError | None
 
 
-def plan_outputs(inputs: Sequence[Path], output: str | None, *, suffix: str) -> list[tuple[Path, Path]]:
-    """Return pairs of an input image and the path of its output, NAME_SUFFIX.png (.gif, .tif for multi-image inputs).
-
-    Args:
-        inputs: Image files and directories. Of a directory all images below are taken, except for hidden ones, those in
-            `output`, and outputs next to their inputs.
-        output: A file or a directory. It is a directory if it exists as one, ends in a slash, or there are several
-            inputs or a directory among them; directories keep their structure below it. None writes next to each input.
-
-    Raises:
-        ValueError: A directory contains no images.
-    """
-    directories = [path for path in inputs if decode.is_directory(path)]
-    root = None if output is None else Path(output)
-    several = len(inputs) > 1 or directories
-    if output and root and not (several or output.endswith(("/", "\\")) or root.is_dir()):
-        return [(inputs[0], root)]
-    pairs = []
-    for path in inputs:
-        found = decode.find_images(path, root) if path in directories else [path]
-        targets = {each: each.with_name(f"{each.stem}_{suffix}{decode.default_suffix(each)}") for each in found}
-        if path in directories:
-            targets = {each: target for each, target in targets.items() if each not in targets.values()}
-        if not targets:
-            raise ValueError(f"The directory '{path}' contains no images.")
-        for each, target in targets.items():
-            relative = target.relative_to(path) if path in directories else target.name
-            pairs.append((each, root / relative if root else target))
-    return pairs
-
-
 def upscale_files(
     upscaler: Upscaler,
     inputs: Sequence[str | os.PathLike[str]],
@@ -96,26 +65,25 @@ def upscale_files(
     skipped), seconds in the network, and the error.
 
     Args:
-        upscaler: From `SRGAN.upscaler`.
-        inputs, output: As for `plan_outputs`.
+        inputs: Image files and directories. Of a directory all images below are taken, except for hidden ones, those in
+            `output`, and outputs next to their inputs.
+        output: A file or a directory. It is a directory if it exists as one, ends in a slash, or there are several
+            inputs or a directory among them; directories keep their structure below it. None writes NAME_x4.png, or
+            .gif, .tif and the like for multi-image inputs, next to each input.
         size: As for `Upscaler.upscale`.
-        options: How outputs are saved.
         value_range: Values of a floating-point TIFF that are black and white, by default its minimum and maximum.
         skip_existing: Skip inputs whose output exists, and log that.
         max_pixels: The largest input, in pixels.
         progress: Called with an input, returns its progress display.
-        shard: (rank, count): take every count-th image, beginning with this one. The manifest is then
+        shard: (rank, count): take every count-th image, from index `rank` on. For a count above 1 the manifest is
             `manifest-RANK.jsonl`.
-
-    Yields:
-        The results.
 
     Raises:
         ValueError: `size` is invalid, or a directory contains no images.
     """
     size = TargetSize.parse(size)
     paths = [Path(each) for each in inputs]
-    pairs = plan_outputs(paths, None if output is None else os.fspath(output), suffix=size.suffix(upscaler.scale))
+    pairs = _plan_outputs(paths, None if output is None else os.fspath(output), size.suffix(upscaler.scale))
     manifest = None
     rank, count = shard
     if output is not None and not (len(pairs) == 1 and pairs[0][1] == Path(output)):
@@ -133,6 +101,27 @@ def upscale_files(
             for future in pending:
                 yield future.result()
             pending = batch
+
+
+def _plan_outputs(inputs: Sequence[Path], output: str | None, suffix: str) -> list[tuple[Path, Path]]:
+    """Return pairs of input and output; the names of outputs end in `suffix`."""
+    directories = [path for path in inputs if decode.is_directory(path)]
+    root = None if output is None else Path(output)
+    several = len(inputs) > 1 or directories
+    if output and root and not (several or output.endswith(("/", "\\")) or root.is_dir()):
+        return [(inputs[0], root)]
+    pairs = []
+    for path in inputs:
+        found = decode.find_images(path, root) if path in directories else [path]
+        targets = {each: each.with_name(f"{each.stem}_{suffix}{decode.default_suffix(each)}") for each in found}
+        if path in directories:
+            targets = {each: target for each, target in targets.items() if each not in targets.values()}
+        if not targets:
+            raise ValueError(f"The directory '{path}' contains no images.")
+        for each, target in targets.items():
+            relative = target.relative_to(path) if path in directories else target.name
+            pairs.append((each, root / relative if root else target))
+    return pairs
 
 
 @dataclass

@@ -44,12 +44,8 @@ def compare(
 ) -> Iterator[ModelComparison | float]:
     """Upscale an image with each of some models of equal scale, in float32, and score the outputs.
 
-    Yields:
-        The fraction done in [0, 1] after each strip, and each model's output.
-
-    Raises:
-        ModelLoadError: A model cannot be loaded.
-        ValueError: The ground truth is not `scale` times as large as the image.
+    Yields the fraction done in [0, 1] after each strip, and each model's output. Raises `ModelLoadError`, and
+    `ValueError` if the ground truth is not `scale` times as large as the image.
     """
     scale = load_model(models[0]).scale
     lr = np.asarray(source.image.convert("RGB"))

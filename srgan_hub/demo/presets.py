@@ -14,18 +14,13 @@ from .spaces import on_gpu
 
 @dataclass(frozen=True)
 class Preset:
-    """Models for one type of image.
-
-    Args:
-        fidelity, perceptual: Models at detail 0 and 1.
-        can_interpolate: Whether the two can be interpolated; otherwise the nearer one is used.
-    """
+    """Models for one type of image."""
 
     label: str
     description: str
-    fidelity: str
-    perceptual: str
-    can_interpolate: bool = True
+    fidelity: str  # model at detail 0
+    perceptual: str  # model at detail 1
+    can_interpolate: bool = True  # otherwise the nearer one is used
 
     def select_model(self, detail: float) -> tuple[str, float | None]:
         """Return the model for a detail in [0, 1], and the `detail` argument of its `SRGAN.upscaler`."""

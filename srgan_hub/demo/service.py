@@ -49,14 +49,7 @@ class BatchItem:
 
 
 class Service:
-    """The demo without its UI; thread-safe.
-
-    Args:
-        models: Directories or Hub ids that can be compared, in addition to the bundled models.
-        max_pixels: Maximum input width times height.
-        concurrency: Number of jobs that run at once.
-        queue_size: Maximum number of jobs, including running ones.
-    """
+    """The demo without its UI; thread-safe. Arguments as for `app.create_demo`."""
 
     def __init__(
         self, models: Sequence[str] = (), *, max_pixels: int = 4_000_000, concurrency: int = 1, queue_size: int = 20

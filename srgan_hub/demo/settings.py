@@ -13,24 +13,14 @@ SIZES = ("2x", "3x", "4x")
 
 @dataclass(frozen=True)
 class Settings:
-    """How to upscale an image.
+    """How to upscale an image. Raises `ValueError` if a setting is out of range."""
 
-    Args:
-        size: "2x", "3x", "4x", or the longest edge of the output in pixels.
-        detail: From 0 (faithful) to 1 (sharp), in steps of 0.1.
-        preset, format, strip_metadata: A key of `PRESETS`, `FORMATS` and `STRIP_METADATA`.
-        quality: Quality of JPEG and WebP, 1 to 100.
-
-    Raises:
-        ValueError: A setting is out of range.
-    """
-
-    size: str = "4x"
-    detail: float = 1.0
-    preset: str = "photo"
-    format: str = "PNG"
-    quality: int = 90
-    strip_metadata: str = "gps"
+    size: str = "4x"  # one of `SIZES`, or the longest edge of the output in pixels
+    detail: float = 1.0  # from 0 (faithful) to 1 (sharp), in steps of 0.1
+    preset: str = "photo"  # one of `PRESETS`
+    format: str = "PNG"  # one of `FORMATS`
+    quality: int = 90  # of JPEG and WebP, from 1 to 100
+    strip_metadata: str = "gps"  # one of `STRIP_METADATA`
 
     def __post_init__(self) -> None:
         if self.size not in SIZES and not (str(self.size).isdecimal() and int(self.size)):

@@ -87,11 +87,8 @@ def upscale(
 ) -> Iterator[Progress | Completed]:
     """Upscale an image file of at most `max_pixels` into a directory, with previews and viewer files if requested.
 
-    Yields:
-        Progress after each strip, with times estimated by `eta`, which learns from the job; then the result.
-
-    Raises:
-        ValueError: The image cannot be decoded, or not be upscaled with these settings.
+    Yields progress after each strip, with times estimated by `eta`, which is updated, then the result. Raises
+    `ValueError` if the image cannot be decoded, or not be upscaled with these settings.
     """
     model = PRESETS[settings.preset].select_model(settings.detail)
     if not ZERO_GPU:
@@ -108,8 +105,7 @@ def upscale(
     preview = Preview(source.image, (width, height))
     yield Progress(source, width, height, 0, eta.estimate(source.cost), preview.render() if previews else None)
     strips: list[np.ndarray] = []
-    rows = 0
-    stream_start = time.perf_counter()
+    rows, stream_start = 0, time.perf_counter()
     for strip in stream(np.asarray(source.image), *model, (width, height)):
         strips.append(strip)
         rows += len(strip)
@@ -160,12 +156,8 @@ class Preview:
 def close_up(source: LoadedImage, preset: str, x: float, y: float, *, side: int = 44) -> dict[str, str]:
     """Upscale a region by bicubic interpolation and by both models of a preset.
 
-    Args:
-        x, y: Center of the region, as fractions of width and height.
-        side: Width and height of the region in LR pixels, limited by the image.
-
-    Returns:
-        Data URLs of PNG images at the models' scale, by name. Their pixels equal those of the full result.
+    `x` and `y` are its center as fractions of width and height, `side` its width and height in LR pixels. Returns data
+    URLs of PNG images at the models' scale, by name. Their pixels equal those of the full result.
     """
     image = source.image
     width, height = min(side, image.width), min(side, image.height)
@@ -211,6 +203,6 @@ def _save_viewer_files(image: Image.Image, result: Image.Image, target: Path) ->
     bicubic = image.resize(result.size, Image.Resampling.BICUBIC)
     paths = target.with_name(f"{target.stem} bicubic.png"), target.with_name(f"{target.stem} result.png")
     for path, output in zip(paths, (bicubic, result), strict=True):
-        reduced = output if output.size == size else output.resize(size, Image.Resampling.LANCZOS)
+        reduced = output.resize(size, Image.Resampling.LANCZOS)  # a copy if that is its size
         reduced.save(path, compress_level=1, icc_profile=result.info.get("icc_profile"))
     return paths

@@ -11,13 +11,12 @@ import gradio as gr
 from gradio.route_utils import get_root_url
 
 from .. import theme
-from ..comparison_viewer import compared, planned
 from ..eta import format_duration
 from ..presets import PRESETS
 from ..queue import Client, JobState
 from ..service import Cancelled, Queued, Service, format_ahead, user_message
 from ..settings import FORMATS, SIZES, STRIP_METADATA, Settings, to_curl, to_python
-from ..uploads import get_client, only_uploaded, to_path
+from ..uploads import get_client, only_uploaded, to_file_data, to_path
 from ..upscale import Completed, Progress
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -50,6 +49,7 @@ def build(service: Service, *, warm_up: bool = True) -> None:
                 strip_metadata = gr.Radio(choices, value="gps", label="Metadata", info=info)
             job = theme.job_component(service, "upscale", "Upscale", "Choose an image.")
         with gr.Column(scale=3, min_width=300):
+            # Unlike that of `gr.ImageSlider`, its handle can be reached by keyboard and its halves have labels.
             viewer = theme.component("viewer", elem_id="viewer")
             download = theme.component("download", elem_id="download", elem_classes="download")
     close_up = theme.component("close_up", elem_id="close-up")
@@ -77,7 +77,7 @@ def build(service: Service, *, warm_up: bool = True) -> None:
                         case Queued(ahead):
                             yield gr.skip(), None, theme.job("queued", f"{format_ahead(ahead)} ({path.name})", 0)
                         case Progress():
-                            frame = planned(path.name, (step.width, step.height))
+                            frame = _frame(path.name, step.width, step.height)
                             preview = {**frame, "preview": step.preview} if step.preview else gr.skip()
                             yield preview, gr.skip(), _running(step)
                         case Cancelled(str(reason)):
@@ -199,7 +199,12 @@ def _plan(service: Service, path: Path, settings: Settings) -> tuple[str, dict[s
     seconds = service.eta.estimate(source.cost)
     duration = f", {format_duration(seconds)}" if seconds is not None else ""
     text = f"{source.name}: {source.image.width} × {source.image.height} to {width} × {height}{duration}."
-    return f"{text} {source.warnings}", planned(source.name, (width, height))
+    return f"{text} {source.warnings}", _frame(source.name, width, height)
+
+
+def _frame(name: str, width: int, height: int) -> dict[str, Any]:
+    """Return the viewer's value for an output that does not exist yet: an empty frame with its proportions."""
+    return {"name": html.escape(name), "width": width, "height": height}
 
 
 def _running(step: Progress) -> dict[str, Any]:
@@ -208,8 +213,9 @@ def _running(step: Progress) -> dict[str, Any]:
 
 
 def _completed(step: Completed, settings: Settings) -> Outputs:
-    label = f"Download {settings.format}"
-    return compared(step), theme.download(step.file, label), theme.job("done", _describe(step))
+    bicubic, result = map(to_file_data, step.viewer_files)
+    viewer = {**_frame(step.source.name, *step.image.size), "bicubic": bicubic, "result": result}
+    return viewer, theme.download(step.file, f"Download {settings.format}"), theme.job("done", _describe(step))
 
 
 def _describe(step: Completed) -> str:

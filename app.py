@@ -44,8 +44,8 @@ def create_demo(
     Args:
         models: Directories or Hub ids that can be compared, in addition to the bundled models.
         max_pixels: Maximum input width times height.
-        concurrency: Number of images upscaled at once.
-        queue_size: Maximum number of jobs in the queue, including running ones.
+        concurrency: Number of jobs that run at once.
+        queue_size: Maximum number of jobs, including running ones.
         retention_seconds: How long uploads and results are kept.
         warm_up: Upscale the examples in the background, which also calibrates time estimates.
     """
@@ -74,11 +74,7 @@ def create_demo(
 
 
 def launch_options(theme_name: str | None = None) -> dict[str, Any]:
-    """Return the demo's options of `gr.Blocks.launch`: theme, limits, /health, /about, and MCP if it is installed.
-
-    Args:
-        theme_name: A theme of Gradio or of the Hub that replaces the demo's.
-    """
+    """Return the demo's options of `gr.Blocks.launch`: theme, limits, /health, /about, and MCP if it is installed."""
     return {
         "theme": theme_name or theme.create_theme(),
         "css": theme.read_static("app.css"),
@@ -108,13 +104,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("queue", 20, "maximum number of jobs in the queue", type=_positive)
     add("theme", None, "theme of Gradio or of the Hub that replaces the demo's")
     args = parser.parse_args(argv)
-    Image.MAX_IMAGE_PIXELS = args.max_pixels  # also limits images embedded in others, such as icons
-    demo = create_demo(
-        [name for name in args.models.split(",") if name],
-        max_pixels=args.max_pixels,
-        concurrency=args.concurrency,
-        queue_size=args.queue,
-    )
+    # Pillow decodes the images within ICNS, BLP and IPTC files before their size can be checked.
+    Image.MAX_IMAGE_PIXELS = args.max_pixels
+    models = [name for name in args.models.split(",") if name]
+    limits = {"max_pixels": args.max_pixels, "concurrency": args.concurrency, "queue_size": args.queue}
+    demo = create_demo(models, **limits)
     share = args.share in (True, "1", "true")
     demo.launch(server_name=args.host, server_port=args.port, share=share, **launch_options(args.theme))
 

@@ -11,7 +11,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import chain
+from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,22 +20,12 @@ import torch
 
 from .fileio import remove_stale_parts
 from .frames import upscale_frames
-from .images import decode, encode, formats
-from .images.animation import AnimationWriter
+from .images import animation, decode, encode, formats, tiff_media
 from .images.decode import MAX_PIXELS
 from .images.encode import SaveOptions
 from .images.errors import ImageError
 from .images.media import MediaReader, MediaWriter, Output
 from .images.raster import Raster
-from .images.tiff_media import (
-    ChannelStack,
-    ChannelsWriter,
-    PagesWriter,
-    RowsWriter,
-    denormalize,
-    normalize,
-    value_range_of,
-)  # fmt: skip
 from .progress import Progress, ProgressCallback
 from .resize import SizeLike, TargetSize, resize
 from .upscaler import Upscaler
@@ -44,45 +34,77 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_WRITERS: dict[str, type[MediaWriter]] = {
-    "animation": AnimationWriter,
-    "pages": PagesWriter,
-    "channels": ChannelsWriter,
-    "rows": RowsWriter,
-}
-
 
 @dataclass(frozen=True)
 class FileResult:
-    """What became of one input.
-
-    Args:
-        source: The input.
-        target: Its output.
-        error: Why it failed, or None. An error of another type is its `__cause__`.
-    """
+    """Input, output, and the error if the input failed. An error of another type is its `__cause__`."""
 
     source: Path
     target: Path
     error: ImageError | None
 
 
-def plan_outputs(inputs: Sequence[Path], output: str | None, *, suffix: str) -> list[tuple[Path, Path]]:
-    """Plan which images are upscaled, and the path of each output.
+def upscale_files(
+    upscaler: Upscaler,
+    inputs: Sequence[str | os.PathLike[str]],
+    output: str | os.PathLike[str] | None = None,
+    *,
+    size: SizeLike | None = None,
+    options: SaveOptions = SaveOptions(),  # noqa: B008  # frozen
+    value_range: tuple[float, float] | None = None,
+    skip_existing: bool = False,
+    max_pixels: int | None = MAX_PIXELS,
+    progress: Callable[[Path], Progress] | None = None,
+    shard: tuple[int, int] = (0, 1),
+) -> Iterator[FileResult]:
+    """Upscale image files in order; one that fails does not stop the others.
+
+    Consecutive small images of equal size are upscaled together. Meanwhile a thread reads the next image and writes the
+    previous ones. Stale temporary files of interrupted runs are removed first. If an input is a directory, each run
+    appends a line per image to `manifest.jsonl` in the output directory: input, output, state (done, failed or
+    skipped), seconds in the network, and the error.
 
     Args:
         inputs: Image files and directories. Of a directory all images below are taken, except for hidden ones, those in
             `output`, and outputs next to their inputs.
         output: A file or a directory. It is a directory if it exists as one, ends in a slash, or there are several
-            inputs or a directory among them; directories keep their structure below it. None writes next to each input.
-        suffix: Of the names, for the size: NAME_x4.png, or .gif, .tif and the like for multi-image inputs.
-
-    Returns:
-        Pairs of input and output.
+            inputs or a directory among them; directories keep their structure below it. None writes NAME_x4.png, or
+            .gif, .tif and the like for multi-image inputs, next to each input.
+        size: As for `Upscaler.upscale`.
+        value_range: Values of a floating-point TIFF that are black and white, by default its minimum and maximum.
+        skip_existing: Skip inputs whose output exists, and log that.
+        max_pixels: The largest input, in pixels.
+        progress: Called with an input, returns its progress display.
+        shard: (rank, count): take every count-th image, from index `rank` on. For a count above 1 the manifest is
+            `manifest-RANK.jsonl`.
 
     Raises:
-        ValueError: A directory contains no images.
+        ValueError: `size` is invalid, or a directory contains no images.
     """
+    size = TargetSize.parse(size)
+    paths = [Path(each) for each in inputs]
+    pairs = _plan_outputs(paths, None if output is None else os.fspath(output), size.suffix(upscaler.scale))
+    manifest = None
+    rank, count = shard
+    if output is not None and not (len(pairs) == 1 and pairs[0][1] == Path(output)):
+        for directory in (Path(output), *(target.parent for _, target in pairs)):
+            with suppress(OSError):  # reported for each image
+                directory.mkdir(parents=True, exist_ok=True)
+        if any(map(decode.is_directory, paths)):
+            manifest = Path(output) / (f"manifest-{rank}.jsonl" if count > 1 else "manifest.jsonl")
+    for directory in {target.parent for _, target in pairs}:
+        remove_stale_parts(directory)
+    with ThreadPoolExecutor(1) as io_pool:
+        run = _BatchRunner(upscaler, size, options, value_range, skip_existing, max_pixels, progress, manifest, io_pool)
+        pending: list[Future[FileResult]] = []
+        for batch in chain(run.batches(pairs[rank::count]), [[]]):
+            for future in pending:
+                yield future.result()
+            pending = batch
+
+
+def _plan_outputs(inputs: Sequence[Path], output: str | None, suffix: str) -> list[tuple[Path, Path]]:
+    """Return pairs of input and output; the names of outputs end in `suffix`."""
     directories = [path for path in inputs if decode.is_directory(path)]
     root = None if output is None else Path(output)
     several = len(inputs) > 1 or directories
@@ -102,65 +124,6 @@ def plan_outputs(inputs: Sequence[Path], output: str | None, *, suffix: str) -> 
     return pairs
 
 
-def upscale_files(
-    upscaler: Upscaler,
-    inputs: Sequence[Path],
-    output: str | None = None,
-    *,
-    size: SizeLike | None = None,
-    options: SaveOptions = SaveOptions(),  # noqa: B008  # frozen
-    value_range: tuple[float, float] | None = None,
-    skip_existing: bool = False,
-    max_pixels: int | None = MAX_PIXELS,
-    progress: Callable[[Path], Progress] | None = None,
-    shard: tuple[int, int] = (0, 1),
-) -> Iterator[FileResult]:
-    """Upscale image files in order; one that fails does not stop the others.
-
-    Consecutive small images of equal size are upscaled together. Meanwhile a thread reads the next image and writes the
-    previous ones. Stale temporary files of interrupted runs are removed first. If an input is a directory, each run
-    appends a line per image to `manifest.jsonl` in the output directory: input, output, state (done, failed or
-    skipped), seconds in the network, and the error.
-
-    Args:
-        upscaler: From `SRGAN.upscaler`.
-        inputs, output: As for `plan_outputs`.
-        size: As for `Upscaler.upscale`.
-        options: How outputs are saved.
-        value_range: Values of a floating-point TIFF that are black and white, by default its minimum and maximum.
-        skip_existing: Skip inputs whose output exists, and log that.
-        max_pixels: The largest input, in pixels.
-        progress: Called with an input, returns its progress display.
-        shard: (rank, count): take every count-th image, beginning with this one. The manifest is then
-            `manifest-RANK.jsonl`.
-
-    Yields:
-        The results.
-
-    Raises:
-        ValueError: `size` is invalid, or a directory contains no images.
-    """
-    size = TargetSize.parse(size)
-    pairs = plan_outputs(inputs, output, suffix=size.suffix(upscaler.scale))
-    manifest = None
-    rank, count = shard
-    if output is not None and not (len(pairs) == 1 and pairs[0][1] == Path(output)):
-        for directory in (Path(output), *(target.parent for _, target in pairs)):
-            with suppress(OSError):  # reported for each image
-                directory.mkdir(parents=True, exist_ok=True)
-        if any(map(decode.is_directory, inputs)):
-            manifest = Path(output) / (f"manifest-{rank}.jsonl" if count > 1 else "manifest.jsonl")
-    for directory in {target.parent for _, target in pairs}:
-        remove_stale_parts(directory)
-    with ThreadPoolExecutor(1) as io_pool:
-        run = _BatchRunner(upscaler, size, options, value_range, skip_existing, max_pixels, progress, manifest, io_pool)
-        pending: list[Future[FileResult]] = []
-        for batch in chain(run.batches(pairs[rank::count]), [[]]):
-            for future in pending:
-                yield future.result()
-            pending = batch
-
-
 @dataclass
 class _Job:
     """An input with what was read from it: an image, media, an error, or None for an output that exists."""
@@ -172,13 +135,7 @@ class _Job:
 
 @dataclass
 class _BatchRunner:
-    """The loop over all inputs: read, upscale, write. Arguments as for `upscale_files`.
-
-    Args:
-        manifest: File that lines are appended to, if any.
-        io_pool: The thread that reads and writes.
-        claimed: The outputs that inputs have so far.
-    """
+    """The loop over all inputs: read, upscale, write. Arguments as for `upscale_files`."""
 
     upscaler: Upscaler
     size: TargetSize
@@ -188,28 +145,31 @@ class _BatchRunner:
     max_pixels: int | None
     progress: Callable[[Path], Progress] | None
     manifest: Path | None
-    io_pool: Executor
-    claimed: set[Path] = field(default_factory=set)
+    io_pool: Executor  # one thread that reads and writes
+    claimed: set[Path] = field(default_factory=set)  # outputs of the inputs so far
 
     def batches(self, pairs: Sequence[tuple[Path, Path]]) -> Iterator[list[Future[FileResult]]]:
         """Yield results in batches that were upscaled together."""
-        batch: list[_Job] = []
-        kind: object = None
-        for job in _prefetch(self.io_pool, [partial(self._read, source, target) for source, target in pairs]):
-            image = job.found if isinstance(job.found, Raster) else None
-            previous, kind = kind, image and (image.array.shape, image.bits)
-            if batch and kind != previous:
+
+        def shape_of(job: _Job) -> tuple[int, ...] | None:
+            return (*job.found.array.shape, job.found.bits) if isinstance(job.found, Raster) else None
+
+        for shape, jobs in groupby(self._read_ahead(pairs), shape_of):
+            if shape is None:
+                yield from ([self._process_other(job)] for job in jobs)
+                continue
+            while batch := list(islice(jobs, self.upscaler.max_batch_size(*shape[:2]))):
                 yield list(self._upscale_batch(batch))
-                batch = []
-            if image is None:
-                yield [self._process_other(job)]
-            else:
-                batch.append(job)
-                if len(batch) == self.upscaler.max_batch_size(image.height, image.width):
-                    yield list(self._upscale_batch(batch))
-                    batch = []
-        if batch:
-            yield list(self._upscale_batch(batch))
+
+    def _read_ahead(self, pairs: Sequence[tuple[Path, Path]]) -> Iterator[_Job]:
+        """Yield all jobs in order, while the next one is read."""
+        pending: deque[Future[_Job]] = deque()
+        for source, target in pairs:
+            pending.append(self.io_pool.submit(self._read, source, target))
+            if len(pending) == 2:
+                yield pending.popleft().result()
+        if pending:
+            yield pending.popleft().result()
 
     def _read(self, source: Path, target: Path) -> _Job:
         return _Job(source, target, _capture_error(source, partial(self._open, source, target)))
@@ -226,20 +186,18 @@ class _BatchRunner:
         with ExitStack() as stack:
             opened = stack.enter_context(decode.open_image(source, max_pixels=self.max_pixels))
             found: Raster | MediaReader
+            validate = partial(encode.validate_output, target, quality=self.options.quality)
             is_tiff = target.suffix.lower() in formats.TIFF.suffixes
             if isinstance(opened, MediaReader) and (opened.kind != "rows" or is_tiff):
                 found = opened
                 output = self._output(source, opened, target)
-                encode.validate_output(
-                    target, width=output.width, height=output.height, quality=self.options.quality, kind=opened.kind
-                )
+                validate(width=output.width, height=output.height, kind=opened.kind)
                 stack.pop_all()
             else:
                 found = opened.load()
                 width, height = self._resolve_size(source, found.width, found.height)
                 bits = self.options.bit_depth or found.bits
-                alpha, quality = found.has_alpha, self.options.quality
-                encode.validate_output(target, width=width, height=height, alpha=alpha, bits=bits, quality=quality)
+                validate(width=width, height=height, alpha=found.has_alpha, bits=bits)
                 # 8 bits are widened ahead of the network, which computes with more; 16 are reduced after it.
                 found = found.with_bits(max(bits, found.bits))
         for warning in dict.fromkeys(found.warnings):
@@ -303,8 +261,7 @@ class _BatchRunner:
 
     def _upscale_frames(self, reader: MediaReader, writer: MediaWriter, progress: ProgressCallback) -> Iterator[Raster]:
         pending: deque[Raster] = deque()
-        bits = self.options.bit_depth
-        size = self.size
+        bits, size = self.options.bit_depth, self.size
         if reader.kind == "video" and size != TargetSize():
             size = TargetSize(width=writer.output.width, height=writer.output.height)
 
@@ -341,18 +298,18 @@ class _BatchRunner:
 
     def _upscale_channels(
         self, reader: MediaReader, writer: MediaWriter, progress: ProgressCallback
-    ) -> Iterator[ChannelStack]:
+    ) -> Iterator[tiff_media.ChannelStack]:
         for number, stack in enumerate(reader.read(writer.done), 1):
-            low, high = self.value_range or value_range_of(stack.array)
+            low, high = self.value_range or tiff_media.value_range_of(stack.array)
             yield stack.map(partial(self._upscale_channel, low=low, high=high))
             progress(number, reader.count)
 
     def _upscale_channel(self, channel: np.ndarray, *, low: float, high: float) -> np.ndarray:
-        lr = torch.from_numpy(normalize(channel, low, high))
+        lr = torch.from_numpy(tiff_media.normalize(channel, low, high))
         sr = self.upscaler.upscale(lr.expand(3, -1, -1)).mean(0)
         width, height = self.size.resolve(channel.shape[1], channel.shape[0], scale=self.upscaler.scale)
         sr = resize(sr[None, None], (height, width)).clamp(0, 1)[0, 0]
-        return denormalize(sr.numpy(), channel, low, high)
+        return tiff_media.denormalize(sr.numpy(), channel, low, high)
 
     def _finish(self, job: _Job, result: Raster | ImageError | str, seconds: float) -> FileResult:
         """Write an image that is not written yet, and the line in the manifest."""
@@ -371,8 +328,7 @@ class _BatchRunner:
         try:
             encode.write_raster(image, target, self.options)
         except ImageError:
-            # Another run may have been faster.
-            if not (self.skip_existing and _is_finished(target)):
+            if not (self.skip_existing and _is_finished(target)):  # written by another run meanwhile
                 raise
 
     @contextmanager
@@ -391,22 +347,17 @@ def _open_writer(reader: Any, path: Path, output: Output) -> MediaWriter:
         from .images.video import VideoWriter  # requires PyAV
 
         return VideoWriter(reader, path, output)
-    return _WRITERS[reader.kind](reader, path, output)
-
-
-def _prefetch(io_pool: Executor, actions: Sequence[Callable[[], T]]) -> Iterator[T]:
-    """Yield the results of actions in order, while the next one runs."""
-    pending: deque[Future[T]] = deque()
-    for action in actions:
-        pending.append(io_pool.submit(action))
-        if len(pending) == 2:
-            yield pending.popleft().result()
-    if pending:
-        yield pending.popleft().result()
+    writers: dict[str, type[MediaWriter]] = {
+        "animation": animation.AnimationWriter,
+        "pages": tiff_media.PagesWriter,
+        "channels": tiff_media.ChannelsWriter,
+        "rows": tiff_media.RowsWriter,
+    }
+    return writers[reader.kind](reader, path, output)
 
 
 def _is_finished(target: Path) -> bool:
-    """Return whether an output exists, and log it. An empty file is what a power failure leaves."""
+    """Return whether an output exists, and log it. An empty file, as a power failure leaves it, does not count."""
     finished = target.is_file() and target.stat().st_size > 0
     if finished:
         logger.warning("'%s' already exists; skipped", target)

@@ -125,24 +125,13 @@ def _add_inference_arguments(command: ArgumentParser, *, dtype: str, backend: st
 def _add_upscale_arguments(command: ArgumentParser) -> None:
     add = command.add_argument
     add("inputs", nargs="+", type=Path, metavar="INPUT", help="image files or directories of them")
-    add(
-        "--output",
-        metavar="PATH",
-        help="file, or directory if it exists, ends in a slash or there are several inputs (default: NAME_x4.png next "
-        "to each input)",
-    )
-    add(
-        "--model",
-        default=hub.DEFAULT_MODEL,
-        help=f"{MODEL_HELP}; bundled: {', '.join(hub.bundled_models())} (default: {hub.DEFAULT_MODEL})",
-    )
-    add(
-        "--detail",
-        type=float,
-        metavar="0..1",
-        help=f"interpolate between {hub.FIDELITY_MODEL} (0, smooth) and --model (1, sharp), which must be "
-        f"{hub.DEFAULT_MODEL} or fine-tuned from these two (default: 1)",
-    )
+    output = "file, or directory if it exists, ends in a slash or there are several inputs"
+    add("--output", metavar="PATH", help=f"{output} (default: NAME_x4.png next to each input)")
+    model = f"{MODEL_HELP}; bundled: {', '.join(hub.bundled_models())} (default: {hub.DEFAULT_MODEL})"
+    add("--model", default=hub.DEFAULT_MODEL, help=model)
+    models = f"{hub.FIDELITY_MODEL} (0, smooth) and --model (1, sharp)"
+    related = f"which must be {hub.DEFAULT_MODEL} or fine-tuned from these two"
+    add("--detail", type=float, metavar="0..1", help=f"interpolate between {models}, {related} (default: 1)")
     size = command.add_argument_group("output size", "Default, and maximum: the model's scale.")
     size.add_argument("--scale", dest="scale_factor", type=int, choices=(2, 3, 4), help="scale factor")
     for name in SIZES[1:]:
@@ -308,9 +297,8 @@ def run_info(model: str, revision: str | None) -> None:
 
 
 def _add_prepare_arguments(command: ArgumentParser) -> None:
-    command.add_argument(
-        "--data", required=True, metavar="DIR_OR_div2k", help="image directory, or div2k to download DIV2K (4 GB)"
-    )
+    source = "image directory, or div2k to download DIV2K (4 GB)"
+    command.add_argument("--data", required=True, metavar="DIR_OR_div2k", help=source)
     command.add_argument("--output", required=True, type=Path, metavar="DIR", help="directory for the shards")
 
 

@@ -17,16 +17,13 @@ _PART = re.compile(r"\..+\.[0-9a-f]{16}\.part", re.DOTALL)
 
 @contextmanager
 def atomic_write(path: Path, *, directory: bool = False, overwrite: bool = True, fsync: bool = False) -> Iterator[Path]:
-    """Create an empty temporary file next to `path`; rename it to `path` after the block, or delete it on error.
+    """Yield an empty temporary file next to `path`; rename it to `path` after the block, or delete it on error.
 
     Args:
         path: Destination.
         directory: Create a directory. An existing one is renamed away first: a crash at that moment leaves none.
         overwrite: Replace an existing file. Directories are always replaced.
         fsync: Flush to disk before and after renaming, so a power cut leaves either the old or the new file.
-
-    Yields:
-        Path of the temporary file or directory.
 
     Raises:
         FileExistsError: `overwrite` is false and `path` exists, possibly as a dangling symbolic link.
@@ -35,9 +32,8 @@ def atomic_write(path: Path, *, directory: bool = False, overwrite: bool = True,
     tmp_path, lock = _create_part(path, directory)
     try:
         yield tmp_path
-        if fsync:
-            for each in [*tmp_path.rglob("*"), tmp_path]:
-                _fsync(each)
+        for each in [*tmp_path.rglob("*"), tmp_path] if fsync else []:
+            _fsync(each)
         _commit(tmp_path, path, overwrite)
         if fsync:
             _fsync(path.parent)

@@ -9,8 +9,7 @@ import numpy as np
 from .resize import TargetSize
 from .upscaler import Upscaler
 
-# Of results that are cached for repeated frames, as in a loop that goes back and forth.
-CACHE_BYTES = 256_000_000
+CACHE_BYTES = 256_000_000  # of results for repeated frames, as in a loop that goes back and forth
 
 
 def upscale_frames(
@@ -27,19 +26,14 @@ def upscale_frames(
     differently, and in changed regions that are gray within color.
 
     Args:
-        upscaler: From `SRGAN.upscaler`.
+        upscaler, size: As for `batch.upscale_files`.
         frames: uint8 or uint16 (H, W) or (H, W, C), as for `Upscaler.upscale`.
-        size: As for `Upscaler.upscale`.
         restart_interval: Number of frames after which nothing is reused, which makes the results independent of the
             frames before.
-
-    Yields:
-        The upscaled frames.
     """
     size = size or TargetSize()
     cache: OrderedDict[bytes, np.ndarray] = OrderedDict()
-    previous: np.ndarray | None = None
-    result: np.ndarray | None = None
+    previous = result = None
     for number, frame in enumerate(frames):
         if restart_interval and number % restart_interval == 0:
             previous = None
@@ -66,7 +60,6 @@ def _can_patch(previous: np.ndarray, frame: np.ndarray) -> bool:
 def _patch_changed_region(
     upscaler: Upscaler, result: np.ndarray, previous: np.ndarray, frame: np.ndarray
 ) -> np.ndarray:
-    """Return a frame's result, given that of the previous frame."""
     changed = (previous != frame).reshape(*frame.shape[:2], -1).any(axis=2)
     halo, scale = upscaler.receptive_field, upscaler.scale
     # The region that the change affects, and the region that this one depends on.

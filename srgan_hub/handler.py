@@ -10,16 +10,11 @@ from PIL import Image
 from srgan_hub.images.decode import load_image
 from srgan_hub.model import SRGAN
 
-# The output has 16 times as many.
-MAX_PIXELS = 4_000_000
+MAX_PIXELS = 4_000_000  # the output has 16 times as many
 
 
 class EndpointHandler:
-    """Answers requests with the model of a repository.
-
-    Args:
-        path: Directory of the repository.
-    """
+    """Answers requests with the model in the repository's directory `path`."""
 
     def __init__(self, path: str = "") -> None:
         self.upscaler = SRGAN.from_pretrained(path or ".").upscaler()

@@ -12,8 +12,6 @@ class Progress(Protocol):
 
     def __call__(self, done: int, total: int, /) -> None:
         """Show that `done` of `total` rows or images are done."""
-        ...
 
     def close(self) -> None:
         """Close the display."""
-        ...

@@ -61,6 +61,15 @@ def errors(results: list[FileResult]) -> list[bool]:
     return [result.error is not None for result in results]
 
 
+def test_inputs_and_output_may_be_strings_or_path_like(upscaler, tmp_path):
+    (path,) = make(tmp_path, [(6, 5, 3)])
+    for number, kind in enumerate((str, Path)):
+        output = tmp_path / f"out{number}.png"
+        assert list(upscale_files(upscaler, [kind(path)], kind(output))) == [FileResult(path, output, None)]
+    (result,) = upscale_files(upscaler, [str(tmp_path / path.name)], f"{tmp_path}/directory/")
+    assert result.target == tmp_path / "directory" / f"{path.stem}_x4.png" and result.target.is_file()
+
+
 def test_small_images_of_equal_size_are_upscaled_together(upscaler, log, tmp_path):
     color, gray, wide = (6, 5, 3), (6, 5), (6, 10, 3)
     paths = make(tmp_path, [color] * 6 + [gray] + [wide] * 3 + [color])

@@ -42,29 +42,19 @@ class ModelComparison:
 def compare(
     source: LoadedImage, models: Sequence[str], ground_truth: LoadedImage | None
 ) -> Iterator[ModelComparison | float]:
-    """Upscale an image with each model, in float32, and score the outputs.
+    """Upscale an image with each of some models of equal scale, in float32, and score the outputs.
 
-    Args:
-        source: LR image.
-        models: Bundled names, directories or Hub ids of models with equal scale.
-        ground_truth: HR image at the models' scale.
-
-    Yields:
-        The fraction done in [0, 1] after each strip, and each model's output.
-
-    Raises:
-        ModelLoadError: A model cannot be loaded.
-        ValueError: The ground truth has another size.
+    Yields the fraction done in [0, 1] after each strip, and each model's output. Raises `ModelLoadError`, and
+    `ValueError` if the ground truth is not `scale` times as large as the image.
     """
     scale = load_model(models[0]).scale
     lr = np.asarray(source.image.convert("RGB"))
-    if ground_truth:
-        expected, size = (source.image.width * scale, source.image.height * scale), ground_truth.image.size
-        if size != expected:
-            raise ValueError(
-                f"The ground truth must have {expected[0]} × {expected[1]} pixels, {scale} times {source.name}, "
-                f"got {size[0]} × {size[1]}."
-            )
+    expected = source.image.width * scale, source.image.height * scale
+    if ground_truth and ground_truth.image.size != expected:
+        raise ValueError(
+            f"The ground truth must have {expected[0]} × {expected[1]} pixels, {scale} times {source.name}, "
+            f"got {ground_truth.image.width} × {ground_truth.image.height}."
+        )
     for number, name in enumerate(models):
         start = time.perf_counter()
         strips: list[np.ndarray] = []

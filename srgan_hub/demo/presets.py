@@ -14,20 +14,13 @@ from .spaces import on_gpu
 
 @dataclass(frozen=True)
 class Preset:
-    """Models for one type of image.
-
-    Args:
-        label: Name in the UI.
-        description: Explanation in the UI.
-        fidelity, perceptual: Models at detail 0 and 1.
-        can_interpolate: Whether the two can be interpolated; otherwise the nearer one is used.
-    """
+    """Models for one type of image."""
 
     label: str
     description: str
-    fidelity: str
-    perceptual: str
-    can_interpolate: bool = True
+    fidelity: str  # model at detail 0
+    perceptual: str  # model at detail 1
+    can_interpolate: bool = True  # otherwise the nearer one is used
 
     def select_model(self, detail: float) -> tuple[str, float | None]:
         """Return the model for a detail in [0, 1], and the `detail` argument of its `SRGAN.upscaler`."""
@@ -67,18 +60,9 @@ def load_upscaler(name: str, detail: float | None = None, dtype: str = "auto") -
     return load_model(name).upscaler(detail=detail, dtype=dtype)
 
 
-def _gpu_seconds(array: np.ndarray, *_: object) -> int:
-    """Return the longest time for which ZeroGPU should reserve a GPU."""
-    return 15 + array.shape[0] * array.shape[1] // 100_000
-
-
-@on_gpu(duration=_gpu_seconds)
+@on_gpu(duration=lambda array, *_: 15 + array.shape[0] * array.shape[1] // 100_000)
 def stream(
-    array: np.ndarray,
-    name: str,
-    detail: float | None = None,
-    size: tuple[int, int] | None = None,
-    dtype: str = "auto",
+    array: np.ndarray, name: str, detail: float | None = None, size: tuple[int, int] | None = None, dtype: str = "auto"
 ) -> Iterator[np.ndarray]:
     """Upscale a uint8 array and yield the output in strips. Every image of the demo passes through here."""
     yield from load_upscaler(name, detail, dtype).stream(array, size=size)

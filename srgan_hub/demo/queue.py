@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 T = TypeVar("T")
-# How often a waiting job reports its position. Each report costs the running job some milliseconds.
-UPDATE_SECONDS = 1.0
+UPDATE_SECONDS = 1.0  # between reports of a waiting job, each of which costs the running job some milliseconds
 # States of jobs, and of the items of a batch.
 JobState = Literal["idle", "ready", "queued", "running", "done", "failed", "cancelled"]
 
 
 class QueueFullError(ValueError):
-    """The queue is full, or the client has as many jobs in it as it may."""
+    """The queue or the client's share of it is full."""
 
 
 class JobCancelledError(Exception):
@@ -48,13 +47,7 @@ class Job:
 
 
 class JobQueue:
-    """Thread-safe FIFO queue; the first `concurrency` jobs run.
-
-    Args:
-        concurrency: Number of jobs that run at once.
-        size: Maximum number of jobs, including running ones.
-        per_client: Maximum number of jobs per client address.
-    """
+    """Thread-safe FIFO queue of up to `size` jobs, `per_client` per address; the first `concurrency` of them run."""
 
     def __init__(self, *, concurrency: int = 1, size: int = 20, per_client: int = 3) -> None:
         self.concurrency, self.size, self.per_client = concurrency, size, per_client

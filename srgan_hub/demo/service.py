@@ -19,12 +19,11 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 MAX_COMPARED_MODELS, MAX_BATCH_FILES = 3, 100
-THUMBNAIL_EDGE = 96
 
 
 @dataclass(frozen=True)
 class Queued:
-    """The number of jobs ahead in the queue."""
+    """The job waits for `ahead` others."""
 
     ahead: int
 
@@ -50,28 +49,14 @@ class BatchItem:
 
 
 class Service:
-    """The demo without its UI; thread-safe.
-
-    Args:
-        models: Directories or Hub ids that can be compared, in addition to the bundled models.
-        max_pixels: Maximum input width times height.
-        concurrency: Number of jobs that run at once.
-        queue_size: Maximum number of jobs, including running ones.
-        jobs_per_client: Maximum number of jobs per client.
-    """
+    """The demo without its UI; thread-safe. Arguments as for `app.create_demo`."""
 
     def __init__(
-        self,
-        models: Sequence[str] = (),
-        *,
-        max_pixels: int = 4_000_000,
-        concurrency: int = 1,
-        queue_size: int = 20,
-        jobs_per_client: int = 3,
+        self, models: Sequence[str] = (), *, max_pixels: int = 4_000_000, concurrency: int = 1, queue_size: int = 20
     ) -> None:
         self.models = [*hub.bundled_models(), *models]
         self.max_pixels = max_pixels
-        self.queue = JobQueue(concurrency=concurrency, size=queue_size, per_client=jobs_per_client)
+        self.queue = JobQueue(concurrency=concurrency, size=queue_size)
         self.eta = EtaEstimator()
         self.directory = tempfile.TemporaryDirectory()  # removed with the service
 
@@ -83,7 +68,8 @@ class Service:
         self, path: Path, settings: Settings, directory: Path, client: Client, *, previews: bool = False
     ) -> Iterator[Queued | Progress | Completed | Cancelled]:
         """Queue `upscale` of an image into a directory."""
-        return self._run_queued(client, self._upscale(path, settings, directory, previews))
+        steps = upscale(path, settings, directory, max_pixels=self.max_pixels, eta=self.eta, previews=previews)
+        return self._run_queued(client, steps)
 
     def close_up(
         self, path: Path, preset: str, x: float, y: float, client: Client
@@ -100,8 +86,7 @@ class Service:
     ) -> Iterator[Queued | float | ModelComparison | Cancelled]:
         """Queue `compare` of an image by two or three models."""
         models = list(dict.fromkeys(models))
-        unknown = [name for name in models if name not in self.models]
-        if unknown:
+        if unknown := [name for name in models if name not in self.models]:
             raise ValueError(f"Model {unknown[0]!r} is not available here; choose from {', '.join(self.models)}.")
         if not 2 <= len(models) <= MAX_COMPARED_MODELS:
             raise ValueError(f"Choose two or three models, got {len(models)}.")
@@ -113,8 +98,7 @@ class Service:
     ) -> Iterator[list[BatchItem]]:
         """Upscale images into results.zip in a directory; a failure does not stop the others.
 
-        Yields:
-            The state of all items after every change. The ZIP file is complete after the last.
+        Yields all items after every change. The ZIP file is complete after the last.
         """
         if not paths:
             raise ValueError("Choose images first.")
@@ -131,7 +115,8 @@ class Service:
                     for ahead in self.queue.wait_turn(job):
                         items[number] = replace(items[number], text=format_ahead(ahead))
                         yield items
-                    for step in self.queue.run(job, self._upscale(path, settings, directory, False)):
+                    steps = upscale(path, settings, directory, max_pixels=self.max_pixels, eta=self.eta)
+                    for step in self.queue.run(job, steps):
                         if isinstance(step, Completed):
                             archive.write(step.file, _unused_name(step.file, archive))
                             step.file.unlink()
@@ -156,19 +141,14 @@ class Service:
             except JobCancelledError as cancelled:
                 yield Cancelled(*cancelled.args)
 
-    def _upscale(
-        self, path: Path, settings: Settings, directory: Path, previews: bool
-    ) -> Iterator[Progress | Completed]:
-        return upscale(path, settings, directory, max_pixels=self.max_pixels, eta=self.eta, previews=previews)
-
 
 def format_ahead(ahead: int) -> str:
-    """Describe a place in the queue."""
+    """Describe a position in the queue."""
     return f"In queue: {count(ahead, 'job')} ahead"
 
 
 def user_message(error: Exception, path: Path | None) -> str:
-    """Return a message for the user that names the image and no path of the server; log what is no `ValueError`."""
+    """Return a message for the user that names the image and no path of the server; log all but a `ValueError`."""
     name = path.name if path else "the image"
     if isinstance(error, ValueError):
         return f"{error}".replace(str(path), name) if path else f"{error}"
@@ -179,7 +159,7 @@ def user_message(error: Exception, path: Path | None) -> str:
 def _completed_item(step: Completed) -> BatchItem:
     width, height = step.image.size
     text = f"{width} × {height} pixels in {step.seconds:.1f} s"
-    step.image.thumbnail((THUMBNAIL_EDGE, THUMBNAIL_EDGE))
+    step.image.thumbnail((96, 96))
     thumbnail = to_data_url(flatten_alpha(step.image), "JPEG")
     return BatchItem(step.source.name, "done", text, width, height, round(step.seconds, 2), thumbnail)
 

@@ -13,26 +13,14 @@ SIZES = ("2x", "3x", "4x")
 
 @dataclass(frozen=True)
 class Settings:
-    """How to upscale an image.
+    """How to upscale an image. Raises `ValueError` if a setting is out of range."""
 
-    Args:
-        size: "2x", "3x", "4x", or the longest edge of the output in pixels.
-        detail: From 0 (faithful) to 1 (sharp), in steps of 0.1.
-        preset: One of `PRESETS`.
-        format: One of `FORMATS`.
-        quality: Quality of JPEG and WebP, 1 to 100.
-        strip_metadata: Metadata to remove, one of `STRIP_METADATA`.
-
-    Raises:
-        ValueError: A setting is out of range.
-    """
-
-    size: str = "4x"
-    detail: float = 1.0
-    preset: str = "photo"
-    format: str = "PNG"
-    quality: int = 90
-    strip_metadata: str = "gps"
+    size: str = "4x"  # one of `SIZES`, or the longest edge of the output in pixels
+    detail: float = 1.0  # from 0 (faithful) to 1 (sharp), in steps of 0.1
+    preset: str = "photo"  # one of `PRESETS`
+    format: str = "PNG"  # one of `FORMATS`
+    quality: int = 90  # of JPEG and WebP, from 1 to 100
+    strip_metadata: str = "gps"  # one of `STRIP_METADATA`
 
     def __post_init__(self) -> None:
         if self.size not in SIZES and not (str(self.size).isdecimal() and int(self.size)):
@@ -62,30 +50,22 @@ class Settings:
 def to_python(settings: Settings, name: str) -> str:
     """Return a Python program that writes the demo's result for the image `name`."""
     model, detail = PRESETS[settings.preset].select_model(settings.detail)
-    kwargs = {"size": settings.target_size, "detail": detail}
-    return "\n".join(
-        [
-            "from srgan_hub import SRGAN, save_image",
-            "",
-            f'model = SRGAN.from_pretrained("{model}")',
-            f"result = model.upscale({json.dumps(name)}{_format_kwargs(kwargs)})",
-            f'save_image(result, "upscaled{FORMATS[settings.format]}"{_format_kwargs(settings.save_kwargs)})',
-        ]
-    )
+    kwargs = _format_kwargs({"size": settings.target_size, "detail": detail})
+    return f"""from srgan_hub import SRGAN, save_image
+
+model = SRGAN.from_pretrained("{model}")
+result = model.upscale({json.dumps(name)}{kwargs})
+save_image(result, "upscaled{FORMATS[settings.format]}"{_format_kwargs(settings.save_kwargs)})"""
 
 
 def to_curl(settings: Settings, name: str, url: str) -> str:
     """Return shell commands that upload the image `name` to the server at `url`, and wait for the result."""
     image = {"path": "IMAGE", "meta": {"_type": "gradio.FileData"}}
     data = json.dumps({"data": [image, *vars(settings).values()]}).replace("IMAGE", "'$IMAGE'")
-    return "\n".join(
-        [
-            f"API={url.rstrip('/')}/gradio_api",
-            f"IMAGE=$(curl -s $API/upload -F files=@{json.dumps(name)} | cut -d '\"' -f 2)",
-            f"EVENT=$(curl -s $API/call/upscale -H 'Content-Type: application/json' -d '{data}' | cut -d '\"' -f 4)",
-            "curl -sN $API/call/upscale/$EVENT",
-        ]
-    )
+    return f"""API={url.rstrip("/")}/gradio_api
+IMAGE=$(curl -s $API/upload -F files=@{json.dumps(name)} | cut -d '"' -f 2)
+EVENT=$(curl -s $API/call/upscale -H 'Content-Type: application/json' -d '{data}' | cut -d '"' -f 4)
+curl -sN $API/call/upscale/$EVENT"""
 
 
 def _format_kwargs(kwargs: dict[str, Any]) -> str:

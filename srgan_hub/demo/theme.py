@@ -10,7 +10,7 @@ import gradio as gr
 from .presets import PRESETS
 from .queue import JobState
 from .service import Service
-from .uploads import format_size, get_client, to_file_data
+from .uploads import get_client, to_file_data
 
 # Event options. The UI's events are no API endpoints. Gradio's preprocessing would decode images before their size is
 # checked, and drop alpha.
@@ -51,11 +51,8 @@ def job(state: JobState, text: str, progress: float | None = None) -> dict[str, 
 
 def download(file: Path, label: str) -> dict[str, Any]:
     """Return the value of a download component."""
-    return {
-        "file": to_file_data(file),
-        "label": html.escape(f"{label}, {format_size(file)}"),
-        "name": html.escape(file.name),
-    }
+    label = f"{label}, {max(0.1, file.stat().st_size / 1e6):.1f} MB"
+    return {"file": to_file_data(file), "label": html.escape(label), "name": html.escape(file.name)}
 
 
 def snippets(**code: str) -> dict[str, str]:
@@ -81,21 +78,16 @@ def create_theme() -> gr.themes.Base:
         neutral_hue="stone",
         font=["system-ui", "sans-serif"],
         font_mono=["ui-monospace", "monospace"],
-        text_size="md",
-        radius_size="md",
     ).set(
         body_background_fill="*neutral_50",
         body_background_fill_dark="*neutral_950",
         body_text_color_subdued="*neutral_600",
-        body_text_color_subdued_dark="*neutral_400",
         block_background_fill="white",
         block_background_fill_dark="*neutral_900",
-        block_border_width="1px",
         block_border_color_dark="*neutral_800",
         block_label_text_color="*neutral_700",
         block_label_text_color_dark="*neutral_300",
         block_title_text_color="*neutral_800",
-        block_title_text_color_dark="*neutral_200",
         block_info_text_color="*neutral_600",
         block_info_text_color_dark="*neutral_400",
         checkbox_label_background_fill_selected="*primary_700",

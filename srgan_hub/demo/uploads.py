@@ -51,11 +51,6 @@ def to_file_data(path: Path) -> dict[str, Any]:
     return gr.FileData(path=str(path), orig_name=path.name).model_dump()
 
 
-def format_size(file: Path) -> str:
-    """Format a file's size in megabytes."""
-    return f"{max(0.1, file.stat().st_size / 1e6):.1f} MB"
-
-
 def get_client(request: gr.Request, tab: str = "") -> Client:
     """Identify the client by its session in a tab, and by its address as the nearest proxy reports it.
 

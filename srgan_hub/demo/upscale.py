@@ -85,21 +85,10 @@ class Completed:
 def upscale(
     path: Path, settings: Settings, directory: Path, *, max_pixels: int, eta: EtaEstimator, previews: bool = False
 ) -> Iterator[Progress | Completed]:
-    """Upscale an image file.
+    """Upscale an image file of at most `max_pixels` into a directory, with previews and viewer files if requested.
 
-    Args:
-        path: Input image.
-        settings: How to upscale it.
-        directory: Where to write the output.
-        max_pixels: Maximum input width times height.
-        eta: Estimator to use and update.
-        previews: Render previews and the viewer's files.
-
-    Yields:
-        Progress after each strip, then the result.
-
-    Raises:
-        ValueError: The image cannot be decoded, or not be upscaled with these settings.
+    Yields progress after each strip, with times estimated by `eta`, which is updated, then the result. Raises
+    `ValueError` if the image cannot be decoded, or not be upscaled with these settings.
     """
     model = PRESETS[settings.preset].select_model(settings.detail)
     if not ZERO_GPU:
@@ -116,8 +105,7 @@ def upscale(
     preview = Preview(source.image, (width, height))
     yield Progress(source, width, height, 0, eta.estimate(source.cost), preview.render() if previews else None)
     strips: list[np.ndarray] = []
-    rows = 0
-    stream_start = time.perf_counter()
+    rows, stream_start = 0, time.perf_counter()
     for strip in stream(np.asarray(source.image), *model, (width, height)):
         strips.append(strip)
         rows += len(strip)
@@ -134,12 +122,7 @@ def upscale(
 
 
 class Preview:
-    """Reduced image of a growing result: bicubic at first, overwritten by upscaled strips from the top.
-
-    Args:
-        image: Input image.
-        size: Width and height of the result.
-    """
+    """Reduced image of a growing result of a given size: bicubic at first, overwritten by strips from the top."""
 
     def __init__(self, image: Image.Image, size: tuple[int, int]) -> None:
         self._height = size[1]
@@ -173,14 +156,8 @@ class Preview:
 def close_up(source: LoadedImage, preset: str, x: float, y: float, *, side: int = 44) -> dict[str, str]:
     """Upscale a region by bicubic interpolation and by both models of a preset.
 
-    Args:
-        source: Input image.
-        preset: One of `PRESETS`.
-        x, y: Center of the region, as fractions of width and height.
-        side: Width and height of the region in LR pixels, limited by the image.
-
-    Returns:
-        Data URLs of PNG images at the models' scale, by name. Their pixels equal those of the full result.
+    `x` and `y` are its center as fractions of width and height, `side` its width and height in LR pixels. Returns data
+    URLs of PNG images at the models' scale, by name. Their pixels equal those of the full result.
     """
     image = source.image
     width, height = min(side, image.width), min(side, image.height)
@@ -226,6 +203,6 @@ def _save_viewer_files(image: Image.Image, result: Image.Image, target: Path) ->
     bicubic = image.resize(result.size, Image.Resampling.BICUBIC)
     paths = target.with_name(f"{target.stem} bicubic.png"), target.with_name(f"{target.stem} result.png")
     for path, output in zip(paths, (bicubic, result), strict=True):
-        reduced = output if output.size == size else output.resize(size, Image.Resampling.LANCZOS)
+        reduced = output.resize(size, Image.Resampling.LANCZOS)  # a copy if that is its size
         reduced.save(path, compress_level=1, icc_profile=result.info.get("icc_profile"))
     return paths

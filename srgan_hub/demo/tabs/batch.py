@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from .. import theme
-from ..queue import count
+from ..queue import JobState, count
 from ..service import MAX_BATCH_FILES, BatchItem, Service, user_message
 from ..settings import FORMATS, SIZES, Settings
 from ..uploads import get_client, to_paths
@@ -19,12 +19,8 @@ def build(service: Service) -> None:
     """Add the tab's components and events."""
     with gr.Row():
         with gr.Column(scale=2, min_width=300):
-            images = gr.UploadButton(
-                f"Choose images, up to {MAX_BATCH_FILES}",
-                file_count="multiple",
-                file_types=["image"],
-                elem_id="batch-images",
-            )
+            text = f"Choose images, up to {MAX_BATCH_FILES}"
+            images = gr.UploadButton(text, file_count="multiple", file_types=["image"], elem_id="batch-images")
             size = gr.Radio([*SIZES], value="4x", label="Size")
             detail = theme.detail_slider()
             with gr.Accordion("More settings", open=False):
@@ -43,21 +39,18 @@ def build(service: Service) -> None:
                 settings, client = Settings(size, detail, preset, format), get_client(request, "batch")
                 for items in service.batch(to_paths(files), settings, Path(directory), client):
                     states = [item.state for item in items]
-                    active = next((item for item in items if item.state in ("queued", "running")), None)
-                    if active:
-                        finished = sum(state not in ("queued", "running") for state in states)
+                    # One after the other, so the first unfinished item is also the number of finished ones.
+                    finished = sum(state not in ("queued", "running") for state in states)
+                    if finished < len(items):
+                        active = items[finished]
                         text = f"{active.name}: {active.text or 'upscaling'}. {finished} of {len(items)} done."
                         yield _gallery(items), None, theme.job("running", text, finished / len(items))
                 done, failed = states.count("done"), states.count("failed")
                 text = f"{done} of {len(items)} done" + (f", {failed} failed." if failed else ".")
                 label = f"Download {count(done, 'image')} as ZIP"
                 archive = theme.download(Path(directory) / "results.zip", label) if done else None
-                finished = done + failed == len(items)
-                yield (
-                    _gallery(items),
-                    archive,
-                    theme.job("cancelled" if not finished else "done" if done else "failed", text),
-                )
+                state: JobState = "cancelled" if "cancelled" in states else "done" if done else "failed"
+                yield _gallery(items), archive, theme.job(state, text)
             except Exception as error:
                 yield None, None, theme.job("failed", user_message(error, None))
 

@@ -20,15 +20,11 @@ from ..uploads import get_client, to_file_data, to_path
 def build(service: Service) -> None:
     """Add the tab's components and events."""
     with gr.Row():
-        image = gr.Image(
-            label="Image", sources=["upload", "clipboard"], buttons=[], height=220, elem_id="compare-image"
-        )
-        ground_truth = gr.Image(
-            label="Ground truth (optional)", sources=["upload"], buttons=[], height=220, elem_id="ground-truth"
-        )
-    models = gr.CheckboxGroup(
-        service.models, value=[hub.FIDELITY_MODEL, hub.DEFAULT_MODEL], label="Models, two or three", elem_id="models"
-    )
+        style: dict[str, Any] = {"buttons": [], "height": 220}
+        image = gr.Image(label="Image", sources=["upload", "clipboard"], elem_id="compare-image", **style)
+        ground_truth = gr.Image(label="Ground truth (optional)", sources=["upload"], elem_id="ground-truth", **style)
+    default = [hub.FIDELITY_MODEL, hub.DEFAULT_MODEL]
+    models = gr.CheckboxGroup(service.models, value=default, label="Models, two or three", elem_id="models")
     job = theme.job_component(service, "compare", "Compare", "Choose an image and two or three models.")
     comparison = theme.component("comparison", elem_id="comparison")
 
@@ -38,8 +34,7 @@ def build(service: Service) -> None:
             try:
                 if not path:
                     raise ValueError("Choose an image first.")
-                client = get_client(request, "compare")
-                for step in service.compare(path, models, to_path(ground_truth), client):
+                for step in service.compare(path, models, to_path(ground_truth), get_client(request, "compare")):
                     match step:
                         case Queued(ahead):
                             yield None, theme.job("queued", f"{format_ahead(ahead)} ({path.name})", 0)

@@ -11,22 +11,19 @@ import gradio as gr
 from gradio.route_utils import get_root_url
 
 from .. import theme
-from ..comparison_viewer import compared, planned
 from ..eta import format_duration
 from ..presets import PRESETS
 from ..queue import Client, JobState
 from ..service import Cancelled, Queued, Service, format_ahead, user_message
 from ..settings import FORMATS, SIZES, STRIP_METADATA, Settings, to_curl, to_python
-from ..uploads import get_client, only_uploaded, to_path
+from ..uploads import get_client, only_uploaded, to_file_data, to_path
 from ..upscale import Completed, Progress
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 LONGEST_EDGE = "Longest edge"
 
-# Inputs of event handlers: values by component.
-Values = dict[Any, Any]
-# Outputs of event handlers: viewer, download, job.
-Outputs = tuple[Any, Any, Any]
+Values = dict[Any, Any]  # inputs of an event, by component
+Outputs = tuple[Any, Any, Any]  # viewer, download, job
 
 
 def build(service: Service, *, warm_up: bool = True) -> None:
@@ -35,14 +32,8 @@ def build(service: Service, *, warm_up: bool = True) -> None:
 
     with gr.Row():
         with gr.Column(scale=2, min_width=300):
-            image = gr.Image(
-                label="Image",
-                alt_text="Input image",
-                sources=["upload", "webcam"],
-                buttons=[],
-                height=260,
-                elem_id="image",
-            )
+            options: dict[str, Any] = {"sources": ["upload", "webcam"], "buttons": [], "height": 260}
+            image = gr.Image(label="Image", alt_text="Input image", elem_id="image", **options)
             gr.HTML("Or paste an image, or try an example:", elem_classes="hint")
             with gr.Row(elem_id="examples"):
                 buttons = [gr.Button(path.stem.capitalize(), icon=path) for path in list_examples()]
@@ -53,22 +44,19 @@ def build(service: Service, *, warm_up: bool = True) -> None:
                 preset = theme.preset_radio(" ".join(each.description for each in PRESETS.values()))
                 format = gr.Radio([*FORMATS], value="PNG", label="Format")
                 quality = gr.Slider(1, 100, 90, step=1, label="Quality", visible=False, buttons=[])
-                strip_metadata = gr.Radio(
-                    [(label, name) for name, label in STRIP_METADATA.items()],
-                    value="gps",
-                    label="Metadata",
-                    info="Date, camera and location stored in the image. GPS location is removed by default.",
-                )
+                choices = [(label, name) for name, label in STRIP_METADATA.items()]
+                info = "Date, camera and location stored in the image. GPS location is removed by default."
+                strip_metadata = gr.Radio(choices, value="gps", label="Metadata", info=info)
             job = theme.job_component(service, "upscale", "Upscale", "Choose an image.")
         with gr.Column(scale=3, min_width=300):
+            # Unlike that of `gr.ImageSlider`, its handle can be reached by keyboard and its halves have labels.
             viewer = theme.component("viewer", elem_id="viewer")
             download = theme.component("download", elem_id="download", elem_classes="download")
     close_up = theme.component("close_up", elem_id="close-up")
     paste = theme.component("paste")
     with gr.Accordion("Use in code", open=False) as code:
-        snippets = theme.component(
-            "snippets", theme.snippets(Python=to_python(Settings(), "image.png")), elem_id="snippets"
-        )
+        python = to_python(Settings(), "image.png")
+        snippets = theme.component("snippets", theme.snippets(Python=python), elem_id="snippets")
 
     settings: list[Any] = [size, longest, detail, preset, format, quality, strip_metadata]
 
@@ -89,7 +77,7 @@ def build(service: Service, *, warm_up: bool = True) -> None:
                         case Queued(ahead):
                             yield gr.skip(), None, theme.job("queued", f"{format_ahead(ahead)} ({path.name})", 0)
                         case Progress():
-                            frame = planned(path.name, (step.width, step.height))
+                            frame = _frame(path.name, step.width, step.height)
                             preview = {**frame, "preview": step.preview} if step.preview else gr.skip()
                             yield preview, gr.skip(), _running(step)
                         case Cancelled(str(reason)):
@@ -102,7 +90,7 @@ def build(service: Service, *, warm_up: bool = True) -> None:
                 yield None, None, theme.job("failed", user_message(error, path))
 
     def change_settings(values: Values, request: gr.Request) -> tuple[Any, Any]:
-        """Cancel the job, and show what to expect of the settings, in words and in code."""
+        """Cancel the job, and show the output size, time and code for the settings."""
         path = to_path(values[image])
         # A cancelled job reports that itself.
         cancelled = service.queue.cancel(get_client(request, "upscale"), "Cancelled: settings changed.")
@@ -123,14 +111,13 @@ def build(service: Service, *, warm_up: bool = True) -> None:
         return theme.snippets(Python=to_python(chosen, name), curl=to_curl(chosen, name, root))
 
     def choose(values: Values, request: gr.Request, completed: Completed | None = None) -> tuple[Any, ...]:
-        """Check a new image and replace the job and result of the previous one; drop the image if it is invalid.
+        """Check a new image and replace the job and result of the previous one; remove the image if it is invalid.
 
-        Args:
-            completed: Its result with default settings, if that exists already.
+        `completed` is its result with default settings, if that exists already.
         """
         path = to_path(values[image])
-        kept, frame, file, text = None, None, None, "Choose an image."
         state: JobState = "idle"
+        kept, frame, file, text = None, None, None, "Choose an image."
         try:
             if path and completed and to_settings(values) == Settings():
                 frame, file, _ = _completed(completed, Settings())
@@ -212,7 +199,12 @@ def _plan(service: Service, path: Path, settings: Settings) -> tuple[str, dict[s
     seconds = service.eta.estimate(source.cost)
     duration = f", {format_duration(seconds)}" if seconds is not None else ""
     text = f"{source.name}: {source.image.width} × {source.image.height} to {width} × {height}{duration}."
-    return f"{text} {source.warnings}", planned(source.name, (width, height))
+    return f"{text} {source.warnings}", _frame(source.name, width, height)
+
+
+def _frame(name: str, width: int, height: int) -> dict[str, Any]:
+    """Return the viewer's value for an output that does not exist yet: an empty frame with its proportions."""
+    return {"name": html.escape(name), "width": width, "height": height}
 
 
 def _running(step: Progress) -> dict[str, Any]:
@@ -221,8 +213,9 @@ def _running(step: Progress) -> dict[str, Any]:
 
 
 def _completed(step: Completed, settings: Settings) -> Outputs:
-    label = f"Download {settings.format}"
-    return compared(step), theme.download(step.file, label), theme.job("done", _describe(step))
+    bicubic, result = map(to_file_data, step.viewer_files)
+    viewer = {**_frame(step.source.name, *step.image.size), "bicubic": bicubic, "result": result}
+    return viewer, theme.download(step.file, f"Download {settings.format}"), theme.job("done", _describe(step))
 
 
 def _describe(step: Completed) -> str:

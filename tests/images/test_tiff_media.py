@@ -56,6 +56,16 @@ class TestPages:
                 assert np.abs(result.asarray().astype(int) - upscaler.upscale(page)).max() <= 1
                 assert result.resolution == (100 + number, 100)
 
+    def test_8_bit_pages_are_upscaled_with_16_bits_on_request(self, upscaler, tmp_path):
+        pages = [random_image(5, 6), random_image(6, 5)]
+        with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+            for page in pages:
+                file.write(page, photometric="minisblack", metadata=None)
+        target = upscale_file(upscaler, tmp_path / "a.tif", bit_depth=16)
+        for page, result in zip(pages, tifffile.TiffFile(target).pages, strict=True):
+            expected = upscaler.upscale(page.astype(np.uint16) * 257)
+            assert np.abs(result.asarray().astype(int) - expected).max() <= 1 and (expected % 257).any()
+
     def test_thumbnails_and_masks_are_no_pages(self, upscaler, tmp_path):
         image = random_image(16, 20, 3)
         with tifffile.TiffWriter(tmp_path / "a.tif") as file:

@@ -163,13 +163,11 @@ class _BatchRunner:
 
     def _read_ahead(self, pairs: Sequence[tuple[Path, Path]]) -> Iterator[_Job]:
         """Yield all jobs in order, while the next one is read."""
-        pending: deque[Future[_Job]] = deque()
-        for source, target in pairs:
-            pending.append(self.io_pool.submit(self._read, source, target))
-            if len(pending) == 2:
-                yield pending.popleft().result()
-        if pending:
-            yield pending.popleft().result()
+        jobs = (self.io_pool.submit(self._read, source, target) for source, target in pairs)
+        ahead = next(jobs, None)
+        while ahead:
+            job, ahead = ahead, next(jobs, None)
+            yield job.result()
 
     def _read(self, source: Path, target: Path) -> _Job:
         return _Job(source, target, _capture_error(source, partial(self._open, source, target)))

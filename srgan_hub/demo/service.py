@@ -49,7 +49,7 @@ class BatchItem:
 
 
 class Service:
-    """The demo without its UI; thread-safe. Arguments as for `app.create_demo`."""
+    """The demo without its UI; thread-safe. `models` can be compared in addition to the bundled ones."""
 
     def __init__(
         self, models: Sequence[str] = (), *, max_pixels: int = 4_000_000, concurrency: int = 1, queue_size: int = 20
@@ -105,10 +105,7 @@ class Service:
         if len(paths) > MAX_BATCH_FILES:
             raise ValueError(f"Choose at most {MAX_BATCH_FILES} images, got {len(paths)}.")
         items = [BatchItem(path.name, "queued") for path in paths]
-        with (
-            self.queue.enqueue(client) as job,
-            zipfile.ZipFile(directory / "results.zip", "w", zipfile.ZIP_STORED) as archive,
-        ):
+        with self.queue.enqueue(client) as job, zipfile.ZipFile(directory / "results.zip", "w") as archive:
             for number, path in enumerate(paths):
                 yield items
                 try:

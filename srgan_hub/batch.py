@@ -75,8 +75,7 @@ def upscale_files(
         skip_existing: Skip inputs whose output exists, and log that.
         max_pixels: The largest input, in pixels.
         progress: Called with an input, returns its progress display.
-        shard: (rank, count): take every count-th image, from index `rank` on. For a count above 1 the manifest is
-            `manifest-RANK.jsonl`.
+        shard: (rank, count): take every count-th image from index `rank` on. Several write `manifest-RANK.jsonl` each.
 
     Raises:
         ValueError: `size` is invalid, or a directory contains no images.

@@ -28,8 +28,7 @@ def upscale_frames(
     Args:
         upscaler, size: As for `batch.upscale_files`.
         frames: uint8 or uint16 (H, W) or (H, W, C), as for `Upscaler.upscale`.
-        restart_interval: Number of frames after which nothing is reused, which makes the results independent of the
-            frames before.
+        restart_interval: Number of frames after which nothing is reused, so results do not depend on earlier frames.
     """
     size = size or TargetSize()
     cache: OrderedDict[bytes, np.ndarray] = OrderedDict()

@@ -96,10 +96,7 @@ class Service:
     def batch(
         self, paths: Sequence[Path], settings: Settings, directory: Path, client: Client
     ) -> Iterator[list[BatchItem]]:
-        """Upscale images into results.zip in a directory; a failure does not stop the others.
-
-        Yields all items after every change. The ZIP file is complete after the last.
-        """
+        """Upscale images into DIRECTORY/results.zip and yield all items after each change; failures stop no others."""
         if not paths:
             raise ValueError("Choose images first.")
         if len(paths) > MAX_BATCH_FILES:

@@ -21,8 +21,7 @@ from .spaces import ZERO_GPU
 
 # Longest edge of previews, and of the two images of the before/after viewer: browsers struggle with larger ones.
 PREVIEW_EDGE, VIEWER_EDGE = 1024, 2048
-# Maximum number of previews, and the share of the time that they may take.
-MAX_PREVIEWS, PREVIEW_TIME_SHARE = 10, 0.04
+MAX_PREVIEWS, PREVIEW_TIME_SHARE = 10, 0.04  # limits of their number, and of their share of the time
 
 
 @dataclass(frozen=True)

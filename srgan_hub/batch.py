@@ -75,8 +75,7 @@ def upscale_files(
         skip_existing: Skip inputs whose output exists, and log that.
         max_pixels: The largest input, in pixels.
         progress: Called with an input, returns its progress display.
-        shard: (rank, count): take every count-th image, from index `rank` on. For a count above 1 the manifest is
-            `manifest-RANK.jsonl`.
+        shard: (rank, count): take every count-th image from index `rank` on. Several write `manifest-RANK.jsonl` each.
 
     Raises:
         ValueError: `size` is invalid, or a directory contains no images.
@@ -163,13 +162,11 @@ class _BatchRunner:
 
     def _read_ahead(self, pairs: Sequence[tuple[Path, Path]]) -> Iterator[_Job]:
         """Yield all jobs in order, while the next one is read."""
-        pending: deque[Future[_Job]] = deque()
-        for source, target in pairs:
-            pending.append(self.io_pool.submit(self._read, source, target))
-            if len(pending) == 2:
-                yield pending.popleft().result()
-        if pending:
-            yield pending.popleft().result()
+        jobs = (self.io_pool.submit(self._read, source, target) for source, target in pairs)
+        ahead = next(jobs, None)
+        while ahead:
+            job, ahead = ahead, next(jobs, None)
+            yield job.result()
 
     def _read(self, source: Path, target: Path) -> _Job:
         return _Job(source, target, _capture_error(source, partial(self._open, source, target)))

@@ -28,8 +28,7 @@ def upscale_frames(
     Args:
         upscaler, size: As for `batch.upscale_files`.
         frames: uint8 or uint16 (H, W) or (H, W, C), as for `Upscaler.upscale`.
-        restart_interval: Number of frames after which nothing is reused, which makes the results independent of the
-            frames before.
+        restart_interval: Number of frames after which nothing is reused, so results do not depend on earlier frames.
     """
     size = size or TargetSize()
     cache: OrderedDict[bytes, np.ndarray] = OrderedDict()
@@ -63,11 +62,11 @@ def _patch_changed_region(
     changed = (previous != frame).reshape(*frame.shape[:2], -1).any(axis=2)
     halo, scale = upscaler.receptive_field, upscaler.scale
     # The region that the change affects, and the region that this one depends on.
-    inner, outer = [], []
-    for length, hit in zip(frame.shape, (changed.any(axis=1), changed.any(axis=0)), strict=False):
-        first, last = hit.argmax(), length - hit[::-1].argmax()
-        inner.append((max(0, first - halo), min(length, last + halo)))
-        outer.append((max(0, first - 2 * halo), min(length, last + 2 * halo)))
+    spans = []
+    for hit in (changed.any(axis=1), changed.any(axis=0)):
+        first, last = hit.argmax(), len(hit) - hit[::-1].argmax()
+        spans.append([(max(0, first - margin), min(len(hit), last + margin)) for margin in (halo, 2 * halo)])
+    inner, outer = zip(*spans, strict=True)
     (top, bottom), (left, right) = outer
     patch = upscaler.upscale(np.ascontiguousarray(frame[top:bottom, left:right]))
     at = tuple(slice(first * scale, last * scale) for first, last in inner)

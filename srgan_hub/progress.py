@@ -3,8 +3,7 @@
 from collections.abc import Callable
 from typing import Protocol
 
-# Called with the number of rows or images that are done, and their total.
-ProgressCallback = Callable[[int, int], None]
+ProgressCallback = Callable[[int, int], None]  # called with the number of rows or images that are done, and their total
 
 
 class Progress(Protocol):

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +30,7 @@ class ModelComparison:
     scale: int
     image: Image.Image
     seconds: float
-    scores: dict[str, float] = field(default_factory=dict)
+    scores: dict[str, float]
 
     def save(self, directory: Path, *, compress_level: int = 6) -> Path:
         """Write the output as a PNG named after the model."""

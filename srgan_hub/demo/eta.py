@@ -4,8 +4,7 @@ from collections import deque
 
 import numpy as np
 
-# Fixed cost of a job in seconds, assumed until jobs of different sizes were timed.
-FIXED_SECONDS = 0.1
+FIXED_SECONDS = 0.1  # per job, assumed until jobs of different sizes were timed
 
 
 class EtaEstimator:

@@ -49,7 +49,7 @@ class BatchItem:
 
 
 class Service:
-    """The demo without its UI; thread-safe. Arguments as for `app.create_demo`."""
+    """The demo without its UI; thread-safe. `models` can be compared in addition to the bundled ones."""
 
     def __init__(
         self, models: Sequence[str] = (), *, max_pixels: int = 4_000_000, concurrency: int = 1, queue_size: int = 20
@@ -96,19 +96,13 @@ class Service:
     def batch(
         self, paths: Sequence[Path], settings: Settings, directory: Path, client: Client
     ) -> Iterator[list[BatchItem]]:
-        """Upscale images into results.zip in a directory; a failure does not stop the others.
-
-        Yields all items after every change. The ZIP file is complete after the last.
-        """
+        """Upscale images into DIRECTORY/results.zip and yield all items after each change; failures stop no others."""
         if not paths:
             raise ValueError("Choose images first.")
         if len(paths) > MAX_BATCH_FILES:
             raise ValueError(f"Choose at most {MAX_BATCH_FILES} images, got {len(paths)}.")
         items = [BatchItem(path.name, "queued") for path in paths]
-        with (
-            self.queue.enqueue(client) as job,
-            zipfile.ZipFile(directory / "results.zip", "w", zipfile.ZIP_STORED) as archive,
-        ):
+        with self.queue.enqueue(client) as job, zipfile.ZipFile(directory / "results.zip", "w") as archive:
             for number, path in enumerate(paths):
                 yield items
                 try:

@@ -24,9 +24,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         if self.size not in SIZES and not (str(self.size).isdecimal() and int(self.size)):
-            raise ValueError(
-                f"`size` must be one of {', '.join(SIZES)} or a longest edge in pixels, got {self.size!r}."
-            )
+            sizes = ", ".join(SIZES)
+            raise ValueError(f"`size` must be one of {sizes} or a longest edge in pixels, got {self.size!r}.")
         for name, low, high in (("detail", 0, 1), ("quality", 1, 100)):
             value = getattr(self, name)
             if not (isinstance(value, int | float) and low <= value <= high):

@@ -1,7 +1,4 @@
-"""ZeroGPU support on Hugging Face Spaces.
-
-Imports no torch, since the `spaces` package must be imported first.
-"""
+"""ZeroGPU support on Hugging Face Spaces. Imports no torch, since `spaces` must be imported first."""
 
 import importlib.util
 from collections.abc import Callable

@@ -21,8 +21,7 @@ from .spaces import ZERO_GPU
 
 # Longest edge of previews, and of the two images of the before/after viewer: browsers struggle with larger ones.
 PREVIEW_EDGE, VIEWER_EDGE = 1024, 2048
-# Maximum number of previews, and the share of the time that they may take.
-MAX_PREVIEWS, PREVIEW_TIME_SHARE = 10, 0.04
+MAX_PREVIEWS, PREVIEW_TIME_SHARE = 10, 0.04  # limits of their number, and of their share of the time
 
 
 @dataclass(frozen=True)
@@ -102,8 +101,8 @@ def upscale(
         validate_output(target, width=width, height=height, alpha="A" in source.image.mode)
     except ImageError as error:
         raise ImageError(f"{error}".replace(str(target), source.name)) from None
-    preview = Preview(source.image, (width, height))
-    yield Progress(source, width, height, 0, eta.estimate(source.cost), preview.render() if previews else None)
+    preview = Preview(source.image, (width, height)) if previews else None
+    yield Progress(source, width, height, 0, eta.estimate(source.cost), preview.render() if preview else None)
     strips: list[np.ndarray] = []
     rows, stream_start = 0, time.perf_counter()
     for strip in stream(np.asarray(source.image), *model, (width, height)):
@@ -111,7 +110,7 @@ def upscale(
         rows += len(strip)
         fraction = rows / height
         seconds_left = (time.perf_counter() - stream_start) * (1 - fraction) / fraction
-        image = preview.render(strips) if previews and preview.is_due(rows) else None
+        image = preview.render(strips) if preview and preview.is_due(rows) else None
         yield Progress(source, width, height, fraction, seconds_left, image)
     result = source.with_pixels(np.concatenate(strips))
     save_image(result, target, **settings.save_kwargs)

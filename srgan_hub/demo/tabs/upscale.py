@@ -111,10 +111,7 @@ def build(service: Service, *, warm_up: bool = True) -> None:
         return theme.snippets(Python=to_python(chosen, name), curl=to_curl(chosen, name, root))
 
     def choose(values: Values, request: gr.Request, completed: Completed | None = None) -> tuple[Any, ...]:
-        """Check a new image and replace the job and result of the previous one; remove the image if it is invalid.
-
-        `completed` is its result with default settings, if that exists already.
-        """
+        """Replace the image with its job and result; `completed` is its result with default settings, if there is."""
         path = to_path(values[image])
         state: JobState = "idle"
         kept, frame, file, text = None, None, None, "Choose an image."

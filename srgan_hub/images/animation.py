@@ -39,10 +39,9 @@ class AnimationReader(MediaReader):
         pillow_fixes.read_color_chunks(image)
         _, self.metadata, self.warnings = read_metadata(image)
         self.default_image = bool(image.info.get("default_image"))
-        loop = 0 if image.format == "AVIF" else image.info.get("loop")  # AVIF stores none.
-        self.plays = (
-            1 if loop is None else loop + 1 if image.format == "GIF" and loop else loop
-        )  # GIF counts repetitions.
+        loop = 0 if image.format == "AVIF" else image.info.get("loop")  # which AVIF does not store
+        # GIF counts repetitions.
+        self.plays = 1 if loop is None else loop + 1 if image.format == "GIF" and loop else loop
         self.durations: list[int] = []
         self.has_alpha = False
         self._frames: list[tuple[bytes, tuple[int, ...]]] = []

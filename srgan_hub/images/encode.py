@@ -14,7 +14,6 @@ from PIL import Image, features
 from ..fileio import atomic_write
 from . import formats, png16, tiff
 from .errors import DECODE_ERRORS, ImageError, describe
-from .formats import WRITE_SUFFIXES, Format
 from .metadata import Metadata, pil_save_kwargs
 from .raster import Raster
 
@@ -103,7 +102,7 @@ def write_raster(raster: Raster, path: Path, options: SaveOptions) -> None:
             _write_pil(raster, temporary, target, options.quality, path)
 
 
-def _write_pil(raster: Raster, temporary: Path, target: Format, quality: int | None, path: Path) -> None:
+def _write_pil(raster: Raster, temporary: Path, target: formats.Format, quality: int | None, path: Path) -> None:
     image = raster.to_pil()
     kwargs = pil_format_kwargs(target, quality)
     try:
@@ -115,7 +114,7 @@ def _write_pil(raster: Raster, temporary: Path, target: Format, quality: int | N
         image.save(temporary, format=target.pillow, **kwargs, icc_profile=raster.metadata.icc_profile)
 
 
-def pil_format_kwargs(target: Format, quality: int | None) -> dict[str, Any]:
+def pil_format_kwargs(target: formats.Format, quality: int | None) -> dict[str, Any]:
     """Return keyword arguments of `Image.save` for a format and a quality, None for the default."""
     if quality is None:
         return target.save
@@ -131,7 +130,7 @@ def validate_output(
     bits: int = 8,
     quality: int | None = None,
     kind: str = "image",
-) -> Format:
+) -> formats.Format:
     """Check in advance that an image, or media of another `kind`, can be written to `path`.
 
     Returns:
@@ -141,7 +140,7 @@ def validate_output(
         ImageError: The suffix is unknown, its format cannot store the image, a package for it is missing, or the
             directory cannot be written.
     """
-    suffixes = WRITE_SUFFIXES if kind == "image" else formats.media_suffixes(kind)
+    suffixes = formats.WRITE_SUFFIXES if kind == "image" else formats.media_suffixes(kind)
     target = formats.find_format(path.suffix)
     if target is None or path.suffix.lower() not in suffixes:
         what = f"{kind} as {path.suffix or 'a file without suffix'}"

@@ -37,5 +37,4 @@ def wrap_decode_errors(path: Path) -> Iterator[None]:
         limit = f"Pillow limits this format to {2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6:.3g} million pixels"
         raise ImageError(f"Cannot decode '{path}': {limit} ({describe(error)}); convert it to PNG.") from error
     except DECODE_ERRORS as error:
-        reason = f"the file is corrupt or truncated ({describe(error)})"
-        raise ImageError(f"Cannot decode '{path}': {reason}.") from error
+        raise ImageError(f"Cannot decode '{path}': the file is corrupt or truncated ({describe(error)}).") from error

@@ -40,8 +40,7 @@ class LazyRows:
     def tensor_split(self, count: int | list[int], dim: int) -> list["LazyRows"]:
         """Split the rows as `torch.Tensor.tensor_split` does."""
         assert dim == 2
-        parts = [len(part) for part in np.array_split(range(self.last - self.first), count)]
-        ends = np.cumsum([0, *parts]) + self.first
+        ends = np.cumsum([self.first, *map(len, np.array_split(range(self.last - self.first), count))])
         return [replace(self, first=int(a), last=int(b)) for a, b in pairwise(ends)]
 
     def to(self, device: torch.device) -> Tensor:

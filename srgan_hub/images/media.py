@@ -60,9 +60,8 @@ class Opened(AbstractContextManager["Opened"]):
     def load(self, page: int | None = None) -> Raster:
         """Decode one image; `page` is its index, required if there are several. ImageError if that fails."""
         if page is None and self.count > 1:
-            raise ImageError(
-                f"'{self.path}' contains {self.count} images; pass `page=N` or use `srgan-hub upscale` for all of them."
-            )
+            hint = "pass `page=N` or use `srgan-hub upscale` for all of them"
+            raise ImageError(f"'{self.path}' contains {self.count} images; {hint}.")
         with wrap_decode_errors(self.path):
             return self._decode(page)
 
@@ -88,15 +87,11 @@ class Opened(AbstractContextManager["Opened"]):
 
 
 class MediaReader(Opened):
-    """An opened file that is upscaled piece by piece."""
+    """An opened file that is upscaled piece by piece. A piece that cannot be decoded raises `ImageError`."""
 
     @abstractmethod
     def read(self, first: int = 0) -> Iterator[Any]:
-        """Yield the pieces from number `first` on: frames or pages (`Raster`), stacks of channels, or one `LazyRows`.
-
-        Raises:
-            ImageError: The file cannot be decoded.
-        """
+        """Yield the pieces from number `first` on: frames or pages (`Raster`), `ChannelStack`s, or one `LazyRows`."""
 
 
 @dataclass(frozen=True)

@@ -202,16 +202,15 @@ def _load_exif(data: bytes) -> Image.Exif:
 
 def _encode_exif(image: Image.Image) -> bytes | None:
     """Return an image's EXIF data without orientation and thumbnail."""
+    exif = Image.Exif()
     if data := image.info.get("exif"):
         exif = _load_exif(data)
         if not exif:
             raise ValueError("no readable tags")
     elif image.format == "TIFF":
-        exif, stored = Image.Exif(), image.getexif()
+        stored = image.getexif()
         exif.update({tag: value for tag, value in stored.items() if tag in _DESCRIPTIVE_TAGS})
         exif.update({tag: dict(nested) for tag in _NESTED_IFDS if (nested := stored.get_ifd(tag))})
-    else:
-        return None
     if not exif:
         return None
     exif.pop(ExifTags.Base.Orientation, None)

@@ -12,8 +12,7 @@ from PIL import ExifTags, Image, ImageFile, TiffImagePlugin
 from . import formats
 from .errors import DECODE_ERRORS, ImageError, describe
 
-# Longer chains of a TIFF's pages are corrupt.
-_MAX_PAGES = 10_000
+_MAX_PAGES = 10_000  # of a TIFF; longer chains are corrupt
 _COLOR_CHUNKS = (b"gAMA", b"cHRM", b"cICP")
 MODES = ("1", "L", "P", "PA", "LA", "La", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "LAB")
 _UNSUPPORTED = {
@@ -36,11 +35,7 @@ _UNKNOWN_FORMATS = {
 
 
 def open_pil(file: BinaryIO, path: Path, max_pixels: int | None) -> ImageFile.ImageFile:
-    """Identify an image file as `Image.open` does, but with `max_pixels` as limit instead of Pillow's global one.
-
-    Raises:
-        ImageError: The file is not an image that Pillow reads, or it is too large.
-    """
+    """Identify an image file as `Image.open` does, but with `max_pixels` as limit instead of Pillow's global one."""
     file.seek(0)
     start = file.read(1024)
     failures = []
@@ -73,9 +68,8 @@ def open_pil(file: BinaryIO, path: Path, max_pixels: int | None) -> ImageFile.Im
 def check_size(width: int, height: int, path: Path, max_pixels: int | None) -> None:
     """Raise an `ImageError` if an image has more than `max_pixels` pixels."""
     if max_pixels is not None and width * height > max_pixels:
-        raise ImageError(
-            f"'{path}' has {width} x {height} pixels; the limit is {max_pixels / 1e6:.3g} million (`max_pixels`)."
-        )
+        limit = f"the limit is {max_pixels / 1e6:.3g} million (`max_pixels`)"
+        raise ImageError(f"'{path}' has {width} x {height} pixels; {limit}.")
 
 
 def _check_icon(file: BinaryIO, path: Path, max_pixels: int | None) -> None:

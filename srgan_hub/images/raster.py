@@ -75,24 +75,21 @@ class Raster:
             if bits > 8 and not image.mode.startswith("I;16"):
                 warnings.append(f"has {bits} bits per channel and is read with 8")
         orientation, metadata, invalid = read_metadata(image)
-        warnings += invalid
         if image.mode in ("CMYK", "LAB"):
-            image = _to_rgb(image)
-            metadata = replace(metadata, icc_profile=None)
+            array, metadata = np.asarray(_to_rgb(image)), replace(metadata, icc_profile=None)
         elif image.mode.startswith("I;16"):
-            values = np.asarray(image).astype(np.uint16)
+            array = np.asarray(image).astype(np.uint16)
             if (key := image.info.get("transparency")) is not None:
-                values = np.dstack([values, np.where(values == key, 0, 65_535).astype(np.uint16)])
-            return cls(correct_orientation(values, orientation), metadata, warnings)
+                array = np.dstack([array, np.where(array == key, 0, 65_535).astype(np.uint16)])
         elif image.mode in pillow_fixes.MODES:
             gray = image.mode in ("1", "L", "LA", "La") or (image.mode in ("P", "PA") and _has_gray_palette(image))
             alpha = image.has_transparency_data
             # Pillow converts transparent palette entries and colors only to RGBA, and La only to LA.
             image = image.convert("LA" if image.mode == "La" else "RGBA") if alpha else image
-            image = image.convert(("L" if gray else "RGB") + ("A" if alpha else ""))
+            array = np.asarray(image.convert(("L" if gray else "RGB") + ("A" if alpha else "")))
         else:
             raise ImageError(f"{name} has mode {image.mode}; supported are 8-bit gray, color and palette.")
-        return cls(correct_orientation(np.asarray(image), orientation), metadata, warnings)
+        return cls(correct_orientation(array, orientation), metadata, warnings + invalid)
 
     def to_pil(self) -> Image.Image:
         """Return a PIL image of mode L, LA, RGB, RGBA or I;16; of 8 bits where Pillow has no mode for 16."""

@@ -33,13 +33,7 @@ _TILE = 256
 
 
 class TiffImage(Opened):
-    """An opened TIFF.
-
-    Args:
-        path, file, image, max_pixels: As for `Opened`.
-        pages: From `tiff.open_pages`.
-        sizes: Width and height of each page by its index.
-    """
+    """An opened TIFF, with its pages from `tiff.open_pages`, and width and height of each page by its index."""
 
     def __init__(
         self,

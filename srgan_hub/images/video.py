@@ -39,14 +39,7 @@ class Frame(Raster):
 
 
 class VideoReader(MediaReader):
-    """Reader of the frames of a file's first video stream.
-
-    Args:
-        path, file, max_pixels: As for `Opened`.
-
-    Raises:
-        ImageError: The file cannot be decoded.
-    """
+    """Reader of the frames of a file's first video stream. Arguments as for `Opened`."""
 
     kind: ClassVar[str] = "video"
 
@@ -113,10 +106,7 @@ class VideoWriter(MediaWriter):
     def write(self, pieces: Iterator[Frame]) -> None:
         """Encode the frames after the first `done`, and join all segments."""
         try:
-            for number in range(self.done // SEGMENT, 10**9):
-                first = next(pieces, None)
-                if first is None:
-                    break
+            for number, first in enumerate(pieces, self.done // SEGMENT):
                 with atomic_write(self._directory / f"{number:06}.mp4") as temporary:
                     self._encode(first, islice(pieces, SEGMENT - 1), temporary)
             self._join()
@@ -140,11 +130,10 @@ class VideoWriter(MediaWriter):
             context.color_primaries, context.color_trc = source.color_primaries, source.color_trc
             if self.reader.aspect:
                 context.sample_aspect_ratio = self.reader.aspect
+            colors = {"dst_colorspace": source.colorspace, "dst_color_range": source.color_range}
             for frame in chain([first], others):
                 rgb = av.VideoFrame.from_ndarray(frame.array, format="rgb48le" if frame.bits > 8 else "rgb24")
-                converted = rgb.reformat(
-                    format=context.pix_fmt, dst_colorspace=source.colorspace, dst_color_range=source.color_range
-                )
+                converted = rgb.reformat(format=context.pix_fmt, **colors)
                 converted.pts, converted.time_base = frame.pts, frame.time_base
                 file.mux(stream.encode(converted))
             file.mux(stream.encode())
@@ -198,9 +187,6 @@ def _packets(segments: list[Path]) -> Iterator[Any]:
     for segment in segments:
         with av.open(str(segment)) as file:
             for packet in file.demux(file.streams.video[0]):
-                if packet.dts is None:
-                    continue
-                if last is not None and packet.dts <= last:
-                    packet.dts = last + 1
-                last = packet.dts
-                yield packet
+                if packet.dts is not None:
+                    packet.dts = last = packet.dts if last is None else max(packet.dts, last + 1)
+                    yield packet

@@ -12,7 +12,6 @@ with suppress(ImportError):
     import spaces  # noqa: F401  # ZeroGPU requires it before torch
 
 import gradio as gr
-from PIL import Image
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
@@ -104,8 +103,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("queue", 20, "maximum number of jobs in the queue", type=_positive)
     add("theme", None, "theme of Gradio or of the Hub that replaces the demo's")
     args = parser.parse_args(argv)
-    # Pillow decodes the images within ICNS, BLP and IPTC files before their size can be checked.
-    Image.MAX_IMAGE_PIXELS = args.max_pixels
     models = [name for name in args.models.split(",") if name]
     limits = {"max_pixels": args.max_pixels, "concurrency": args.concurrency, "queue_size": args.queue}
     demo = create_demo(models, **limits)

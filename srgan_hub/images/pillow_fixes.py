@@ -14,6 +14,7 @@ from .errors import DECODE_ERRORS, ImageError, describe
 
 _MAX_PAGES = 10_000  # of a TIFF; longer chains are corrupt
 _COLOR_CHUNKS = (b"gAMA", b"cHRM", b"cICP")
+_CODESTREAM_LIMIT = 2**24  # bytes of a JPEG 2000 to search; a color profile may come first
 MODES = ("1", "L", "P", "PA", "LA", "La", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "LAB")
 _UNSUPPORTED = {
     "CUR": "is a mouse cursor, whose transparency cannot be decoded; convert it to PNG",
@@ -53,8 +54,9 @@ def open_pil(file: BinaryIO, path: Path, max_pixels: int | None) -> ImageFile.Im
                     _check_icon(file, path, max_pixels)
                 file.seek(0)
                 image: Any = factory(file, "")
-                inner = image.icns.getimage(image.best_size) if name == "ICNS" else image
-                check_size(max(image.width, inner.width), max(image.height, inner.height), path, max_pixels)
+                check_size(image.width, image.height, path, max_pixels)
+                if name == "ICNS":
+                    _check_mac_icon(image, file, path, max_pixels)
                 return image
             except ImageError:
                 raise
@@ -84,6 +86,18 @@ def _check_icon(file: BinaryIO, path: Path, max_pixels: int | None) -> None:
             width, rows = struct.unpack_from("<HH", head, 4) if head[0] == 12 else struct.unpack_from("<ii", head, 4)
             height = rows // 2
         check_size(abs(width), abs(height), path, max_pixels)
+
+
+def _check_mac_icon(image: Any, file: BinaryIO, path: Path, max_pixels: int | None) -> None:
+    """Check the sizes of PNG and JPEG 2000 images in a macOS icon, which its directory does not contain."""
+    for start, length in image.icns.dct.values():
+        file.seek(start)
+        data = file.read(length)
+        if data.startswith(b"\x89PNG"):
+            width, height = struct.unpack_from(">II", data, 16)
+            check_size(width, height, path, max_pixels)
+        elif b"jP  " in data[:12] or data.startswith(b"\xff\x4f"):
+            check_size(*_codestream(data)[:2], path, max_pixels)
 
 
 def _explain(start: bytes) -> str:
@@ -140,7 +154,7 @@ def bit_depth(image: ImageFile.ImageFile) -> int:
     if image.format == "TIFF":
         return max(8, *tiff_tags(image).get(TiffImagePlugin.BITSPERSAMPLE, (1,)))
     if image.format == "JPEG2000":
-        return _codestream(image)[2]
+        return _codestream(_peek(image, _CODESTREAM_LIMIT))[2]
     if image.format == "AVIF":
         # The AV1 configuration record: its third byte contains high_bitdepth and twelve_bit.
         flags = [match[1][0] for match in re.finditer(rb"av1C..(.)", _peek(image, 65_536), re.DOTALL)]
@@ -231,7 +245,7 @@ def _unsupported_bmp(image: ImageFile.ImageFile) -> str | None:
 
 
 def _unsupported_jpeg2000(image: ImageFile.ImageFile) -> str | None:
-    width, height, bits, channels = _codestream(image)
+    width, height, bits, channels = _codestream(_peek(image, _CODESTREAM_LIMIT))
     if (width, height) != image.size:
         return f"is corrupt: its header declares {image.width} x {image.height} pixels, its data {width} x {height}"
     if bits > 16 or (bits > 8 and channels > 1):
@@ -260,9 +274,8 @@ def _peek(image: ImageFile.ImageFile, size: int) -> bytes:
     return start
 
 
-def _codestream(image: ImageFile.ImageFile) -> tuple[int, int, int, int]:
+def _codestream(start: bytes) -> tuple[int, int, int, int]:
     """Return width, height, bits of the deepest channel and number of channels of a JPEG 2000 codestream."""
-    start = _peek(image, 2**24)  # after a color profile, which may be large
     at = start.find(b"\xff\x4f\xff\x51")
     if at < 0:
         raise ValueError("no JPEG 2000 data found")

@@ -120,10 +120,18 @@ class Upscaler:
             ImageError: The file or image cannot be decoded.
             ValueError: The array or tensor has an unsupported shape, dtype or range, or `size` exceeds the model's.
         """
-        if isinstance(image, Tensor):
-            return self._upscale_tensor(image, size, progress)
-        images: list[Any] = [image]
-        return self.upscale_batch(images, size=size, progress=progress)[0]
+        if not isinstance(image, Tensor):
+            images: list[Any] = [image]
+            return self.upscale_batch(images, size=size, progress=progress)[0]
+        *batch, height, width = image.shape
+        output = image.new_empty(*batch, height * self.scale, width * self.scale)
+        done = 0
+        for rows in self.stream(image, size=size):
+            output[..., done : done + rows.shape[-2], :] = rows
+            done += rows.shape[-2]
+            if progress:
+                progress(done // self.scale, height)
+        return output
 
     @overload
     def upscale_batch(self, images: Sequence[np.ndarray], **options: "Unpack[CallOptions]") -> list[np.ndarray]: ...
@@ -196,17 +204,6 @@ class Upscaler:
         target = TargetSize.parse(size).resolve(width, height, scale=self.scale)
         for rows in self._stream_arrays([tensor_image], target):
             yield rows[0]
-
-    def _upscale_tensor(self, image: Tensor, size: SizeLike | None, progress: ProgressCallback | None) -> Tensor:
-        *batch, height, width = image.shape
-        output = image.new_empty(*batch, height * self.scale, width * self.scale)
-        done = 0
-        for rows in self.stream(image, size=size):
-            output[..., done : done + rows.shape[-2], :] = rows
-            done += rows.shape[-2]
-            if progress:
-                progress(done // self.scale, height)
-        return output
 
     def _stream_arrays(self, batch: Sequence[TensorImage], size: tuple[int, int]) -> Iterator[np.ndarray]:
         """Yield strips (N, rows, width, ...) of the outputs for N images of one shape; `size` is width and height."""

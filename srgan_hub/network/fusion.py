@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from .layers import ChannelSlice, is_same_conv, nearest_scale
+from .layers import ChannelSlice, is_same_conv, upsampling_factor
 
 Layers = list[tuple[str, Any]]
 # Convolutions with at most this many output channels are moved before the upsampling.
@@ -65,14 +65,14 @@ def _move_tail_before_upsampling(layers: Layers) -> Layers:
         coarse.bias = nn.Parameter(F.pad(bias.detach(), (0, unused)))
     used: Layers = [(f"{conv_name}_used", ChannelSlice(outputs))] if unused else []
     moved = [(act_name, _hoisted_activation(act, up)), (conv_name, coarse), *used]
-    return [*layers[:index], *moved, (up_name, nn.PixelShuffle(_factor(up))), *layers[index + 3 :]]
+    return [*layers[:index], *moved, (up_name, nn.PixelShuffle(upsampling_factor(up))), *layers[index + 3 :]]
 
 
 def _hoist_activations(layers: Layers) -> Layers:
     hoisted = [*layers]
     for i in range(len(layers) - 1):
         (up_name, up), (act_name, act) = hoisted[i : i + 2]
-        if _factor(up) and type(act) in (nn.PReLU, nn.LeakyReLU):
+        if upsampling_factor(up) and type(act) in (nn.PReLU, nn.LeakyReLU):
             hoisted[i : i + 2] = [(act_name, _hoisted_activation(act, up)), (up_name, up)]
     return hoisted
 
@@ -93,11 +93,7 @@ class PolyphaseGenerator(nn.Sequential):
         x = F.prelu(x, _hoisted_slopes(act, up)) if isinstance(act, nn.PReLU) else act(x)
         weight, bias = _polyphase(conv, up)
         x = F.conv2d(x, weight, bias, padding=(weight.shape[2] // 2, weight.shape[3] // 2))
-        return self[index + 3 :](F.pixel_shuffle(x, _factor(up)))
-
-
-def _factor(up: nn.Module) -> int:
-    return up.upscale_factor if type(up) is nn.PixelShuffle else nearest_scale(up)
+        return self[index + 3 :](F.pixel_shuffle(x, upsampling_factor(up)))
 
 
 def _find_tail(layers: list[nn.Module]) -> int | None:
@@ -105,7 +101,7 @@ def _find_tail(layers: list[nn.Module]) -> int | None:
     for i in range(len(layers) - 2):
         up, act, conv = layers[i : i + 3]
         is_tail = is_same_conv(conv) and conv.groups == 1 and conv.out_channels <= MAX_TAIL_CHANNELS
-        if is_tail and _factor(up) and type(act) in (nn.PReLU, nn.LeakyReLU):
+        if is_tail and upsampling_factor(up) and type(act) in (nn.PReLU, nn.LeakyReLU):
             return i
     return None
 
@@ -133,7 +129,7 @@ def _polyphase(conv: nn.Conv2d, up: nn.Module) -> tuple[Tensor, Tensor | None]:
     The output at fine row `factor * Y + p` reads the fine rows around it, so its kernel is that of `conv`, placed `p`
     rows lower in a window of complete coarse rows; columns likewise. Unshuffled, the window's pixels become channels.
     """
-    factor = _factor(up)
+    factor = upsampling_factor(up)
     height, width = conv.kernel_size
     rows, cols = ((k // 2 + factor - 1) // factor for k in (height, width))
     kernels = []

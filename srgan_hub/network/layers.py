@@ -42,6 +42,11 @@ def nearest_scale(layer: nn.Module) -> int:
     return int(factor) if isinstance(factor, (int, float)) and factor == int(factor) else 0
 
 
+def upsampling_factor(layer: nn.Module) -> int:
+    """Return the factor of a `PixelShuffle` or nearest-neighbor `Upsample`; 0 for any other layer."""
+    return layer.upscale_factor if type(layer) is nn.PixelShuffle else nearest_scale(layer)
+
+
 def weights_sha256(network: nn.Module) -> str:
     """Return the first 16 digits of the SHA-256 of a network's parameters and buffers."""
     digest = hashlib.sha256()

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..devices import exact_float32
-from .layers import ChannelSlice, Residual, is_same_conv, nearest_scale
+from .layers import ChannelSlice, Residual, is_same_conv, nearest_scale, upsampling_factor
 from .winograd import WinogradConv2d
 
 # Layers that process rows independently, in addition to nearest-neighbor upsampling.
@@ -127,10 +127,8 @@ def receptive_field_radius(network: Sequence[nn.Module] | nn.Sequential, radius:
             radius = receptive_field_radius(layer, radius)
         elif isinstance(layer, (nn.Conv2d, WinogradConv2d)):
             radius += layer.kernel_size[0] // 2
-        elif isinstance(layer, nn.PixelShuffle):
-            radius = -(-radius // layer.upscale_factor)
-        elif isinstance(layer, nn.Upsample):
-            radius = -(-radius // int(layer.scale_factor))  # type: ignore[arg-type]
+        elif factor := upsampling_factor(layer):
+            radius = -(-radius // factor)
     return radius
 
 

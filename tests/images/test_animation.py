@@ -65,9 +65,7 @@ def test_frames_and_durations(upscaler, tmp_path, suffix, alpha):
     sources = sample(tmp_path / f"a{suffix}")
     results = sample(target)
     assert len(results) == 52
-    for source, result in zip(
-        (sources[i] for i in (2, 12, 20, 40)), (results[i] for i in (2, 12, 20, 40)), strict=True
-    ):
+    for source, result in [(sources[i], results[i]) for i in (2, 12, 20, 40)]:
         expected = upscaler.upscale(source.astype(np.uint8))
         opaque = expected[..., 3] > 200
         error = np.abs(result[opaque] - expected[opaque])

@@ -88,8 +88,8 @@ def test_orientation_is_corrected_and_other_metadata_kept(tmp_path, array, orien
     image = load_image(tmp_path / "a.png")
     flips = {2: np.fliplr, 3: lambda a: np.rot90(a, 2), 4: np.flipud, 5: lambda a: a.swapaxes(0, 1)}
     rotations = {6: lambda a: np.rot90(a, -1), 7: lambda a: np.rot90(a.swapaxes(0, 1), 2), 8: np.rot90}
-    upright = {1: lambda a: a, **flips, **rotations}[orientation](pixels)
-    assert np.array_equal(np.asarray(image), upright)
+    expected = {1: lambda a: a, **flips, **rotations}[orientation](pixels)
+    assert np.array_equal(np.asarray(image), expected)
     save_image(image, tmp_path / "b.png")
     with Image.open(tmp_path / "b.png") as written:
         assert written.getexif().get(0x0112, 1) == 1

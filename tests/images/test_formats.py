@@ -18,7 +18,6 @@ from srgan_hub.images.errors import ImageError
 from srgan_hub.images.formats import FORMATS, JPEG_XL, VIDEO
 from srgan_hub.images.metadata import Metadata
 from srgan_hub.images.raster import Raster
-from srgan_hub.upscaler import Upscaler
 
 RGB = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)
 RGBA = np.dstack([RGB, np.tile(np.array([0, 255], np.uint8), (12, 8))])
@@ -132,8 +131,7 @@ def test_cell(tmp_path, file_format, feature):
 
 
 @pytest.mark.parametrize("file_format", [each for each in FORMATS if each is not VIDEO], ids=lambda each: each.name)
-def test_media_float_and_streaming(tmp_path, monkeypatch, tiny_generator, file_format):
-    upscaler = Upscaler(tiny_generator(), scale=4, device="cpu", dtype="fp32")
+def test_media_float_and_streaming(tmp_path, monkeypatch, upscaler, file_format):
     suffix = (*file_format.suffixes, *file_format.read_suffixes)[0]
     frames = [Image.fromarray(np.roll(RGB, i, 1)) for i in range(2)]
     for name in ("a.webp", "a.tif"):

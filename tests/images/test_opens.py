@@ -15,7 +15,6 @@ from PIL import Image, PngImagePlugin
 from srgan_hub.batch import upscale_files
 from srgan_hub.images import png16, tiff_media
 from srgan_hub.images.raster import Raster
-from srgan_hub.upscaler import Upscaler
 
 RGB = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)
 DEEP = RGB.astype(np.uint16) * 257 + 7
@@ -23,7 +22,7 @@ DEEP = RGB.astype(np.uint16) * 257 + 7
 
 @pytest.fixture(scope="module")
 def opened() -> Iterator[list[str]]:
-    """Record the paths that this process opens; an audit hook cannot be removed, only be made to do nothing."""
+    """Record the paths that this process opens; an audit hook cannot be removed, only disabled."""
     paths: list[str] = []
     is_active = True
 
@@ -100,8 +99,7 @@ TWICE = ("a.gif", "a.tif", "a.mp4")
 
 
 @pytest.mark.parametrize("kind", WRITERS)
-def test_opens_per_upscale(opened, tmp_path, monkeypatch, tiny_generator, kind):
-    upscaler = Upscaler(tiny_generator(), scale=4, device="cpu", dtype="fp32")
+def test_opens_per_upscale(opened, tmp_path, monkeypatch, upscaler, kind):
     name, write = WRITERS[kind]
     path = tmp_path / name
     write(path)
@@ -121,8 +119,7 @@ def test_opens_per_upscale(opened, tmp_path, monkeypatch, tiny_generator, kind):
 
 
 @pytest.mark.parametrize("suffix", [".gif", ".png", ".webp", ".avif"])
-def test_frames_are_decoded_once(tmp_path, monkeypatch, tiny_generator, suffix):
-    upscaler = Upscaler(tiny_generator(), scale=4, device="cpu", dtype="fp32")
+def test_frames_are_decoded_once(tmp_path, monkeypatch, upscaler, suffix):
     write_animation(tmp_path / f"a{suffix}")
     decoded, convert = [], Image.Image.convert
 

@@ -32,7 +32,7 @@ SG1kYXQSAAoIOAR/nAgIAkAyMhAAAPTxYx/0wbMC8IpTug39xB3/PS1d+67yP+K4WXiEIBKbLu60oywB
 
 @pytest.fixture
 def deep() -> np.ndarray:
-    """Sixteen-bit values over the whole range, (12, 10, 4)."""
+    """16-bit values over the full range, (12, 10, 4)."""
     return np.random.default_rng(0).integers(0, 65536, (12, 10, 4), dtype=np.uint16)
 
 
@@ -161,9 +161,8 @@ def test_16_bit_png(tmp_path, deep, channels):
 def test_transparent_16_bit_color_is_refused(tmp_path, deep):
     key = tuple(map(int, deep[2, 3, :3]))
     with (tmp_path / "a.png").open("wb") as file:
-        png.Writer(10, 12, greyscale=False, bitdepth=16, transparent=key).write(
-            file, deep[:, :, :3].reshape(12, -1).tolist()
-        )
+        writer = png.Writer(10, 12, greyscale=False, bitdepth=16, transparent=key)
+        writer.write(file, deep[:, :, :3].reshape(12, -1).tolist())
     with pytest.raises(ImageError, match=r"a\.png' marks a 16-bit color as transparent"):
         load_image(tmp_path / "a.png")
 
@@ -182,7 +181,7 @@ def test_lazily_opened_pil_images(tmp_path, deep):
 def bmp(
     array: np.ndarray | bytes, bits: int, *, palette: bytes = b"", compression: int = 0, masks: bytes = b""
 ) -> bytes:
-    """A BMP of 12 x 10 pixels whose rows need no padding, top row first in ``array``."""
+    """A BMP of 12 x 10 pixels whose rows need no padding, top row first in `array`."""
     data = array if isinstance(array, bytes) else array[::-1].tobytes()
     info = struct.pack("<IiiHHIIiiII", 40 + len(masks), 12, 10, 1, bits, compression, 0, 0, 0, len(palette) // 4, 0)
     offset = 14 + len(info) + len(masks) + len(palette)
@@ -295,13 +294,8 @@ def test_unsupported_formats_are_named(tmp_path, deep):
 
 
 def test_text_is_no_image(tmp_path):
-    for name, text in [
-        ("b.png", "no"),
-        ("a.png", "hello"),
-        ("a.h", "#define A 1\n"),
-        ("a.txt", "PS: I like it"),
-        ("a.xml", "<a></a>"),
-    ]:
+    texts = {"b.png": "no", "a.png": "hello", "a.h": "#define A 1\n", "a.txt": "PS: I like it", "a.xml": "<a></a>"}
+    for name, text in texts.items():
         (tmp_path / name).write_text(text)
         with pytest.raises(ImageError, match="is not an image"):
             load_image(tmp_path / name)

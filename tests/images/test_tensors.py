@@ -1,3 +1,5 @@
+"""Conversion of images, with and without alpha, to network inputs and back."""
+
 import itertools
 
 import numpy as np
@@ -65,8 +67,8 @@ def test_hidden_pixels_are_inpainted():
     array[5, 5] = (77, 1)  # nearly transparent is visible all the same
     shown = TensorImage(array, 2).to_input(TensorImage(array, 2).lr)[0, 0].mul(255).round().numpy()
     assert np.array_equal(shown[:, :64], array[:, :64, 0])
-    beside = np.abs(shown[:, 64] - np.arange(64))
-    assert beside.max() <= 12  # the mean of all would be off by 32
+    adjacent = np.abs(shown[:, 64] - np.arange(64))
+    assert adjacent.max() <= 12  # the mean of all would be off by 32
     assert shown[:, 64:].min() >= 0 and shown[:, 64:].max() <= 63 and np.ptp(shown[:, 127]) < np.ptp(shown[:, 64])
 
 
@@ -78,11 +80,7 @@ def test_fully_transparent_image():
 
 @pytest.mark.parametrize(
     ("name", "image"),
-    [
-        *((name, "disc") for name in bundled_models()),
-        (DEFAULT_MODEL, "astronaut.png"),
-        (FIDELITY_MODEL, "coffee.jpg"),
-    ],
+    [*((name, "disc") for name in bundled_models()), (DEFAULT_MODEL, "astronaut.png"), (FIDELITY_MODEL, "coffee.jpg")],
 )
 def test_edges_of_transparency_have_no_rim(name, image):
     """A hard-edged circle, composed on three backgrounds, against the same of the opaque image."""
@@ -90,9 +88,8 @@ def test_edges_of_transparency_have_no_rim(name, image):
     if image == "disc":
         opaque = np.dstack([60 + y, 200 - x, np.full_like(x, 120)]).astype(np.uint8)
     else:
-        opaque = np.asarray(Image.open(bundled_model_path(name).parent.parent / "examples" / image).convert("RGB"))[
-            :96, :96
-        ]
+        path = bundled_model_path(name).parent.parent / "examples" / image
+        opaque = np.asarray(Image.open(path).convert("RGB"))[:96, :96]
     inside = np.hypot(y - 48, x - 48) < 40
     clear = np.dstack([opaque * inside[:, :, None], 255 * inside]).astype(np.uint8)
     model = SRGAN.from_pretrained(name)

@@ -31,12 +31,8 @@ def random_values(*shape: int) -> np.ndarray:
 
 class TestPages:
     def test_each_page_keeps_size_bit_depth_and_resolution(self, upscaler, tmp_path):
-        pages = [
-            random_image(10, 12, 3),
-            random_image(8, 6, dtype="uint16"),
-            random_image(7, 9, 4, dtype="uint16"),
-            random_image(5, 5),
-        ]
+        deep = random_image(8, 6, dtype="uint16"), random_image(7, 9, 4, dtype="uint16")
+        pages = [random_image(10, 12, 3), *deep, random_image(5, 5)]
         with tifffile.TiffWriter(tmp_path / "a.tif") as file:
             for number, page in enumerate(pages):
                 extra = {"extrasamples": ["unassalpha"]} if page.shape[-1] == 4 else {}
@@ -311,13 +307,13 @@ class TestRows:
     def test_resume_after_sigkill(self, tmp_path):
         tifffile.imwrite(tmp_path / "a.tif", random_image(400, 60, 3), photometric="rgb")
         SRGAN(channels=4, num_blocks=2).save_pretrained(tmp_path / "model")
-        runs = ((100, "whole.tif"), (3, "b.tif"), (3, "b.tif"), (100, "b.tif"))
+        runs = ((100, "full.tif"), (3, "b.tif"), (3, "b.tif"), (100, "b.tif"))
         codes = [run_python(INTERRUPTED, number, name, cwd=tmp_path).returncode for number, name in runs]
         assert codes == [0, -signal.SIGKILL, -signal.SIGKILL, 0]
-        whole, resumed = tifffile.imread(tmp_path / "whole.tif"), tifffile.imread(tmp_path / "b.tif")
-        assert whole.shape == (1600, 240, 3) and np.abs(whole.astype(int) - resumed).max() <= 1
-        assert np.array_equal(whole[:512], resumed[:512])
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tif", "b.tif", "model", "whole.tif"]
+        full, resumed = tifffile.imread(tmp_path / "full.tif"), tifffile.imread(tmp_path / "b.tif")
+        assert full.shape == (1600, 240, 3) and np.abs(full.astype(int) - resumed).max() <= 1
+        assert np.array_equal(full[:512], resumed[:512])
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tif", "b.tif", "full.tif", "model"]
 
     @pytest.mark.parametrize(
         ("width", "height", "spare"),

@@ -34,7 +34,7 @@ def evaluate(
     crop_border: int | None = None,
     metrics: Sequence[str] | None = None,
     contact_sheets: Path | None = None,
-    dtype: str = "fp32",
+    dtype: str = "float32",
     device: str | torch.device = "auto",
     backend: str = "torch",
     progress: ProgressCallback | None = None,

@@ -32,7 +32,7 @@ def validate(run: TrainContext, state: TrainState) -> dict[str, dict[str, float]
     """
     config, accelerator, dataset = run.config, run.accelerator, run.validation
     assert dataset is not None
-    upscaler = ema_model(run, state).upscaler(device=accelerator.device, dtype="fp32", backend="torch")
+    upscaler = ema_model(run, state).upscaler(device=accelerator.device, dtype="float32", backend="torch")
     scorers, _ = make_scorers(NAMES, crop_border=config.scale, scale=config.scale, device=accelerator.device)
     sheet = ContactSheet(config.output_dir / "images", f"step-{state.step}") if accelerator.is_main_process else None
     sums = torch.zeros(2, len(COLUMNS), dtype=torch.float64)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import os
 import time
 import traceback
@@ -46,7 +47,7 @@ class FileResult:
 
 def upscale_files(
     upscaler: Upscaler,
-    inputs: Sequence[str | os.PathLike[str]],
+    inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     output: str | os.PathLike[str] | None = None,
     *,
     size: SizeLike | None = None,
@@ -81,7 +82,9 @@ def upscale_files(
         ValueError: `size` is invalid, or a directory contains no images.
     """
     size = TargetSize.parse(size)
-    paths = [Path(each) for each in inputs]
+    if value_range and not -math.inf < value_range[0] < value_range[1] < math.inf:
+        raise ValueError(f"`value_range` must be two finite values, the lower one first, got {value_range}.")
+    paths = [Path(each) for each in ([inputs] if isinstance(inputs, (str, os.PathLike)) else inputs)]
     pairs = _plan_outputs(paths, None if output is None else os.fspath(output), size.suffix(upscaler.scale))
     manifest = None
     rank, count = shard
@@ -125,7 +128,7 @@ def _plan_outputs(inputs: Sequence[Path], output: str | None, suffix: str) -> li
 
 @dataclass
 class _Job:
-    """An input with what was read from it: an image, media, an error, or None for an output that exists."""
+    """An input and its decoded content: an image, media, an error, or None for an output that exists."""
 
     source: Path
     target: Path

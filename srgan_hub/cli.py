@@ -40,8 +40,11 @@ SAVE_OPTIONS = ("quality", "bit_depth", "strip_metadata", "overwrite", "codec", 
 # Flags of the parameters that errors of the library name.
 FLAGS = {
     name: f"--{name.replace('_', '-')}"
-    for name in (*SIZES, *UPSCALER_OPTIONS, *SAVE_OPTIONS, "value_range", "skip_existing", "max_pixels")
-} | {"scale_factor": "--scale"}
+    for name in (
+        *SIZES, *UPSCALER_OPTIONS, *SAVE_OPTIONS, "value_range", "skip_existing", "max_pixels",
+        "metrics", "jpeg", "degradation", "lr", "downsampling", "crop_border", "tag", "private",
+    )
+} | {"scale_factor": "--scale", "models": "--model", "repo_id": "ORG/NAME"}  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -292,7 +295,7 @@ def _add_info_arguments(command: ArgumentParser) -> None:
 
 
 def run_info(model: str, revision: str | None) -> None:
-    """Print what a model's card and weights say."""
+    """Print a model's architecture, origin and scores."""
     print(hub.model_info(model, revision=revision))
 
 

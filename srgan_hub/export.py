@@ -36,7 +36,7 @@ def export_onnx(
 
 
 def export_openvino(model: SRGAN, target: Path, *, streaming: bool = False) -> Path:
-    """Export what `export_onnx` does to OpenVINO: `target` (.xml), and the weights (.bin) next to it.
+    """Export a model as `export_onnx` does, to OpenVINO IR: `target` (.xml), and the weights (.bin) next to it.
 
     The files request float32 inference. Returns `target`.
 

@@ -101,6 +101,8 @@ class SRGAN(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY_NAME, pipeline
         """
         model = self
         if detail is not None:
+            if not 0 <= detail <= 1:
+                raise ValueError(f"`detail` must be in [0, 1], got {detail}.")
             model = SRGAN.interpolate(SRGAN.from_pretrained(hub.FIDELITY_MODEL), self, detail)
         return Upscaler(model.generator, scale=self.scale, **options)
 
@@ -131,7 +133,7 @@ class SRGAN(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY_NAME, pipeline
             ValueError: The configs differ, or `alpha` is not in [0, 1].
         """
         if not 0 <= alpha <= 1:
-            raise ValueError(f"`alpha` (detail) must be in [0, 1], got {alpha}.")
+            raise ValueError(f"`alpha` must be in [0, 1], got {alpha}.")
         config_a, config_b = model_a.config, model_b.config
         if config_a != config_b:
             differing = [key for key in {**config_a, **config_b} if config_a.get(key) != config_b.get(key)]

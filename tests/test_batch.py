@@ -370,3 +370,15 @@ def test_max_batch_size(tiny_generator, upscaler):
     assert [upscaler.max_batch_size(*size) for size in ((6, 5), (3, 5), (7, 5), (100, 25))] == [4, 8, 3, 1]
     assert Upscaler(network, scale=4, strip_height=40, device="cpu").max_batch_size(10, 25) == 4
     assert Upscaler(network, scale=4, strip_height=5, device="cpu").max_batch_size(10, 25) == 1
+
+
+@pytest.mark.parametrize("value_range", [(0, 0), (1, 0), (0, float("inf")), (float("nan"), 1)])
+def test_invalid_value_range_is_refused(upscaler, tmp_path, value_range):
+    with pytest.raises(ValueError, match="value_range"):
+        list(upscale_files(upscaler, make(tmp_path, [(3, 5, 3)]), value_range=value_range))
+
+
+def test_one_path_may_be_passed_alone(upscaler, tmp_path):
+    (path,) = make(tmp_path, [(3, 5, 3)])
+    (result,) = upscale_files(upscaler, str(path))
+    assert result.error is None and result.source == path and result.target.is_file()

@@ -18,7 +18,7 @@ from .presets import PRESETS
 from .service import Service, user_message
 from .settings import FORMATS, STRIP_METADATA, Settings
 from .uploads import get_client, to_path, to_paths
-from .upscale import Completed, Progress
+from .upscale import Completed, UpscaleProgress
 
 
 def build(service: Service) -> None:
@@ -58,7 +58,7 @@ def build(service: Service) -> None:
                 match step:
                     case Completed():
                         yield str(step.file), *step.image.size, round(step.seconds, 3)
-                    case Progress():
+                    case UpscaleProgress():
                         yield None, step.width, step.height, None
                     case _:
                         yield None, None, None, None

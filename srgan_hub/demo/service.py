@@ -13,7 +13,7 @@ from .compare import ModelComparison, compare
 from .eta import EtaEstimator
 from .queue import Client, JobCancelledError, JobQueue, JobState, count
 from .settings import Settings
-from .upscale import Completed, LoadedImage, Progress, close_up, flatten_alpha, load, to_data_url, upscale
+from .upscale import Completed, LoadedImage, UpscaleProgress, close_up, flatten_alpha, load, to_data_url, upscale
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ class Service:
 
     def upscale(
         self, path: Path, settings: Settings, directory: Path, client: Client, *, previews: bool = False
-    ) -> Iterator[Queued | Progress | Completed | Cancelled]:
+    ) -> Iterator[Queued | UpscaleProgress | Completed | Cancelled]:
         """Queue `upscale` of an image into a directory."""
         steps = upscale(path, settings, directory, max_pixels=self.max_pixels, eta=self.eta, previews=previews)
         return self._run_queued(client, steps)

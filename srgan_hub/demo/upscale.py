@@ -59,7 +59,7 @@ def load(path: Path, *, max_pixels: int) -> LoadedImage:
 
 
 @dataclass(frozen=True)
-class Progress:
+class UpscaleProgress:
     """Progress of an upscale: output size, fraction in [0, 1], estimated seconds left, and a preview if it is new."""
 
     source: LoadedImage
@@ -83,7 +83,7 @@ class Completed:
 
 def upscale(
     path: Path, settings: Settings, directory: Path, *, max_pixels: int, eta: EtaEstimator, previews: bool = False
-) -> Iterator[Progress | Completed]:
+) -> Iterator[UpscaleProgress | Completed]:
     """Upscale an image file of at most `max_pixels` into a directory, with previews and viewer files if requested.
 
     Yields progress after each strip, with times estimated by `eta`, which is updated, then the result. Raises
@@ -102,7 +102,7 @@ def upscale(
     except ImageError as error:
         raise ImageError(f"{error}".replace(str(target), source.name)) from None
     preview = Preview(source.image, (width, height)) if previews else None
-    yield Progress(source, width, height, 0, eta.estimate(source.cost), preview.render() if preview else None)
+    yield UpscaleProgress(source, width, height, 0, eta.estimate(source.cost), preview.render() if preview else None)
     strips: list[np.ndarray] = []
     rows, stream_start = 0, time.perf_counter()
     for strip in stream(np.asarray(source.image), *model, (width, height)):
@@ -111,7 +111,7 @@ def upscale(
         fraction = rows / height
         seconds_left = (time.perf_counter() - stream_start) * (1 - fraction) / fraction
         image = preview.render(strips) if preview and preview.is_due(rows) else None
-        yield Progress(source, width, height, fraction, seconds_left, image)
+        yield UpscaleProgress(source, width, height, fraction, seconds_left, image)
     result = source.with_pixels(np.concatenate(strips))
     save_image(result, target, **settings.save_kwargs)
     viewer_files = _save_viewer_files(source.image, result, target) if previews else ()

@@ -2,7 +2,6 @@
 
 import importlib
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -135,8 +134,6 @@ def _load(name: str, download: bool) -> nn.Module:
         files = ", ".join(missing)
         raise ValueError(f"{title} is omitted: PyTorch's cache has no {files}; request {name} to download it.")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # deprecated arguments of torchvision
-            return package.LPIPS(net="alex", verbose=False) if name == "lpips" else package.DISTS()
+        return package.LPIPS(net="alex", verbose=False) if name == "lpips" else package.DISTS()
     except (OSError, RuntimeError) as error:
         raise ValueError(f"{title} is unavailable: cannot load its weights ({error}).") from error

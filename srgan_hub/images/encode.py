@@ -160,12 +160,18 @@ def validate_output(
         limit = f"{target.name} stores at most {target.max_side} pixels a side"
         raise ImageError(f"'{path}': {limit}, got {width} x {height}; use .png.")
     if alpha and "alpha" not in target.stores:
-        raise ImageError(f"'{path}': {target.name} cannot store transparency; use .png, .webp or .tif.")
+        raise ImageError(f"'{path}': {target.name} cannot store transparency; use {_suffixes('alpha')}.")
     if target.pillow == "AVIF" and not features.check("avif"):
         raise ImageError(f"'{path}': this version of Pillow cannot write AVIF; update it, or use .webp.")
     if quality is not None and not (target.quality and 1 <= quality <= 100):
-        raise ImageError(f"'{path}': `quality` must be 1 to 100, and the file .jpg, .webp or .avif, got {quality}.")
+        lossy = ", ".join(each.suffixes[0] for each in formats.FORMATS if each.quality)
+        raise ImageError(f"'{path}': `quality` must be 1 to 100, and the file one of {lossy}, got {quality}.")
     return target
+
+
+def _suffixes(feature: str) -> str:
+    """Return suffixes of formats that store single images with a feature."""
+    return ", ".join(each.suffixes[0] for each in formats.FORMATS if {"image", feature} <= {*each.stores})
 
 
 @contextmanager

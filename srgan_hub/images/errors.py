@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-# What decoders raise on corrupt files.
+# Exceptions of decoders on corrupt files.
 DECODE_ERRORS = (
     ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, OSError, RuntimeError, SyntaxError,
     TypeError, ValueError, struct.error, zlib.error,
@@ -26,7 +26,7 @@ def describe(error: BaseException) -> str:
 
 @contextmanager
 def wrap_decode_errors(path: Path) -> Iterator[None]:
-    """Turn what libraries raise while they decode `path` into an `ImageError` that names it."""
+    """Convert errors of decoders to an `ImageError` that names `path`."""
     try:
         yield
     except ImageError:

@@ -60,7 +60,7 @@ class Opened(AbstractContextManager["Opened"]):
     def load(self, page: int | None = None) -> Raster:
         """Decode one image; `page` is its index, required if there are several. ImageError if that fails."""
         if page is None and self.count > 1:
-            hint = "pass `page=N` or use `srgan-hub upscale` for all of them"
+            hint = "`upscale_files` and `srgan-hub upscale` upscale all of them"
             raise ImageError(f"'{self.path}' contains {self.count} images; {hint}.")
         with wrap_decode_errors(self.path):
             return self._decode(page)

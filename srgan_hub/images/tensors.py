@@ -27,9 +27,9 @@ class TensorImage:
     def __init__(self, array: np.ndarray, scale: int) -> None:
         if array.dtype not in (np.uint8, np.uint16):
             hint = "pass floats as a CHW tensor in [0, 1]"
-            raise ValueError(f"An array must be uint8 or uint16, got {array.dtype}; {hint}.")
+            raise ValueError(f"`image` must be uint8 or uint16, got {array.dtype}; {hint}.")
         if array.ndim not in (2, 3) or array.size == 0 or (array.ndim == 3 and array.shape[2] not in (1, 2, 3, 4)):
-            raise ValueError(f"An array must have shape (H, W) or (H, W, 1 to 4), got {array.shape}.")
+            raise ValueError(f"`image` must have shape (H, W) or (H, W, 1 to 4), got {array.shape}.")
         self.is_2d = array.ndim == 2
         self.dtype = array.dtype
         self.max_value = int(np.iinfo(array.dtype).max)

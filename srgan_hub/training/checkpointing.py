@@ -117,7 +117,7 @@ def _fingerprints(run: TrainContext) -> dict[str, str]:
 
 
 def _environment(run: TrainContext) -> dict[str, Any]:
-    """Return what rounding depends on."""
+    """Return the software and hardware that affect rounding."""
     processes = run.accelerator.num_processes
     return {"processes": processes, "threads": torch.get_num_threads(), "torch": torch.__version__}
 

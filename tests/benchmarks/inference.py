@@ -231,7 +231,7 @@ def startup(height: int, width: int, arguments: argparse.Namespace) -> Report:
     rows = [{"what": name, "seconds": round(time, 2)} for name, time in times.items()]
     torch_alone, ours, loaded, upscaled = times.values()
     notes = [
-        f"srgan_hub takes {ours - torch_alone:.2f} s beside torch",
+        f"srgan_hub takes {ours - torch_alone:.2f} s in addition to torch",
         f"the command line takes {upscaled / loaded:.2f} times as long as importing torch and loading the weights",
     ]
     return {"size": [height, width], "rows": rows, "notes": notes}

@@ -13,7 +13,7 @@ from srgan_hub.demo import queue
 from srgan_hub.demo.queue import Client, QueueFullError
 from srgan_hub.demo.service import Cancelled, Queued, Service
 from srgan_hub.demo.settings import Settings
-from srgan_hub.demo.upscale import Completed, Progress
+from srgan_hub.demo.upscale import Completed, UpscaleProgress
 from srgan_hub.hub import bundled_models
 from srgan_hub.upscaler import Upscaler
 
@@ -49,7 +49,7 @@ def test_clients_are_served_in_order(paths, directory):
     service = Service()
     first = service.upscale(paths[0], Settings(), directory, ANN)
     second = service.upscale(paths[1], Settings(), directory, BEN)
-    assert isinstance(next(first), Progress)
+    assert isinstance(next(first), UpscaleProgress)
     assert next(second) == Queued(1)
     assert isinstance([*first][-1], Completed)
     *_, completed = second
@@ -98,7 +98,7 @@ def test_other_jobs_run_between_the_images_of_a_batch(paths, directory, tmp_path
         pass
     assert next(single) == Queued(1)
     assert [item.state for item in next(batch)] == ["done", "queued", "queued"]
-    assert isinstance(next(single), Progress)
+    assert isinstance(next(single), UpscaleProgress)
     first, second = [item.text for item in next(batch)][1:]
     assert "1 job ahead" in first and not second
     single.close()

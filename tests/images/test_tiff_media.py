@@ -41,7 +41,7 @@ class TestPages:
                 file.write(page, photometric=photometric, metadata=None, **resolution, **extra)
         with open_image(tmp_path / "a.tif") as opened:
             assert (opened.kind, opened.count, opened.width, opened.height) == ("pages", 4, 12, 10)
-        with pytest.raises(ImageError, match=r"contains 4 images; pass `page=N`"):
+        with pytest.raises(ImageError, match="contains 4 images"):
             load_raster(tmp_path / "a.tif")
         assert np.array_equal(load_raster(tmp_path / "a.tif", page=2).array, pages[2])
         target = upscale_file(upscaler, tmp_path / "a.tif")

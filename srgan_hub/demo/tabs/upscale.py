@@ -17,7 +17,7 @@ from ..queue import Client, JobState
 from ..service import Cancelled, Queued, Service, format_ahead, user_message
 from ..settings import FORMATS, SIZES, STRIP_METADATA, Settings, to_curl, to_python
 from ..uploads import get_client, only_uploaded, to_file_data, to_path
-from ..upscale import Completed, Progress
+from ..upscale import Completed, UpscaleProgress
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 LONGEST_EDGE = "Longest edge"
@@ -76,7 +76,7 @@ def build(service: Service, *, warm_up: bool = True) -> None:
                     match step:
                         case Queued(ahead):
                             yield gr.skip(), None, theme.job("queued", f"{format_ahead(ahead)} ({path.name})", 0)
-                        case Progress():
+                        case UpscaleProgress():
                             frame = _frame(path.name, step.width, step.height)
                             preview = {**frame, "preview": step.preview} if step.preview else gr.skip()
                             yield preview, gr.skip(), _running(step)
@@ -204,7 +204,7 @@ def _frame(name: str, width: int, height: int) -> dict[str, Any]:
     return {"name": html.escape(name), "width": width, "height": height}
 
 
-def _running(step: Progress) -> dict[str, Any]:
+def _running(step: UpscaleProgress) -> dict[str, Any]:
     left = f", {format_duration(step.seconds_left)} left" if step.seconds_left and step.fraction < 1 else ""
     return theme.job("running", f"Upscaling {step.source.name} to {step.width} × {step.height}{left}", step.fraction)
 

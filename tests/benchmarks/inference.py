@@ -100,8 +100,9 @@ def main(argv: list[str] | None = None) -> None:
     report = {"machine": machine(arguments.threads), "runs": arguments.runs}
     report |= measure(*(arguments.size or sizes), arguments)
     if arguments.write_ratios and arguments.mode is None:
-        kept = {key: report[key] for key in ("size", "ratios", "machine")}
-        RATIOS.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+        recorded = json.loads(RATIOS.read_text(encoding="utf-8"))
+        recorded[torch.backends.cpu.get_cpu_capability()] = {key: report[key] for key in ("size", "ratios", "machine")}
+        RATIOS.write_text(json.dumps(recorded, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(report, indent=2) if arguments.json else to_markdown(report))
 
 

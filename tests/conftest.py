@@ -1,6 +1,8 @@
 import functools
+import json
 import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -64,6 +66,32 @@ def chromium() -> str:
     if not CHROMIUM:
         pytest.fail("needs chromium: apt-get install chromium", pytrace=False)
     return CHROMIUM
+
+
+@pytest.fixture(scope="session")
+def exiftool() -> Callable[[Path], dict[str, object]]:
+    """Read all metadata of a file, by group and name such as "EXIF:Orientation", as exiftool does."""
+    _require("exiftool", "libimage-exiftool-perl")
+
+    def read(path: Path) -> dict[str, object]:
+        command = ["exiftool", "-json", "-n", "-a", "-G1", "-ee", "-api", "LargeFileSupport=1", str(path)]
+        (tags,) = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+        return tags
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def ffmpeg() -> str:
+    """The path of the ffmpeg command."""
+    return _require("ffmpeg", "ffmpeg")
+
+
+def _require(command: str, package: str) -> str:
+    path = shutil.which(command)
+    if not path:
+        pytest.skip(f"needs {command}: apt-get install {package}")
+    return path
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -21,11 +21,10 @@ from srgan_hub.demo.presets import load_upscaler
 from srgan_hub.demo.service import Service
 from srgan_hub.demo.spaces import ZERO_GPU
 from srgan_hub.demo.tabs import batch, compare, upscale
-from srgan_hub.demo.uploads import Demo
+from srgan_hub.demo.uploads import MAX_FILE_MB, Demo
 from srgan_hub.hub import DEFAULT_MODEL, FIDELITY_MODEL, bundled_model_path, bundled_models
 
 MAX_PIXELS = 4_000_000  # a megapixel takes about half a minute on two CPU cores
-MAX_FILE_MB = 50
 RETENTION_SECONDS = 3600
 
 

@@ -1,6 +1,8 @@
 """Upscale, batch and compare jobs."""
 
 import logging
+import re
+import reprlib
 import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -85,6 +87,8 @@ class Service:
         self, path: Path, models: Sequence[str], ground_truth: Path | None, client: Client
     ) -> Iterator[Queued | float | ModelComparison | Cancelled]:
         """Queue `compare` of an image by two or three models."""
+        if not isinstance(models, list) or not all(isinstance(name, str) for name in models):
+            raise ValueError(f"`models` must be a list of names, got {reprlib.repr(models)}.")
         models = list(dict.fromkeys(models))
         if unknown := [name for name in models if name not in self.models]:
             raise ValueError(f"Model {unknown[0]!r} is not available here; choose from {', '.join(self.models)}.")
@@ -145,7 +149,7 @@ def user_message(error: Exception, path: Path | None) -> str:
     """Return a message for the user that names the image and no path of the server; log all but a `ValueError`."""
     name = path.name if path else "the image"
     if isinstance(error, ValueError):
-        return f"{error}".replace(str(path), name) if path else f"{error}"
+        return re.sub(r"'/[^']*/([^'/]*)'", r"'\1'", f"{error}")
     logger.error("%s failed", path, exc_info=error)
     return f"Something went wrong while upscaling {name}. Please try again."
 

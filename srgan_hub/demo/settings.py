@@ -1,7 +1,9 @@
 """Validated user settings and generated code snippets."""
 
 import json
+import re
 from dataclasses import dataclass
+from reprlib import repr  # of limited length
 from typing import Any
 
 from .presets import PRESETS
@@ -15,7 +17,7 @@ SIZES = ("2x", "3x", "4x")
 class Settings:
     """How to upscale an image. Raises `ValueError` if a setting is out of range."""
 
-    size: str = "4x"  # one of `SIZES`, or the longest edge of the output in pixels
+    size: str | int = "4x"  # one of `SIZES`, or the longest edge of the output in pixels
     detail: float = 1.0  # from 0 (faithful) to 1 (sharp), in steps of 0.1
     preset: str = "photo"  # one of `PRESETS`
     format: str = "PNG"  # one of `FORMATS`
@@ -23,16 +25,21 @@ class Settings:
     strip_metadata: str = "gps"  # one of `STRIP_METADATA`
 
     def __post_init__(self) -> None:
-        if self.size not in SIZES and not (str(self.size).isdecimal() and int(self.size)):
+        if isinstance(self.size, int) and 0 < self.size < 10**6:  # as JSON may have it
+            object.__setattr__(self, "size", str(self.size))
+        if not isinstance(self.size, str) or not (self.size in SIZES or re.fullmatch("[1-9][0-9]{0,5}", self.size)):
             sizes = ", ".join(SIZES)
-            raise ValueError(f"`size` must be one of {sizes} or a longest edge in pixels, got {self.size!r}.")
+            raise ValueError(f"`size` must be one of {sizes} or a longest edge in pixels, got {repr(self.size)}.")
         for name, low, high in (("detail", 0, 1), ("quality", 1, 100)):
             value = getattr(self, name)
-            if not (isinstance(value, int | float) and low <= value <= high):
-                raise ValueError(f"`{name}` must be from {low} to {high}, got {value!r}.")
+            if type(value) not in (int, float) or not low <= value <= high:
+                raise ValueError(f"`{name}` must be a number from {low} to {high}, got {repr(value)}.")
+        if self.quality != int(self.quality):
+            raise ValueError(f"`quality` must be an integer, got {self.quality}.")
+        object.__setattr__(self, "quality", int(self.quality))
         for name, choices in (("preset", PRESETS), ("format", FORMATS), ("strip_metadata", STRIP_METADATA)):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"`{name}` must be one of {', '.join(choices)}, got {getattr(self, name)!r}.")
+            if getattr(self, name) not in [*choices]:
+                raise ValueError(f"`{name}` must be one of {', '.join(choices)}, got {repr(getattr(self, name))}.")
 
     @property
     def target_size(self) -> str | int:

@@ -1,39 +1,84 @@
-"""Restrict file inputs to uploaded files."""
+"""Restrict file inputs to uploaded files and public web addresses."""
 
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.exceptions import InvalidPathError
 from gradio.utils import get_upload_folder
 
-from .queue import Client
+from .fetch import fetch
+from .queue import Client, count
+
+MAX_FILE_MB = 50
 
 
 class Demo(gr.Blocks):
-    """Blocks whose file inputs accept uploads to this server only."""
+    """Blocks whose file inputs accept uploads to this server, and public web addresses, which they fetch."""
+
+    _mcp_server: Any = None
+
+    # Set by Gradio, to a server that `McpServer` corrects.
+    @property
+    def mcp_server_obj(self) -> Any:
+        """The MCP server, or None."""
+        return self._mcp_server
+
+    @mcp_server_obj.setter
+    def mcp_server_obj(self, server: Any) -> None:
+        if server is not None:
+            from .mcp import McpServer  # requires the package mcp
+
+            server = McpServer(self)
+        self._mcp_server = server
 
     async def preprocess_data(self, block_fn: Any, inputs: list[Any], *args: Any, **kwargs: Any) -> list[Any]:
-        """Replace anything but uploads by None before Gradio reads or fetches it."""
+        """Replace what is neither an upload nor a web address by None before Gradio reads it."""
+        expected, names = len(block_fn.inputs), ", ".join(f"`{block.label}`" for block in block_fn.inputs)
+        if len(inputs) != expected:
+            raise _error(f"`{block_fn.api_name}` takes {count(expected, 'value')} ({names}), got {len(inputs)}.")
         inputs = [
-            only_uploaded(value) if isinstance(block, gr.Image | gr.File | gr.UploadButton) else value
-            for block, value in zip(block_fn.inputs, inputs, strict=False)
+            await self._to_uploads(value, several=getattr(block, "file_count", "single") != "single")
+            if isinstance(block, gr.Image | gr.File | gr.UploadButton)
+            else value
+            for block, value in zip(block_fn.inputs, inputs, strict=True)
         ]
-        return await super().preprocess_data(block_fn, inputs, *args, **kwargs)
+        try:
+            return await super().preprocess_data(block_fn, inputs, *args, **kwargs)
+        except InvalidPathError as error:  # a file where none is expected
+            raise _error("Pass files that were uploaded to this server, or web addresses.") from error
+
+    async def _to_uploads(self, value: Any, *, several: bool) -> Any:
+        if several:
+            values = value if isinstance(value, list) else []
+            return [upload for each in values if (upload := await self._to_uploads(each, several=False))]
+        upload = only_uploaded(value)
+        match value:
+            case {"path": str(url), "meta": {"_type": "gradio.FileData"}} if not upload and "://" in url:
+                try:
+                    path = await fetch(url, Path(get_upload_folder()), max_bytes=MAX_FILE_MB * 1_000_000)
+                except ValueError as error:
+                    raise _error(f"{error}") from error
+                self.upload_file_set.add(str(path))  # deleted when it is old
+                return {**value, "path": str(path), "url": None, "orig_name": path.name}
+        return upload
 
 
 def only_uploaded(value: Any) -> Any:
-    """Return the `FileData` dict of an uploaded file, or those in a list; None for anything else."""
-    if isinstance(value, list):
-        return [each for each in map(only_uploaded, value) if each]
+    """Return the `FileData` dict of an uploaded file; None for anything else."""
     match value:
         case {"path": str(name), "meta": {"_type": "gradio.FileData"}}:
-            # A URL of any server is read as the path in it; nothing is fetched.
+            # The URL of a file of this server is read as the path in it.
             path = Path(name.rpartition("/gradio_api/file=")[2])
             with suppress(OSError, ValueError):  # not a valid file name
                 if ".." not in path.parts and path.is_relative_to(get_upload_folder()) and path.is_file():
                     return {**value, "path": str(path), "url": None}
     return None
+
+
+def _error(message: str) -> gr.Error:
+    return gr.Error(message, print_exception=False)
 
 
 def to_path(value: Any) -> Path | None:

@@ -1,23 +1,28 @@
 """The demo's API through gradio_client, MCP and plain HTTP."""
 
-import ast
 import asyncio
 import base64
 import io
 import json
 import os
+import random
 import re
 import subprocess
 import sys
+import threading
 import time
 import zipfile
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import httpx
 import numpy as np
 import pytest
+import safehttpx
 from gradio.utils import get_upload_folder
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
@@ -27,7 +32,7 @@ from PIL import Image
 
 import app
 from srgan_hub import SRGAN
-from srgan_hub.demo import service
+from srgan_hub.demo import fetch, service, uploads
 from srgan_hub.demo.settings import Settings, to_curl, to_python
 from srgan_hub.demo.tabs.upscale import EXAMPLES
 from srgan_hub.evaluate.evaluate import evaluate
@@ -219,6 +224,9 @@ OPENED: deque[str] = deque(maxlen=10_000)
 sys.addaudithook(lambda event, args: OPENED.append(str(args[0])) if event in ("open", "os.listdir") else None)
 
 
+META = {"meta": {"_type": "gradio.FileData"}}
+
+
 def _payloads(outside: Path, upload: Path) -> dict[str, dict]:
     meta = {"_type": "gradio.FileData"}
     private = f"{outside}/private.png"
@@ -230,7 +238,6 @@ def _payloads(outside: Path, upload: Path) -> dict[str, dict]:
         "directory": {"path": str(outside), "meta": meta},
         "missing": {"path": f"{outside}/missing.png", "meta": meta},
         "device": {"path": "/dev/zero", "meta": meta},
-        "url": {"path": "http://127.0.0.1:9/private.png", "url": "http://127.0.0.1:9/private.png", "meta": meta},
         "parent": {
             "path": f"{upload.parent}/../{os.path.relpath(outside, upload.parent.parent)}/private.png",
             "meta": meta,
@@ -292,6 +299,114 @@ def test_only_uploads_are_read(url, images, upload, tmp_path, monkeypatch, kind)
         assert re.search("Choose an image|Choose images|Upload the image|null", json.dumps(last["output"])), last
     assert not reads
     assert not [path for path in OPENED if path.startswith((str(tmp_path), "/dev/zero"))]
+
+
+RANDOM_VALUES = [
+    None, True, -1, 0, 2.5, 1e308, 10**30, "", "4x", "9" * 5_000, "../../etc/passwd", "/etc/passwd", [], ["4x"], {},
+    {"path": "/etc/passwd"}, {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}, [[{}]], "srgan-x4",
+]  # fmt: skip
+
+
+def test_invalid_calls_get_one_sentence_without_server_paths(url, upload, caplog):
+    """300 random calls, of the wrong number of values too: each ends before any work, and says why."""
+    rng = random.Random(0)
+    image = {"path": str(upload), "meta": {"_type": "gradio.FileData"}}
+    valid = {
+        "upscale": [image, *vars(Settings()).values()],
+        "batch": [[image], "4x", 1, "photo", "PNG"],
+        "compare": [image, ["srgan-x4", "srresnet-x4"], None],
+    }
+    answers = []
+    with httpx.Client(base_url=url, timeout=60) as http:
+        for _ in range(300):
+            name, data = rng.choice([*valid.items()])
+            data = list(data)
+            data[rng.randrange(len(data))] = rng.choice(RANDOM_VALUES)
+            data = data[: rng.choice([*range(len(data)), *[None] * 20])] + rng.choice([[], [], [], [1]])
+            event = http.post(f"gradio_api/call/{name}", json={"data": data}).json()["event_id"]
+            answers.append((name, data, http.get(f"gradio_api/call/{name}/{event}").text))
+    refused = [(name, data, text) for name, data, text in answers if "event: error" in text]
+    assert len(refused) > 200
+    for name, data, text in refused:
+        message = json.loads(text.rpartition("data: ")[2])["error"]
+        assert message and len(message) < 400 and "Something went wrong" not in message, (name, data, message)
+        assert "event: generating" not in text, (name, data)
+    for name, data, text in answers:  # results are served from the upload folder
+        answer = text.replace(str(get_upload_folder()), "")
+        assert not re.search(r"/(tmp|root|home|usr|work)/|Traceback", answer), (name, data, text)
+
+
+class Site(BaseHTTPRequestHandler):
+    """A web server with an image, redirects, a large file and a slow answer."""
+
+    image: ClassVar[bytes] = b""
+
+    def do_GET(self) -> None:
+        name = self.path.removeprefix("/")
+        redirects = {"moved.png": "small%20cat.png", "inside.png": "http://127.0.0.1/x.png", "loop.png": "loop.png"}
+        self.send_response(302 if name in redirects else 404 if name == "gone.png" else 200)
+        if name in redirects:
+            self.send_header("Location", redirects[name])
+        self.end_headers()
+        with suppress(OSError):  # of a client that has gone
+            if name == "slow.png":
+                time.sleep(2)
+            for _ in range(100 if name == "large.png" else 1):
+                self.wfile.write(self.image if name == "small%20cat.png" else bytes(1_000))
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def site(images, monkeypatch) -> Iterator[str]:
+    """The server's address, whose host name counts as a public one."""
+    validate = safehttpx.async_validate_url
+
+    async def validate_url(host: str) -> str:
+        return "127.0.0.1" if host == "example.test" else await validate(host)
+
+    monkeypatch.setattr(safehttpx, "async_validate_url", validate_url)
+    Site.image = (images / "small.png").read_bytes()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Site)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://example.test:{server.server_port}/"
+    server.shutdown()
+
+
+def test_images_at_public_addresses_are_fetched(client, site, images):
+    for name in ("small%20cat.png", "moved.png"):
+        file, width, height, _ = client.predict({"path": site + name, **META}, "2x", api_name="/upscale")
+        assert (width, height) == (80, 60) and Path(file).name == "small cat_x2.png"
+    _, states = client.predict([{"path": f"{site}small%20cat.png", **META}], api_name="/batch")
+    assert [each["state"] for each in states] == ["done"]
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("{site}inside.png", "not a public address"),
+        ("{site}loop.png", "more than 5 redirects"),
+        ("{site}large.png", "larger than 0.05 MB"),
+        ("{site}slow.png", "no answer within 1 seconds"),
+        ("{site}gone.png", "status 404"),
+        ("http://127.0.0.1:9/a.png", "not a public address"),
+        ("http://[::1]/a.png", "not a public address"),
+        ("http://localhost/a.png", "not a public address"),
+        ("http://10.0.0.1/a.png", "not a public address"),
+        ("http://169.254.169.254/latest/meta-data", "not a public address"),
+        ("http://2130706433/a.png", "not a public address"),
+        ("http:///a.png", "cannot be fetched"),
+        ("file:///etc/passwd", "not an http or https address"),
+        ("ftp://example.test/a.png", "not an http or https address"),
+        ("http://example.test:99999/a.png", "cannot be fetched"),
+    ],
+)
+def test_other_addresses_are_refused(url, site, monkeypatch, address, message):
+    if "slow" in address:
+        monkeypatch.setattr(fetch, "TIMEOUT_SECONDS", 1.0)
+    monkeypatch.setattr(uploads, "MAX_FILE_MB", 0.05)
+    assert message in _call_upscale(url, {"path": address.format(site=site), **META})
 
 
 def test_uploads_are_read_by_path_and_by_url(url, upload):
@@ -360,18 +475,44 @@ def test_mcp_tools(url, images):
             described = {name: each.get("description", "") for name, each in tool.inputSchema["properties"].items()}
             assert list(described) == ["image", *vars(Settings())]
             assert described["detail"].startswith("From 0 (faithful")
-            image = f"data:image/png;base64,{base64.b64encode((images / 'small.png').read_bytes()).decode()}"
-            answer = await session.call_tool("upscale", {"image": image, "size": "2x", "detail": 0})
-            file, width, height, _ = ast.literal_eval(answer.content[0].text)
-            assert (width, height) == (80, 60)
-            with Image.open(io.BytesIO(httpx.get(file["url"]).content)) as result:
-                expected = SRGAN.from_pretrained("srresnet-x4-photo").upscale(images / "small.png", size="2x")
-                assert np.abs(np.asarray(result).astype(int) - np.asarray(expected)).max() <= 1
-            for arguments, message in (
-                ({"image": "http://127.0.0.1:9/private.png"}, "Upload the image first"),
-                ({"image": image, "size": "9x"}, "`size`"),
+            assert "$" not in json.dumps([tool.inputSchema for tool in tools.values()])
+            small, other = (
+                f"data:image/png;base64,{base64.b64encode((images / name).read_bytes()).decode()}"
+                for name in ("small.png", "other.png")
+            )
+
+            async def call(name: str, **arguments: object) -> tuple[list[Image.Image], list[str], dict]:
+                """Return a tool's images, its links, and its other values."""
+                *files, values = (answer := await session.call_tool(name, arguments)).content
+                assert not answer.isError, answer
+                found = [each.data for each in files if each.type == "image"]
+                links = [each.text.removeprefix("Image URL: ") for each in files if each.type == "text"]
+                assert all(link.startswith(url) for link in links)
+                return (
+                    [Image.open(io.BytesIO(base64.b64decode(each))) for each in found],
+                    links,
+                    json.loads(values.text),
+                )
+
+            (result,), (link,), values = await call("upscale", image=small, size="2x", detail=0)
+            assert (values["width"], values["height"]) == (80, 60) and values.keys() == {"width", "height", "seconds"}
+            expected = SRGAN.from_pretrained("srresnet-x4-photo").upscale(images / "small.png", size="2x")
+            assert np.abs(np.asarray(result).astype(int) - np.asarray(expected)).max() <= 1
+            assert np.array_equal(Image.open(io.BytesIO(httpx.get(link).content)), result)
+            (), (link,), values = await call("batch", images=[small, other], size="2x")
+            assert [each["state"] for each in values["images"]] == ["done", "done"]
+            with zipfile.ZipFile(io.BytesIO(httpx.get(link).content)) as archive:
+                assert len(archive.namelist()) == 2
+            outputs, links, values = await call("compare", image=small, models=["srgan-x4", "srresnet-x4"])
+            assert [each.size for each in outputs] == [(160, 120)] * 2 and len(links) == 2
+            assert [each["model"] for each in values["scores"]] == ["srgan-x4", "srresnet-x4"]
+            for name, arguments, message in (
+                ("upscale", {"image": "http://127.0.0.1:9/private.png"}, "not a public address"),
+                ("upscale", {"image": small, "size": "9x"}, "`size`"),
+                ("batch", {"images": small}, "not of type 'array'"),
+                ("compare", {"image": small, "models": ["srgan-x4"]}, "two or three models"),
             ):
-                refused = await session.call_tool("upscale", arguments)
+                refused = await session.call_tool(name, arguments)
                 assert refused.isError and message in refused.content[0].text
 
     asyncio.run(use_tools())

@@ -5,13 +5,15 @@ Gradio's queue has neither, and cannot tell a component how many jobs are ahead.
 
 import contextvars
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 T = TypeVar("T")
+ABANDONED_SECONDS = 30.0  # without a message read, after which a job ends
 UPDATE_SECONDS = 1.0  # between reports of a waiting job, each of which costs the running job some milliseconds
 # States of jobs, and of the items of a batch.
 JobState = Literal["idle", "ready", "queued", "running", "done", "failed", "cancelled"]
@@ -27,10 +29,14 @@ class JobCancelledError(Exception):
 
 @dataclass(frozen=True)
 class Client:
-    """A session, whose jobs can be cancelled together, and an address, whose jobs are limited in number."""
+    """A session, whose jobs can be cancelled together, and an address, whose jobs are limited in number.
+
+    `unread` returns the number of messages that the client has not read.
+    """
 
     session: str
     address: str
+    unread: Callable[[], int] = field(default=int, compare=False)
 
 
 @dataclass(eq=False)
@@ -39,9 +45,14 @@ class Job:
 
     client: Client
     cancel_reason: Any = None
+    read_at: float = field(default_factory=time.monotonic)
 
     def check(self) -> None:
-        """Raise `JobCancelledError` if the job was cancelled."""
+        """Raise `JobCancelledError` if the job was cancelled, or its client has gone."""
+        if self.client.unread() <= 1:
+            self.read_at = time.monotonic()
+        elif time.monotonic() - self.read_at > ABANDONED_SECONDS:
+            self.cancel_reason = "Cancelled: nobody waits for the result."
         if self.cancel_reason is not None:
             raise JobCancelledError(self.cancel_reason)
 

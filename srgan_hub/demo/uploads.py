@@ -104,4 +104,11 @@ def get_client(request: gr.Request, tab: str = "") -> Client:
     session = request.session_hash or ""
     forwarded = str(request.headers.get("x-forwarded-for", "")).split(",")[-1].strip()
     address = forwarded or (request.client.host if request.client else "")
-    return Client(f"{session} {tab}", session if address in ("127.0.0.1", "::1", "") else address)
+
+    def unread() -> int:
+        if not request.request:
+            return 0
+        messages = request.request.app.get_blocks()._queue.pending_messages_per_session.get(session)
+        return 0 if messages is None else messages.qsize()
+
+    return Client(f"{session} {tab}", session if address in ("127.0.0.1", "::1", "") else address, unread)

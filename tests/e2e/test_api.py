@@ -32,7 +32,7 @@ from PIL import Image
 
 import app
 from srgan_hub import SRGAN
-from srgan_hub.demo import fetch, service, uploads
+from srgan_hub.demo import fetch, queue, service, uploads
 from srgan_hub.demo.settings import Settings, to_curl, to_python
 from srgan_hub.demo.tabs.upscale import EXAMPLES
 from srgan_hub.evaluate.evaluate import evaluate
@@ -538,3 +538,23 @@ def test_health_responds_during_a_job_and_disconnecting_ends_the_job(url, client
         before = len(strips)
         time.sleep(1)
     assert before < 400
+
+
+def test_job_whose_result_nobody_fetches_ends(url, upload, monkeypatch):
+    strips = []
+
+    def slow(self, image, **_):
+        for _ in range(400):
+            time.sleep(0.05)
+            strips.append(1)
+            yield np.zeros((1, 160, 3), np.uint8)
+
+    monkeypatch.setattr(Upscaler, "stream", slow)
+    monkeypatch.setattr(queue, "ABANDONED_SECONDS", 0.5)
+    data = [{"path": str(upload), **META}, *vars(Settings()).values()]
+    httpx.post(f"{url}gradio_api/call/upscale", json={"data": data}).raise_for_status()
+    before = -1
+    while len(strips) > before:
+        before = len(strips)
+        time.sleep(1)
+    assert 0 < before < 400

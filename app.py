@@ -12,6 +12,7 @@ with suppress(ImportError):
     import spaces  # noqa: F401  # ZeroGPU requires it before torch
 
 import gradio as gr
+from huggingface_hub import ModelCard
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
@@ -68,11 +69,15 @@ def create_demo(
         with gr.Tab("Batch"):
             batch.build(service)
         theme.component("footer", footer, elem_id="footer")
+    for name in bundled_models():
+        with demo.route(name, name, show_in_navbar=False):
+            gr.HTML('<a href="./">SRGAN Image Upscaler</a>')
+            gr.Markdown(ModelCard.load(bundled_model_path(name) / "README.md").text, elem_classes="card")
     return demo
 
 
 def launch_options(theme_name: str | None = None) -> dict[str, Any]:
-    """Return the demo's options of `gr.Blocks.launch`: theme, limits, /health, /about, and MCP if it is installed."""
+    """Return the demo's options of `gr.Blocks.launch`: theme, limits, /health, /license, and MCP if it is installed."""
     return {
         "theme": theme_name or theme.create_theme(),
         "css": theme.read_static("app.css"),
@@ -80,7 +85,7 @@ def launch_options(theme_name: str | None = None) -> dict[str, Any]:
         "ssr_mode": False,
         "footer_links": ["api"],
         "mcp_server": importlib.util.find_spec("mcp") is not None,
-        "app_kwargs": {"routes": [Route("/health", _health), Route("/about/{name}", _about)]},
+        "app_kwargs": {"routes": [Route("/health", _health), Route("/license", _license)]},
     }
 
 
@@ -109,14 +114,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     demo.launch(server_name=args.host, server_port=args.port, share=share, **launch_options(args.theme))
 
 
-async def _about(request: Request) -> PlainTextResponse:
-    """Return the license or a bundled model's card."""
-    name = request.path_params["name"]
-    files = {"license": Path(__file__).with_name("LICENSE")}
-    files |= {model: bundled_model_path(model) / "README.md" for model in bundled_models()}
-    if name not in files:
-        return PlainTextResponse(f"{name!r} not found.", status_code=404)
-    return PlainTextResponse(files[name].read_text(encoding="utf-8"))
+async def _license(request: Request) -> PlainTextResponse:
+    """Return the license."""
+    return PlainTextResponse(Path(__file__).with_name("LICENSE").read_text(encoding="utf-8"))
 
 
 async def _health(request: Request) -> JSONResponse:

@@ -51,7 +51,8 @@ def job(state: JobState, text: str, progress: float | None = None) -> dict[str, 
 
 def download(file: Path, label: str) -> dict[str, Any]:
     """Return the value of a download component."""
-    label = f"{label}, {max(0.1, file.stat().st_size / 1e6):.1f} MB"
+    size = file.stat().st_size
+    label = f"{label}, {size / 1e6:.1f} MB" if size >= 1e5 else f"{label}, {max(1, size // 1000)} kB"
     return {"file": to_file_data(file), "label": html.escape(label), "name": html.escape(file.name)}
 
 

@@ -89,6 +89,7 @@ FORMATS = (
     Format("PBM, PGM, PPM", (), (".pbm", ".pgm", ".pnm", ".ppm"), pillow="PPM", reads=("image",)),
     Format("PSD", (), (".psd",), pillow="PSD", reads=("image", "alpha")),
     Format("TGA", (), (".tga",), pillow="TGA", reads=("image", "alpha")),
+    Format("DDS", (), (".dds",), pillow="DDS", reads=("image", "alpha")),
     VIDEO,
 )
 # fmt: on

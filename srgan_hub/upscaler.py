@@ -82,6 +82,11 @@ class _Source:
     margin: tuple[int, int]
     start: int
 
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Of `lr`."""
+        return self.lr.shape
+
 
 class Upscaler:
     """Run a generator on images. Threads may share an instance: all per-image state is local to the call.
@@ -328,7 +333,7 @@ class Upscaler:
         keep: bool = False,
     ) -> Iterator[Tensor]:
         """Downscale strips (N, rows, W, C), and copy them to the CPU, unless they `keep` their device."""
-        _, _, height, width = source.lr.shape
+        _, _, height, width = source.shape
         width, height = (width - 2 * source.halo[0]) * self.scale, (height - 2 * source.halo[1]) * self.scale
         if size == (width, height):
             return strips if keep else copy_to_cpu(strips, self.device)
@@ -349,7 +354,7 @@ class Upscaler:
             return to_input(rows.to(self.device)).float()  # moved before conversion: integers are smaller
 
         lr, dtype = source.lr, source.dtype
-        height, width = lr.shape[2], source.num_inputs * lr.shape[3]
+        height, width = source.shape[2], source.num_inputs * source.shape[3]
         backend = self._backend_for(dtype, *source.repeated)
         whole = height * width <= backend.whole_image_pixels
         strip_height = self.strip_height or (height if whole else max(1, backend.strip_pixels // width))

@@ -170,9 +170,10 @@ def downscale_rows(
         ready = int(np.searchsorted(indices[done:].amax(1).numpy(), first + cached.shape[2]))
         if ready:
             taps = indices[done : done + ready] - first
-            # One output row at a time: all at once would copy every input row once per tap.
-            pairs = zip(taps, weights[done : done + ready], strict=True)
-            output = torch.stack([torch.einsum("nctw,t->ncw", cached[:, :, tap], weight) for tap, weight in pairs], 2)
+            # Summed tap by tap: a matrix product would round differently by shape, and so between batches and strips.
+            output = torch.zeros(())
+            for tap, weight in zip(taps.T, weights[done : done + ready].T, strict=True):
+                output = output + cached[:, :, tap] * weight[:, None]
             output = output[..., left : left + new[0]]
             done += ready
             if alpha:

@@ -131,10 +131,9 @@ def test_rows_from_the_middle(upscaler, wrap, start):
 
 def test_memory_that_runs_out_and_half_precision_that_overflows(tiny_generator, monkeypatch, caplog):
     image, step, steps = torch.rand(3, 60, 20), StreamingState.step, []
-    upscaler = Upscaler(tiny_generator(), scale=4, device="cpu", dtype="float16", backend="torch", strip_height=10)
-    exact = Upscaler(tiny_generator(), scale=4, device="cpu", dtype="float32", backend="torch").upscale(
-        image, wrap="xy"
-    )
+    network, options = tiny_generator(), {"scale": 4, "device": "cpu", "backend": "torch", "strip_height": 10}
+    upscaler = Upscaler(network, dtype="float16", **options)
+    exact = Upscaler(network, dtype="float32", **options).upscale(image, wrap="xy")
 
     def failing(self, rows, **more):
         steps.append(rows.dtype)

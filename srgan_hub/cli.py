@@ -13,7 +13,7 @@ from contextlib import closing
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from tqdm import tqdm
@@ -26,6 +26,7 @@ from .devices import resolve_num_threads
 from .export import export_onnx, export_openvino
 from .images.decode import MAX_PIXELS, is_directory
 from .images.encode import SaveOptions
+from .images.tensors import Alpha, Wrap
 from .model import SRGAN
 from .model_card import get_metadata
 from .publish import push_folder
@@ -41,7 +42,7 @@ SAVE_OPTIONS = ("quality", "bit_depth", "strip_metadata", "overwrite", "codec", 
 FLAGS = {
     name: f"--{name.replace('_', '-')}"
     for name in (
-        *SIZES, *UPSCALER_OPTIONS, *SAVE_OPTIONS, "value_range", "skip_existing", "max_pixels",
+        *SIZES, *UPSCALER_OPTIONS, *SAVE_OPTIONS, "value_range", "skip_existing", "max_pixels", "wrap", "alpha",
         "metrics", "jpeg", "degradation", "lr", "downsampling", "crop_border", "tag", "private",
     )
 } | {"scale_factor": "--scale", "models": "--model", "repo_id": "ORG/NAME"}  # fmt: skip
@@ -142,6 +143,10 @@ def _add_upscale_arguments(command: ArgumentParser) -> None:
         size.add_argument(f"--{flag}", type=int, metavar="PIXELS", help=f"{edge} of the output")
     add("--bit-depth", type=int, choices=(8, 16), help="bits per channel (default: as in the input)")
     value_range = "black and white of a floating-point TIFF (default: its minimum and maximum)"
+    wrap = "axes along which the image repeats: x for a 360 degree panorama, xy for a texture that tiles"
+    add("--wrap", choices=get_args(Wrap), help=wrap)
+    alpha = "opacity, or data that leaves the colors alone: independent (default: opacity)"
+    add("--alpha", choices=get_args(Alpha), default="opacity", help=alpha)
     add("--value-range", nargs=2, type=float, metavar=("LOW", "HIGH"), help=value_range)
     add("--quality", type=int, metavar="1..100", help="default: JPEG 95, AVIF 90, WebP lossless")
     metadata = command.add_mutually_exclusive_group()

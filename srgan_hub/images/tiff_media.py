@@ -25,7 +25,7 @@ from .lazy import LazyRows
 from .media import MediaReader, MediaWriter, Opened, Output
 from .metadata import Metadata, read_metadata
 from .raster import Raster
-from .tensors import inpaint
+from .tensors import Wrap, inpaint
 
 # Files of this many pixels or more are processed by rows.
 LARGE = 16_000_000
@@ -150,12 +150,15 @@ def value_range_of(array: np.ndarray) -> tuple[float, float]:
     return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
 
 
-def normalize(channel: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Map (H, W) from [low, high] to [0, 1], float32. NaN and infinity are inpainted."""
+def normalize(channel: np.ndarray, low: float, high: float, wrap: Wrap | None = None) -> np.ndarray:
+    """Map (H, W) from [low, high] to [0, 1], float32. NaN and infinity are inpainted.
+
+    If there are any and the image wraps, the result is its repetition.
+    """
     values = channel.astype(np.float64)
     finite = np.isfinite(values)
     scaled = np.clip((np.where(finite, values, low) - low) / ((high - low) or 1), 0, 1).astype(np.float32)
-    return inpaint(scaled, finite) if finite.any() and not finite.all() else scaled
+    return inpaint(scaled[:, :, None], finite, wrap)[:, :, 0] if finite.any() and not finite.all() else scaled
 
 
 def denormalize(result: np.ndarray, channel: np.ndarray, low: float, high: float) -> np.ndarray:

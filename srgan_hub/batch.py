@@ -300,7 +300,7 @@ class _BatchRunner:
         self, reader: MediaReader, writer: MediaWriter, progress: ProgressCallback
     ) -> Iterator[tiff_media.ChannelStack]:
         for number, stack in enumerate(reader.read(writer.done), 1):
-            low, high = self.value_range or tiff_media.value_range_of(stack.array)
+            low, high = self.value_range or stack.value_range
             yield stack.map(partial(self._upscale_channel, low=low, high=high))
             progress(number, reader.count)
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from PIL import Image
+from PIL import Image, ImageFile
 
 from . import animation, formats, pillow_fixes, tiff, tiff_media
 from .errors import ImageError, describe, wrap_decode_errors
@@ -130,15 +130,19 @@ def _classify(path: Path, file: BinaryIO, max_pixels: int | None) -> Opened:
 
 
 def _open_tiff(path: Path, file: BinaryIO, max_pixels: int | None) -> Opened:
-    pages = tiff.open_pages(file)
+    count, is_cut = tiff.count_pages(file, path)
+    pages = tiff.open_pages(file, count)
     sizes = {index: (page.imagewidth, page.imagelength) for index, page in pages.items()}
-    if any(map(tiff.stores_channels, pages.values())):
-        return ChannelsReader(path, file, None, max_pixels, pages, sizes)
-    image = None
-    if not (pages and all(map(tiff.is_unsupported_by_pillow, pages.values()))):
-        image = pillow_fixes.open_pil(file, path, max_pixels)
-        sizes = pillow_fixes.page_sizes(image)
-    ((width, height), *others) = sizes.values()
-    by_rows = image and pages and width * height >= tiff_media.LARGE and all(map(tiff.stores_rows, pages.values()))
-    kind: type[TiffImage] = PagesReader if others else RowsReader if by_rows else TiffImage
-    return kind(path, file, image, max_pixels, pages, sizes)
+    image: ImageFile.ImageFile | None = None
+    kind: type[TiffImage] = ChannelsReader
+    if not any(map(tiff.stores_channels, pages.values())):
+        if not (pages and tiff.is_unsupported_by_pillow(next(iter(pages.values())))):
+            image = pillow_fixes.open_pil(file, path, max_pixels)
+            sizes = pillow_fixes.page_sizes(image, count)
+        ((width, height), *others) = sizes.values()
+        by_rows = image and pages and width * height >= tiff_media.LARGE and all(map(tiff.stores_rows, pages.values()))
+        kind = PagesReader if others else RowsReader if by_rows else TiffImage
+    opened = kind(path, file, image, max_pixels, pages, sizes)
+    if is_cut:
+        opened.warnings.append(f"the chain of its pages ends in a corrupt directory; {len(sizes)} are read")
+    return opened

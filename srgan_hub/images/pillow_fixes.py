@@ -1,5 +1,6 @@
 """Workarounds for formats that Pillow identifies by a limited size, or decodes incorrectly or lossily."""
 
+import os
 import re
 import struct
 from contextlib import nullcontext, suppress
@@ -12,7 +13,7 @@ from PIL import ExifTags, Image, ImageFile, TiffImagePlugin
 from . import formats
 from .errors import DECODE_ERRORS, ImageError, describe
 
-_MAX_PAGES = 10_000  # of a TIFF; longer chains are corrupt
+_MIN_FRAME = 16  # bytes of an animation per frame
 _COLOR_CHUNKS = (b"gAMA", b"cHRM", b"cICP")
 _CODESTREAM_LIMIT = 2**24  # bytes of a JPEG 2000 to search; a color profile may come first
 MODES = ("1", "L", "P", "PA", "LA", "La", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "LAB")
@@ -127,23 +128,26 @@ def unsupported_reason(image: ImageFile.ImageFile) -> str | None:
     return _unsupported_jpeg2000(image) if image.format == "JPEG2000" else None
 
 
-def page_sizes(image: ImageFile.ImageFile) -> dict[int, tuple[int, int]]:
-    """Return width and height of each image in an opened file by its index.
+def page_sizes(image: ImageFile.ImageFile, count: int = 1) -> dict[int, tuple[int, int]]:
+    """Return width and height of each image in an opened file by its index; `count` is the number of a TIFF's pages.
 
     Previews of an MPO, layers of a PSD, and thumbnails and masks of a TIFF are not images.
     """
     if image.format in ("MPO", "PSD"):
         return {0: image.size}
     if image.format != "TIFF":
-        return dict.fromkeys(range(getattr(image, "n_frames", 1)), image.size)
+        frames = getattr(image, "n_frames", 1)
+        if frames > 1 and image.fp:
+            position = image.fp.tell()
+            size = image.fp.seek(0, os.SEEK_END)
+            image.fp.seek(position)
+            if frames > size // _MIN_FRAME:
+                raise ValueError(f"{frames} frames in {size} bytes")
+        return dict.fromkeys(range(frames), image.size)
     found = {}
-    for index in range(_MAX_PAGES):
-        try:
+    for index in range(count):
+        with suppress(SyntaxError):  # Pillow does not know the kind, such as a mask, but has read the tags
             image.seek(index)
-        except EOFError:
-            break
-        except SyntaxError:  # Pillow does not know the kind, such as a mask, but has read the tags
-            pass
         if not tiff_tags(image).get(ExifTags.Base.NewSubfileType, 0) & (1 | 4):  # thumbnail, mask
             found[index] = image.size
     return found or {0: image.size}
@@ -169,13 +173,17 @@ def bit_depth(image: ImageFile.ImageFile) -> int:
 
 
 def decode(image: ImageFile.ImageFile) -> Image.Image:
-    """Decode an opened file and correct transparent colors, inverted gray, and gray that Pillow stores as RGBA.
+    """Decode an opened file; correct transparent colors and areas, inverted gray, and gray that Pillow stores as RGBA.
 
     `unsupported_reason` must have returned None. Gray of more than 8 bits becomes mode I;16 with its full range.
     """
     kind, raw, bits = image.format, raw_mode(image), bit_depth(image)
     alpha = _bmp_alpha(image) if kind in ("BMP", "DIB") and raw == "BGRX" else None
-    inverted = kind == "TIFF" and tiff_tags(image).get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0
+    photometric = tiff_tags(image).get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) if kind == "TIFF" else None
+    inverted = photometric == 0
+    box = image.tile[0].extents if kind == "GIF" else None
+    if photometric == 6 and image.mode == "RGB" and image.tile[0].codec_name == "raw":
+        _use_libtiff(image)
     image.load()
     result: Image.Image = image
     if alpha is not None:
@@ -184,6 +192,9 @@ def decode(image: ImageFile.ImageFile) -> Image.Image:
         image.info["transparency"] *= 255 // (2 ** int(raw[2:]) - 1)
     elif kind == "PNG" and raw == "LA;16B":
         result = Image.merge("LA", (image.getchannel("R"), image.getchannel("A")))
+    elif box and box != (0, 0, *image.size):  # the bare area of a GIF is transparent
+        result = Image.new("RGBA", image.size)
+        result.paste(image.convert("RGBA").crop(box), box[:2])
     elif kind == "PPM" and image.mode == "I":
         result = Image.fromarray(np.asarray(image).astype(np.uint16))
     elif kind == "TIFF" and image.mode.startswith("I;16") and (inverted or bits < 16):
@@ -220,8 +231,12 @@ def _unsupported_tiff(image: ImageFile.ImageFile) -> str | None:
     bits = bit_depth(image)
     if set(tags.get(TiffImagePlugin.SAMPLEFORMAT, (1,))) != {1}:
         return "stores signed values; convert it to 8 bits or pass an array"
-    if tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 6 and raw and image.mode == "RGB":
-        return "stores uncompressed YCbCr, which Pillow decodes incorrectly; convert it to RGB"
+    is_jpeg = tags.get(TiffImagePlugin.COMPRESSION) in (6, 7)
+    if tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 6 and image.mode == "RGB" and not is_jpeg:
+        subsampling = tags.get(TiffImagePlugin.YCBCRSUBSAMPLING)
+        raw_size = raw and sum(tags.get(TiffImagePlugin.STRIPBYTECOUNTS, ()))
+        if subsampling == (4, 4) or (not subsampling and raw_size == 3 * image.width * image.height):
+            return f"stores YCbCr with subsampling {subsampling}, which libtiff decodes incorrectly; convert it to RGB"
     if tags.get(TiffImagePlugin.PLANAR_CONFIGURATION) == 2 and (
         image.mode in ("LA", "PA") or (bits > 8 and raw and len(image.getbands()) > 1)
     ):
@@ -252,6 +267,14 @@ def _unsupported_jpeg2000(image: ImageFile.ImageFile) -> str | None:
         kind = f"{bits} bits and {channels} channels"
         return f"is a JPEG 2000 of {kind}, which Pillow decodes incorrectly; save it as PNG"
     return None
+
+
+def _use_libtiff(image: Any) -> None:
+    """Let libtiff, which knows subsampling, decode an uncompressed TIFF."""
+    tags = tiff_tags(image)
+    size = tags[TiffImagePlugin.IMAGEWIDTH], tags[TiffImagePlugin.IMAGELENGTH]
+    image.tile = [ImageFile._Tile("libtiff", (0, 0, *size), 0, ("RGBX", "raw", False, tags.offset))]
+    image.use_load_libtiff = True
 
 
 def tiff_tags(image: Image.Image) -> Any:

@@ -30,6 +30,7 @@ from .tensors import inpaint
 # Files of this many pixels or more are processed by rows.
 LARGE = 16_000_000
 _TILE = 256
+_CHANNEL_TYPES = {"float16", "float32", "float64", "int8", "int16", "int32", "uint8", "uint16", "uint32"}
 
 
 class TiffImage(Opened):
@@ -50,9 +51,13 @@ class TiffImage(Opened):
 
     def _decode(self, page: int | None) -> Raster:
         page = self._indices[0] if page is None else page
-        if page in self._pages and tiff.is_unsupported_by_pillow(self._pages[page]):
-            return tiff.load16(self._pages[page])
-        return super()._decode(page)
+        stored = self._pages.get(page)
+        if stored and (self._image is None or tiff.is_unsupported_by_pillow(stored)):
+            raster = tiff.load(stored, self.file)
+        else:
+            raster = super()._decode(page)
+        raster.warnings += self.warnings
+        return raster
 
 
 class PagesReader(TiffImage, MediaReader):
@@ -79,14 +84,24 @@ class ChannelStack:
     """The channels of one page.
 
     Args:
-        array: (H, W), (H, W, C) or (C, H, W), uint8, uint16 or floating-point.
+        array: (H, W), (H, W, C) or (C, H, W), integer of at most 32 bits or floating-point.
+        bits: Bits per value that are used.
         axis: The axis of the channels; None for (H, W).
         tags: Keyword arguments of tifffile for a page of the same layout.
     """
 
     array: np.ndarray
+    bits: int
     axis: int | None
     tags: dict[str, Any]
+
+    @property
+    def value_range(self) -> tuple[float, float]:
+        """The range of unsigned integers of at most 16 bits; of other types, that of the finite values."""
+        if self.array.dtype in (np.uint8, np.uint16):
+            return 0.0, float(2**self.bits - 1)
+        finite = self.array[np.isfinite(self.array)]
+        return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
 
     def map(self, function: Callable[[np.ndarray], np.ndarray]) -> "ChannelStack":
         """Return the results of a function for each channel (H, W), in the same layout."""
@@ -97,19 +112,20 @@ class ChannelStack:
 
 
 class ChannelsReader(TiffImage, MediaReader):
-    """Reader of floating-point values and of channels that are not colors, as of a microscope."""
+    """Reader of floating-point values, signed and 32-bit integers, and of channels that are not colors."""
 
     kind: ClassVar[str] = "channels"
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         dtypes = {str(page.dtype) for page in self._pages.values()}
-        if unsupported := dtypes - {"uint8", "uint16", "float16", "float32", "float64"}:
+        if unsupported := dtypes - _CHANNEL_TYPES:
             names = ", ".join(sorted(unsupported))
-            raise ImageError(f"'{self.path}' contains {names}; supported are floating point, uint8 and uint16.")
+            raise ImageError(f"'{self.path}' contains {names}; supported are {', '.join(sorted(_CHANNEL_TYPES))}.")
 
     def _decode(self, page: int | None) -> Raster:
-        raise ImageError(f"'{self.path}' contains floating-point values or channels that are not colors.")
+        kinds = "floating-point values, signed or 32-bit integers, or channels that are not colors"
+        raise ImageError(f"'{self.path}' contains {kinds}; use `srgan-hub upscale` or `upscale_files`.")
 
     def read(self, first: int = 0) -> Iterator[ChannelStack]:
         """Yield the pages."""
@@ -120,13 +136,13 @@ class ChannelsReader(TiffImage, MediaReader):
             is_rgb = page.photometric == 2 and axis is not None and array.shape[axis] == 3
             has_resolution, orientation = "XResolution" in page.tags, page.tags.valueof("Orientation", 1)
             tags = {
-                "photometric": "rgb" if is_rgb else "minisblack",
+                "photometric": "rgb" if is_rgb else "miniswhite" if page.photometric == 0 else "minisblack",
                 "planarconfig": None if axis is None else "separate" if axis == 0 else "contig",
                 "resolution": page.resolution if has_resolution else None,
                 "resolutionunit": page.resolutionunit if has_resolution else None,
                 "extratags": [(274, 3, 1, orientation, True)] if orientation != 1 else (),
             }
-            yield ChannelStack(array, axis, tags)
+            yield ChannelStack(array, page.bitspersample, axis, tags)
 
 
 class ChannelsWriter(MediaWriter):
@@ -142,14 +158,6 @@ class ChannelsWriter(MediaWriter):
                 file.write(piece.array, compression="zlib", software=software, metadata=None, **piece.tags)
 
 
-def value_range_of(array: np.ndarray) -> tuple[float, float]:
-    """Return the range of an integer type, or of the finite values."""
-    if array.dtype.kind == "u":
-        return 0.0, float(np.iinfo(array.dtype).max)
-    finite = array[np.isfinite(array)]
-    return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
-
-
 def normalize(channel: np.ndarray, low: float, high: float) -> np.ndarray:
     """Map (H, W) from [low, high] to [0, 1], float32. NaN and infinity are inpainted."""
     values = channel.astype(np.float64)
@@ -161,8 +169,9 @@ def normalize(channel: np.ndarray, low: float, high: float) -> np.ndarray:
 def denormalize(result: np.ndarray, channel: np.ndarray, low: float, high: float) -> np.ndarray:
     """Map an upscaled channel in [0, 1] back to the range and type of `channel`, with its NaN and infinity."""
     values = result.astype(np.float64) * (high - low) + low
-    if channel.dtype.kind == "u":
-        values = np.clip(values.round(), 0, np.iinfo(channel.dtype).max)
+    if channel.dtype.kind in "iu":
+        limits = np.iinfo(channel.dtype)
+        values = np.clip(values.round(), limits.min, limits.max)
     values = values.astype(channel.dtype)
     invalid = ~np.isfinite(channel)
     if not invalid.any():

@@ -1,5 +1,6 @@
 """Animations keep frames, durations and repetitions in every format."""
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,12 @@ from PIL import Image
 from upscaled_files import upscale_file
 
 from srgan_hub import SRGAN
+from srgan_hub.images.animation import AnimationReader, AnimationWriter
 from srgan_hub.images.decode import load_raster, open_image
+from srgan_hub.images.encode import SaveOptions
 from srgan_hub.images.errors import ImageError
+from srgan_hub.images.media import Output
+from srgan_hub.images.raster import Raster
 from srgan_hub.upscaler import Upscaler
 
 DURATIONS = [100, 50, 70, 300]
@@ -134,3 +139,96 @@ def test_one_frame_is_an_image(tmp_path):
     with open_image(tmp_path / "a.gif") as opened:
         assert opened.kind == "image" and opened.default_suffix == ".png"
     assert load_raster(tmp_path / "a.gif").width == 16
+
+
+def gif(path: Path, frames: list[bytes]) -> None:
+    """A GIF of 6 x 4 pixels, with three colors and black."""
+    palette = bytes([0, 0, 0, 250, 0, 0, 0, 200, 0, 0, 0, 150])
+    path.write_bytes(b"GIF89a" + struct.pack("<2H3B", 6, 4, 0x81, 2, 0) + palette + b"".join(frames) + b";")
+
+
+def gif_frame(pixels: list[str], left: int, top: int, disposal: int, transparent: int | None = None) -> bytes:
+    """A frame of 100 ms. Its codes have 8 bits each: pixels, 128 to begin, 129 to end."""
+    control = bytes([disposal << 2 | (transparent is not None), 10, 0, transparent or 0])
+    codes = bytes([128, *map(int, "".join(pixels)), 129])
+    place = struct.pack("<4HB", left, top, len(pixels[0]), len(pixels), 0)
+    return b"!\xf9\4" + control + b"\0," + place + bytes([7, len(codes)]) + codes + b"\0"
+
+
+def draw(*rows: str) -> np.ndarray:
+    """The RGBA pixels of colors by their numbers, and of dots, which are transparent."""
+    colors = {".": (0, 0, 0, 0), "1": (250, 0, 0, 255), "2": (0, 200, 0, 255), "3": (0, 0, 150, 255)}
+    return np.array([[colors[each] for each in row] for row in rows], np.uint8)
+
+
+def read_frames(path: Path) -> list[np.ndarray]:
+    """All frames as RGBA, with black where they are transparent."""
+    with open_image(path) as opened:
+        assert isinstance(opened, AnimationReader)
+        arrays = [frame.array for frame in opened.read()]
+    opaque = np.full((*arrays[0].shape[:2], 1), 255, np.uint8)
+    arrays = [array if array.shape[2] == 4 else np.dstack([array, opaque]) for array in arrays]
+    return [np.where(array[..., 3:] > 0, array, 0) for array in arrays]
+
+
+# Frames, and what Chromium draws of them.
+GIF_FRAMES = [
+    (gif_frame(["11", "11"], 1, 1, 1), draw("......", ".11...", ".11...", "......")),
+    (gif_frame(["222", "222"], 0, 0, 2), draw("222...", "222...", ".11...", "......")),
+    (gif_frame(["30", "33"], 4, 2, 3, transparent=0), draw("......", "......", ".11.3.", "....33")),
+    (gif_frame(["1"], 5, 3, 0), draw("......", "......", ".11...", ".....1")),
+    (gif_frame(["2222", "2222", "2222"], 4, 2, 3), draw("......", "......", ".11.22", "....22")),
+    (gif_frame(["33", "33"], 0, 0, 2, transparent=3), draw("......", "......", ".11...", ".....1")),
+    (gif_frame(["0123"], 1, 1, 0, transparent=0), draw("......", "..123.", ".11...", ".....1")),
+]
+
+
+def test_gif_is_composed_as_in_browsers(tmp_path):
+    gif(tmp_path / "a.gif", [frame for frame, _ in GIF_FRAMES])
+    for number, (result, (_, expected)) in enumerate(zip(read_frames(tmp_path / "a.gif"), GIF_FRAMES, strict=True)):
+        assert np.array_equal(result, expected), number
+
+
+def test_disposal_of_the_first_frame(tmp_path):
+    for disposal in (2, 3):  # there is nothing to restore
+        gif(tmp_path / "a.gif", [gif_frame(["11", "11"], 1, 1, disposal), gif_frame(["2"], 2, 2, 0)])
+        assert np.array_equal(read_frames(tmp_path / "a.gif")[1], draw("......", "......", "..2...", "......"))
+
+
+def test_single_frame_smaller_than_the_canvas(tmp_path):
+    for transparent in (None, 0, 3):
+        gif(tmp_path / "a.gif", [gif_frame(["12", "21"], 2, 1, 0, transparent)])
+        result = load_raster(tmp_path / "a.gif").array
+        assert np.array_equal(np.where(result[..., 3:] > 0, result, 0), draw("......", "..12..", "..21..", "......"))
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES[:3])
+@pytest.mark.parametrize("alpha", [False, True])
+def test_written_frames_are_those_composed(tmp_path, suffix, alpha):
+    """Equal neighbors may merge if each image is shown as long as before."""
+    frames = [draw("111111", "11.111", "111111", "11111."), GIF_FRAMES[1][1], GIF_FRAMES[2][1], GIF_FRAMES[3][1]]
+    order, durations = [0, 0, 0, 1, 2, 2, 3, 0, 0], [100, 33, 37, 20, 250, 40, 60, 16, 24]
+    arrays = [frames[index] if alpha else frames[index][..., :3] for index in order]
+    images = [Image.fromarray(array) for array in arrays]
+    images[0].save(tmp_path / "a.webp", save_all=True, append_images=images[1:], duration=durations, lossless=True)
+    with open_image(tmp_path / "a.webp") as reader:
+        assert isinstance(reader, AnimationReader)
+        reader.decode()
+        rasters = [Raster(array) for array in arrays]
+        reader.durations = durations
+        reader.count = len(durations)
+        writer = AnimationWriter(reader, tmp_path / f"b{suffix}", Output(tmp_path / f"b{suffix}", 6, 4, SaveOptions()))
+        writer.write(iter(rasters))
+    with open_image(tmp_path / f"b{suffix}") as result:
+        assert isinstance(result, AnimationReader)
+        result.decode()
+        shown = np.repeat(np.arange(result.count), result.durations)
+    written = read_frames(tmp_path / f"b{suffix}")
+    times = np.repeat(order, durations)
+    assert len(shown) == len(times)
+    off = 0
+    for time, index in enumerate(times):
+        expected = np.where(frames[index][..., 3:] > 0, frames[index], 0)
+        expected[..., 3] = expected[..., 3] if alpha else 255
+        off += not np.array_equal(written[shown[time]], expected)
+    assert off <= (5 * 8 if suffix == ".gif" else 0)  # a GIF counts in steps of 10 ms

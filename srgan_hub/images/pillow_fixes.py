@@ -13,7 +13,7 @@ from PIL import ExifTags, Image, ImageFile, TiffImagePlugin
 from . import formats
 from .errors import DECODE_ERRORS, ImageError, describe
 
-_MIN_FRAME = 16  # bytes of an animation per frame
+_MIN_FRAME = 8  # bytes of a file per frame of an animation
 _COLOR_CHUNKS = (b"gAMA", b"cHRM", b"cICP")
 _CODESTREAM_LIMIT = 2**24  # bytes of a JPEG 2000 to search; a color profile may come first
 MODES = ("1", "L", "P", "PA", "LA", "La", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "LAB")

@@ -109,18 +109,20 @@ def load(page: Any, file: BinaryIO) -> Raster:
     """Decode a gray, RGB or palette page by tifffile, with corrected orientation, to the full range of 8 or 16 bits."""
     if page.photometric not in _DECODED:
         raise ValueError("its pages differ in kind")
-    values = page.asarray().astype(np.uint32)
+    values = page.asarray()
     values = values[..., None] if page.samplesperpixel == 1 else values
     values = np.moveaxis(values, 0, -1) if page.planarconfig == 2 and page.samplesperpixel > 1 else values
     top, full = 2**page.bitspersample - 1, 255 if page.bitspersample <= 8 else 65_535
-    array = (values * full + top // 2) // top
+    array = values if top == full else (values.astype(np.uint32) * full + top // 2) // top
     if page.photometric == 0:
         array[..., 0] = full - array[..., 0]
     if page.photometric == 3:
         palette = page.colormap.T.astype(np.uint32)
         palette *= 257 if palette.max() < 256 else 1  # written with 8 bits
-        array, full = np.dstack([palette[values[..., 0]], array[..., 1:] * (65_535 // full)]), 65_535
+        colors, alpha = palette[values[..., 0].astype(np.intp)], array[..., 1:].astype(np.uint32)
+        array, full = np.dstack([colors, alpha * (65_535 // full)]), 65_535
     if 1 in page.extrasamples:
+        array = array.astype(np.uint32)
         alpha = np.maximum(array[..., -1:], 1)
         array[..., :-1] = np.minimum((array[..., :-1] * full + alpha // 2) // alpha, full)
     orientation, metadata, warnings = read_metadata(_open_tags(page, file))
@@ -142,6 +144,7 @@ def _open_tags(page: Any, file: BinaryIO) -> _Tags:
     """Return a page whose tags and `info` Pillow has read."""
     file.seek(0)
     image = _Tags(file)
+    image._frame_pos = [page.offset] * (page.index + 1)  # which Pillow would find page by page
     image.seek(page.index)
     if page.iccprofile:
         image.info["icc_profile"] = page.iccprofile

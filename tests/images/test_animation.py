@@ -1,6 +1,8 @@
 """Animations keep frames, durations and repetitions in every format."""
 
 import struct
+import time
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -202,6 +204,58 @@ def test_single_frame_smaller_than_the_canvas(tmp_path):
         assert np.array_equal(np.where(result[..., 3:] > 0, result, 0), draw("......", "..12..", "..21..", "......"))
 
 
+def apng(path: Path, frames: list[tuple[np.ndarray, int, int, int, int]], count: int | None = None) -> None:
+    """An APNG of 6 x 4 pixels of frames (RGBA, left, top, disposal, blending), of which it declares `count`."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 6, 4, 8, 6, 0, 0, 0))
+    data += chunk(b"acTL", struct.pack(">II", count or len(frames), 0))
+    for number, (array, left, top, disposal, blending) in enumerate(frames):
+        height, width = array.shape[:2]
+        sequence = max(0, 2 * number - 1)
+        place = struct.pack(">IIIIIHHBB", sequence, width, height, left, top, 1, 10, disposal, blending)
+        pixels = zlib.compress(b"".join(b"\0" + row.tobytes() for row in array))
+        data += chunk(b"fcTL", place)
+        data += chunk(b"fdAT", struct.pack(">I", sequence + 1) + pixels) if number else chunk(b"IDAT", pixels)
+    path.write_bytes(data + chunk(b"IEND", b""))
+
+
+@pytest.mark.parametrize("disposal", [0, 1, 2])
+@pytest.mark.parametrize("blending", [0, 1])
+def test_apng_is_composed_as_specified(tmp_path, disposal, blending):
+    """Disposal: leave, clear, restore. Blending: replace, or draw over. Nothing is left to restore for the first."""
+    first = draw("111111", "111111", "1.1.1.", "......")
+    part, last = draw("2.3", ".23"), draw(".3")
+    apng(tmp_path / "a.png", [(first, 0, 0, 0, 0), (part, 2, 1, disposal, blending), (last, 4, 2, 0, 1)])
+    second = [
+        draw("111111", "112.31", "1..23.", "......"),
+        draw("111111", "112131", "1.123.", "......"),
+    ][blending]
+    third = [second.copy(), second.copy(), first.copy()][disposal]
+    if disposal == 1:
+        third[1:3, 2:5] = 0
+    third[2, 5] = last[0, 1]
+    for result, expected in zip(read_frames(tmp_path / "a.png"), [first, second, third], strict=True):
+        assert np.array_equal(result, expected)
+    apng(tmp_path / "a.png", [(first, 0, 0, disposal, blending), (last, 4, 2, 0, 1)])
+    canvas = first.copy() if disposal == 0 else np.zeros_like(first)
+    canvas[2, 5] = last[0, 1]
+    assert np.array_equal(read_frames(tmp_path / "a.png")[1], canvas)
+
+
+def test_absurd_numbers_of_frames_are_refused_at_once(upscaler, tmp_path):
+    frame = (draw("12", "21"), 0, 0, 0, 0)
+    full = (draw(*["111111"] * 4), 0, 0, 0, 0)
+    for count in (2**31, 2**31 - 1, 10_000, 20):
+        apng(tmp_path / "a.png", [full, frame], count)
+        started = time.monotonic()
+        with pytest.raises(ImageError, match="corrupt or truncated"):
+            upscale_file(upscaler, tmp_path / "a.png", tmp_path / "b.png")
+        assert time.monotonic() - started < 2
+
+
 @pytest.mark.parametrize("suffix", SUFFIXES[:3])
 @pytest.mark.parametrize("alpha", [False, True])
 def test_written_frames_are_those_composed(tmp_path, suffix, alpha):
@@ -227,8 +281,8 @@ def test_written_frames_are_those_composed(tmp_path, suffix, alpha):
     times = np.repeat(order, durations)
     assert len(shown) == len(times)
     off = 0
-    for time, index in enumerate(times):
+    for at, index in enumerate(times):
         expected = np.where(frames[index][..., 3:] > 0, frames[index], 0)
         expected[..., 3] = expected[..., 3] if alpha else 255
-        off += not np.array_equal(written[shown[time]], expected)
+        off += not np.array_equal(written[shown[at]], expected)
     assert off <= (5 * 8 if suffix == ".gif" else 0)  # a GIF counts in steps of 10 ms

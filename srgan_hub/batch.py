@@ -301,15 +301,15 @@ class _BatchRunner:
     ) -> Iterator[tiff_media.ChannelStack]:
         for number, stack in enumerate(reader.read(writer.done), 1):
             low, high = self.value_range or stack.value_range
-            yield stack.map(partial(self._upscale_channel, low=low, high=high))
+            yield stack.map(partial(self._upscale_channel, low=low, high=high, nodata=stack.nodata))
             progress(number, reader.count)
 
-    def _upscale_channel(self, channel: np.ndarray, *, low: float, high: float) -> np.ndarray:
-        lr = torch.from_numpy(tiff_media.normalize(channel, low, high))
+    def _upscale_channel(self, channel: np.ndarray, *, low: float, high: float, nodata: float) -> np.ndarray:
+        lr = torch.from_numpy(tiff_media.normalize(channel, low, high, nodata))
         sr = self.upscaler.upscale(lr.expand(3, -1, -1)).mean(0)
         width, height = self.size.resolve(channel.shape[1], channel.shape[0], scale=self.upscaler.scale)
         sr = resize(sr[None, None], (height, width)).clamp(0, 1)[0, 0]
-        return tiff_media.denormalize(sr.numpy(), channel, low, high)
+        return tiff_media.denormalize(sr.numpy(), channel, low, high, nodata)
 
     def _finish(self, job: _Job, result: Raster | ImageError | str, seconds: float) -> FileResult:
         """Write an image that is not written yet, and the line in the manifest."""

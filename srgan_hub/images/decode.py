@@ -143,6 +143,8 @@ def _open_tiff(path: Path, file: BinaryIO, max_pixels: int | None) -> Opened:
         by_rows = image and pages and width * height >= tiff_media.LARGE and all(map(tiff.stores_rows, pages.values()))
         kind = PagesReader if others else RowsReader if by_rows else TiffImage
     opened = kind(path, file, image, max_pixels, pages, sizes)
+    if any(tiff.GEO_KEYS in page.tags for page in pages.values()):
+        opened.warnings.append("its georeference is not kept; docs/scientific.md has a recipe that keeps it")
     if is_cut:
         opened.warnings.append(f"the chain of its pages ends in a corrupt directory; {len(sizes)} are read")
     return opened

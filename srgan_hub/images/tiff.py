@@ -16,6 +16,7 @@ from .metadata import Metadata, read_metadata, warn_dropped
 from .raster import Raster, correct_orientation
 
 MAX_PAGES = 10_000
+GEO_KEYS = 34_735  # tag of a GeoTIFF
 _MAX_TAGS = 1_000  # of a directory; tifffile reads corrupt ones for minutes
 # Colors by photometric interpretation; what is more are extra channels.
 _COLORS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3, 8: 3}

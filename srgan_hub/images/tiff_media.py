@@ -6,17 +6,17 @@ interrupted run resumes after the last of them.
 """
 
 import json
+import math
 import os
 import shutil
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from PIL import ImageFile
 
 from . import tiff
@@ -30,6 +30,7 @@ from .tensors import inpaint
 # Files of this many pixels or more are processed by rows.
 LARGE = 16_000_000
 _TILE = 256
+_NODATA = 42_113  # GDAL's tag of the value of pixels that were not measured
 _CHANNEL_TYPES = {"float16", "float32", "float64", "int8", "int16", "int32", "uint8", "uint16", "uint32"}
 
 
@@ -88,20 +89,22 @@ class ChannelStack:
         bits: Bits per value that are used.
         axis: The axis of the channels; None for (H, W).
         tags: Keyword arguments of tifffile for a page of the same layout.
+        nodata: The value of pixels that were not measured, NaN for none.
     """
 
     array: np.ndarray
     bits: int
     axis: int | None
     tags: dict[str, Any]
+    nodata: float = math.nan
 
     @property
     def value_range(self) -> tuple[float, float]:
-        """The range of unsigned integers of at most 16 bits; of other types, that of the finite values."""
+        """The range of unsigned integers of at most 16 bits; of other types, that of the valid values."""
         if self.array.dtype in (np.uint8, np.uint16):
             return 0.0, float(2**self.bits - 1)
-        finite = self.array[np.isfinite(self.array)]
-        return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+        valid = self.array[_is_valid(self.array, self.nodata)]
+        return (float(valid.min()), float(valid.max())) if valid.size else (0.0, 1.0)
 
     def map(self, function: Callable[[np.ndarray], np.ndarray]) -> "ChannelStack":
         """Return the results of a function for each channel (H, W), in the same layout."""
@@ -135,14 +138,20 @@ class ChannelsReader(TiffImage, MediaReader):
             axis = None if array.ndim == 2 else -1 if page.planarconfig != 2 and page.samplesperpixel > 1 else 0
             is_rgb = page.photometric == 2 and axis is not None and array.shape[axis] == 3
             has_resolution, orientation = "XResolution" in page.tags, page.tags.valueof("Orientation", 1)
+            extra = [(274, 3, 1, orientation, True)] if orientation != 1 else []
+            nodata = math.nan
+            if isinstance(missing := page.tags.valueof(_NODATA), str):
+                extra.append((_NODATA, 2, len(missing) + 1, missing, True))
+                with suppress(ValueError):
+                    nodata = float(missing)
             tags = {
                 "photometric": "rgb" if is_rgb else "miniswhite" if page.photometric == 0 else "minisblack",
                 "planarconfig": None if axis is None else "separate" if axis == 0 else "contig",
                 "resolution": page.resolution if has_resolution else None,
                 "resolutionunit": page.resolutionunit if has_resolution else None,
-                "extratags": [(274, 3, 1, orientation, True)] if orientation != 1 else (),
+                "extratags": extra,
             }
-            yield ChannelStack(array, page.bitspersample, axis, tags)
+            yield ChannelStack(array, page.bitspersample, axis, tags, nodata)
 
 
 class ChannelsWriter(MediaWriter):
@@ -158,30 +167,30 @@ class ChannelsWriter(MediaWriter):
                 file.write(piece.array, compression="zlib", software=software, metadata=None, **piece.tags)
 
 
-def normalize(channel: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Map (H, W) from [low, high] to [0, 1], float32. NaN and infinity are inpainted."""
+def normalize(channel: np.ndarray, low: float, high: float, nodata: float = math.nan) -> np.ndarray:
+    """Map (H, W) from [low, high] to [0, 1], float32. NaN, infinity and `nodata` are inpainted."""
     values = channel.astype(np.float64)
-    finite = np.isfinite(values)
-    scaled = np.clip((np.where(finite, values, low) - low) / ((high - low) or 1), 0, 1).astype(np.float32)
-    return inpaint(scaled, finite) if finite.any() and not finite.all() else scaled
+    valid = _is_valid(channel, nodata)
+    scaled = np.clip((np.where(valid, values, low) - low) / ((high - low) or 1), 0, 1).astype(np.float32)
+    return inpaint(scaled, valid) if valid.any() and not valid.all() else scaled
 
 
-def denormalize(result: np.ndarray, channel: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Map an upscaled channel in [0, 1] back to the range and type of `channel`, with its NaN and infinity."""
+def denormalize(
+    result: np.ndarray, channel: np.ndarray, low: float, high: float, nodata: float = math.nan
+) -> np.ndarray:
+    """Map an upscaled channel in [0, 1] back to the range and type of `channel`, with its invalid values."""
     values = result.astype(np.float64) * (high - low) + low
     if channel.dtype.kind in "iu":
         limits = np.iinfo(channel.dtype)
         values = np.clip(values.round(), limits.min, limits.max)
-    values = values.astype(channel.dtype)
-    invalid = ~np.isfinite(channel)
-    if not invalid.any():
-        return values
+    rows, columns = (np.arange(new) * old // new for new, old in zip(values.shape, channel.shape, strict=True))
+    nearest = channel[rows][:, columns]
+    return np.where(_is_valid(nearest, nodata), values.astype(channel.dtype), nearest)
 
-    def repeat(array: np.ndarray) -> np.ndarray:
-        tensor = torch.from_numpy(array.astype(np.float32))[None, None]
-        return F.interpolate(tensor, values.shape, mode="nearest")[0, 0].numpy()
 
-    return np.where(repeat(invalid) > 0, repeat(np.where(invalid, channel, 0)).astype(channel.dtype), values)
+def _is_valid(array: np.ndarray, nodata: float) -> np.ndarray:
+    with np.errstate(over="ignore"):  # a value that the type cannot hold
+        return np.isfinite(array) & (array != nodata)
 
 
 class RowsReader(TiffImage, MediaReader):

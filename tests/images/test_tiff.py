@@ -98,7 +98,7 @@ def test_bit_depths(tmp_path, layout, bits):
     for planar, codec, orientation in [(1, 1, 1), (1, 8, 6), (2, 1, 1), (2, 8, 3)][: 2 if channels == 1 else 4]:
         strips = [pack(each, bits) for each in (np.moveaxis(values, 2, 0) if planar == 2 else [values])]
         strips = [zlib.compress(strip) for strip in strips] if codec == 8 else strips
-        tags = {ORIENTATION: [orientation], 282: [150, 1], 296: [2]}
+        tags = {ORIENTATION: [orientation]}
         tags |= {338: [extra]} if extra else {}
         tags |= {PALETTE: palette.ravel().tolist()} if photometric == 3 else {}
         more = {"bits": bits, "channels": channels, "photometric": photometric, "planar": planar, "codec": codec}
@@ -129,6 +129,44 @@ def test_signed_and_32_bit_integers_keep_type_and_range(upscaler, tmp_path, dtyp
     tifffile.imwrite(tmp_path / "b.tif", floats, photometric="minisblack", **kind)
     expected = tifffile.imread(upscale_file(upscaler, tmp_path / "b.tif")) * (high - low) + low
     assert result.dtype == dtype and np.abs(result - expected).max() <= 0.51
+
+
+@pytest.mark.parametrize(
+    ("dtype", "nodata"),
+    [
+        ("i2", "-32768"),
+        ("i4", "2147483647"),
+        ("i4", "-9999"),
+        ("f4", "-3.4028234663852886e+38"),
+        ("f4", "nan"),
+        ("u2", "0"),
+    ],
+)
+def test_pixels_that_were_not_measured_stay(upscaler, tmp_path, dtype, nodata):
+    """They do not count for the range, and nothing bleeds out of them."""
+    array = np.random.default_rng(0).integers(300, 500, (8, 9)).astype(dtype)
+    array = np.dstack([array] * 2) if dtype == "u2" else array  # a gray channel would be an image
+    array[2:4, 3:6] = np.dtype(dtype).type(float(nodata))
+    tag = [(42113, 2, len(nodata) + 1, nodata, True)]
+    layout = {"planarconfig": "contig"} if dtype == "u2" else {}
+    tifffile.imwrite(tmp_path / "a.tif", array, photometric="minisblack", metadata=None, extratags=tag, **layout)
+    with tifffile.TiffFile(upscale_file(upscaler, tmp_path / "a.tif")) as file:
+        result = file.asarray()
+        assert file.pages[0].tags[42113].value == nodata
+    is_missing = np.zeros((8, 9), bool)
+    is_missing[2:4, 3:6] = True
+    is_missing = is_missing.repeat(4, 0).repeat(4, 1)
+    assert np.array_equal(result[is_missing], np.full_like(result[is_missing], array[2, 3].flat[0]), equal_nan=True)
+    if dtype != "u2":
+        assert result[~is_missing].min() >= 300 and result[~is_missing].max() < 500
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i2"])
+def test_georeference_is_missed_in_a_warning(upscaler, tmp_path, caplog, dtype):
+    tags = [(34735, 3, 4, (1, 1, 0, 0), True)]
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((4, 4), dtype), photometric="minisblack", extratags=tags)
+    upscale_file(upscaler, tmp_path / "a.tif")
+    assert caplog.text.count("its georeference is not kept") == 1
 
 
 def test_channels_of_12_bits_use_their_range(upscaler, tmp_path):

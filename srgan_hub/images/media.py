@@ -28,8 +28,8 @@ class Opened(AbstractContextManager["Opened"]):
         count: Number of images.
 
     Attributes:
-        kind: "image", "animation", "video", or of a TIFF "pages", "channels" (floating point, or channels that are not
-            colors) or "rows" (larger than a run should load).
+        kind: "image", "animation", "video", or of a TIFF "pages", "channels" (floating point, signed or 32-bit
+            integers, or channels that are not colors) or "rows" (larger than a run should load).
         width, height: Size of the largest image, in pixels.
         warnings: Messages about reading, without the file's name.
     """

@@ -251,6 +251,7 @@ def test_jpeg_in_tiff(tmp_path):
         assert np.abs(load_raster(tmp_path / "a.tif").array.astype(int) - expected).max() <= 2
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of Pillow
 class TestMalformed:
     """Chains of directories that never end, or that end in garbage."""
 

@@ -146,5 +146,5 @@ def _open_tiff(path: Path, file: BinaryIO, max_pixels: int | None) -> Opened:
     if any(tiff.GEO_KEYS in page.tags for page in pages.values()):
         opened.warnings.append("its georeference is not kept; docs/scientific.md has a recipe that keeps it")
     if is_cut:
-        opened.warnings.append(f"the chain of its pages ends in a corrupt directory; {len(sizes)} are read")
+        opened.warnings.append(f"the chain of its pages ends in a corrupt directory after page {len(sizes)}")
     return opened

@@ -78,7 +78,7 @@ def fit_colors(
     """
     warnings = []
     gray = array.ndim == 2 or array.shape[2] == 2
-    stored_gray = ("gray" if array.ndim == 2 else "gray with alpha") in stores if gray else False
+    stored_gray = gray and ("gray" if array.ndim == 2 else "gray with alpha") in stores
     if cicp := metadata.cicp:
         primaries, transfer, _, full = cicp
         known = primaries in _PRIMARIES and transfer in (*_CURVES, *_HDR)

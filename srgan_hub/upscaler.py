@@ -296,7 +296,7 @@ def _to_array(image: Any) -> tuple[np.ndarray, Callable[[np.ndarray], Any]]:
     else:
         raise ValueError(f"`image` must be a path, PIL image, array or tensor, got {type(image).__name__}.")
     name = "the image" if isinstance(image, Image.Image) else f"'{image}'"
-    for warning in raster.warnings:
+    for warning in raster.fit_colors().warnings:
         logger.warning("%s: %s", name, warning)
     return raster.array, lambda x: Raster(x, raster.metadata.resized(x.shape[1], x.shape[0])).to_pil()
 

@@ -11,7 +11,8 @@ import numpy as np
 from PIL import GifImagePlugin, Image, ImageFile
 
 from . import formats, pillow_fixes
-from .encode import pil_format_kwargs
+from .color import write_nclx
+from .encode import fit_colors, pil_format_kwargs
 from .errors import wrap_decode_errors
 from .media import MediaReader, MediaWriter
 from .metadata import pil_save_kwargs, read_metadata
@@ -132,7 +133,7 @@ class AnimationWriter(MediaWriter):
             durations = durations[1:]
             if name != "PNG":
                 next(pieces)
-        first = next(pieces)
+        first = fit_colors(next(pieces), target, output.path)
         kwargs: dict[str, Any] = {"duration": durations, **pil_format_kwargs(target, output.options.quality)}
         if name == "GIF":
             # It counts hundredths of a second. A transparent pixel must not show the frame before.
@@ -142,11 +143,14 @@ class AnimationWriter(MediaWriter):
             kwargs |= {"loop": plays, "default_image": reader.default_image}
         elif name == "WEBP":
             kwargs["loop"] = plays
-        images: Iterable[Image.Image] = (frame.to_pil() for frame in pieces)
+        images: Iterable[Image.Image] = (Image.fromarray(frame.fit_colors(target.stores).array) for frame in pieces)
         if name == "PNG":  # which Pillow iterates over twice
             images = list(images)
         kwargs |= pil_save_kwargs(first.metadata.resized(first.width, first.height), target, output.path)
-        first.to_pil().save(self.path, format=name, save_all=True, append_images=images, **kwargs)
+        image = Image.fromarray(first.array)
+        image.save(self.path, format=name, save_all=True, append_images=images, **kwargs)
+        if name == "AVIF" and first.metadata.cicp:
+            write_nclx(self.path, first.metadata.cicp)
 
 
 def _binarize_alpha(frame: Raster) -> Raster:

@@ -65,7 +65,7 @@ def load_raster(path: Path, *, max_pixels: int | None = MAX_PIXELS, page: int | 
 
 def load_image(path: Path, *, max_pixels: int | None = MAX_PIXELS) -> Image.Image:
     """Decode an image file, as `load_raster` does, to a PIL image of mode L, LA, RGB or RGBA."""
-    return load_raster(path, max_pixels=max_pixels).with_bits(8).to_pil()
+    return load_raster(path, max_pixels=max_pixels).fit_colors().with_bits(8).to_pil()
 
 
 def default_suffix(path: Path) -> str:

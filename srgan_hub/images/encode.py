@@ -13,9 +13,10 @@ from PIL import Image, features
 
 from ..fileio import atomic_write
 from . import formats, png16, tiff
+from .color import write_nclx
 from .errors import DECODE_ERRORS, ImageError, describe
 from .metadata import Metadata, pil_save_kwargs
-from .raster import Raster
+from .raster import R, Raster
 
 logger = logging.getLogger(__name__)
 
@@ -85,8 +86,8 @@ def save_image(
 
 def write_raster(raster: Raster, path: Path, options: SaveOptions) -> None:
     """Save an image with options. Errors as for `save_image`."""
-    raster = raster.with_bits(options.bit_depth or raster.bits)
     target = formats.find_format(path.suffix)
+    raster = fit_colors(raster, target, path).with_bits(options.bit_depth or raster.bits)
     if raster.bits > 8 and target and "high bit depth" not in target.stores:
         logger.warning("'%s': %s stores 8 bits per channel of %d", path, target.name, raster.bits)
         raster = raster.with_bits(8)
@@ -102,8 +103,16 @@ def write_raster(raster: Raster, path: Path, options: SaveOptions) -> None:
             _write_pil(raster, temporary, target, options.quality, path)
 
 
+def fit_colors(raster: R, target: formats.Format | None, path: Path) -> R:
+    """Return an image with colors that a format can describe; changes are logged."""
+    fitted = replace(raster, warnings=[]).fit_colors(target.stores if target else ())
+    for warning in fitted.warnings:
+        logger.warning("'%s': %s", path, warning)
+    return fitted
+
+
 def _write_pil(raster: Raster, temporary: Path, target: formats.Format, quality: int | None, path: Path) -> None:
-    image = raster.to_pil()
+    image = Image.fromarray(raster.array)
     kwargs = pil_format_kwargs(target, quality)
     try:
         image.save(temporary, format=target.pillow, **{**kwargs, **pil_save_kwargs(raster.metadata, target, path)})
@@ -112,6 +121,8 @@ def _write_pil(raster: Raster, temporary: Path, target: formats.Format, quality:
             raise
         logger.warning("'%s': dropped EXIF data and resolution that %s cannot store: %s", path, target.name, error)
         image.save(temporary, format=target.pillow, **kwargs, icc_profile=raster.metadata.icc_profile)
+    if raster.metadata.cicp and target is formats.AVIF:
+        write_nclx(temporary, raster.metadata.cicp)
 
 
 def pil_format_kwargs(target: formats.Format, quality: int | None) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from PIL import ExifTags, Image, PngImagePlugin
 
+from .color import Cicp, read_cicp
 from .errors import DECODE_ERRORS, describe
 from .formats import Format
 
@@ -40,7 +41,9 @@ class Metadata:
         xmp: XMP packet with orientation 1 and without thumbnails.
         text: Texts by keyword; "Comment" is a JPEG's, TIFF's or GIF's comment.
         dpi: Horizontal and vertical resolution in dots per inch.
-        color_chunks: The chunks gAMA, cHRM and cICP of a PNG by name.
+        cicp: CICP code points (ITU-T H.273), which override the profile: color primaries, transfer characteristics and
+            matrix, which is 0, and whether the range is full.
+        color_chunks: The chunks gAMA, cHRM, mDCV and cLLI of a PNG by name.
         software: Program that wrote the image.
     """
 
@@ -49,6 +52,7 @@ class Metadata:
     xmp: bytes | None = None
     text: dict[str, str] = field(default_factory=dict)
     dpi: tuple[float, float] | None = None
+    cicp: Cicp | None = None
     color_chunks: dict[bytes, bytes] = field(default_factory=dict)
     software: str | None = None
 
@@ -59,7 +63,7 @@ class Metadata:
     def stripped(self, what: Literal["all", "gps"] | None) -> "Metadata":
         """Return the metadata without everything but colors, without the GPS location, or unchanged."""
         if what == "all":
-            return Metadata(icc_profile=self.icc_profile, color_chunks=self.color_chunks)
+            return Metadata(icc_profile=self.icc_profile, cicp=self.cicp, color_chunks=self.color_chunks)
         if what is None:
             return self
         exif, xmp = self.exif, self.xmp
@@ -118,12 +122,18 @@ def read_metadata(image: Image.Image) -> tuple[int, Metadata, list[str]]:
             dpi = across, down
     if dpi is None and resolution != (0, 0):
         warnings.append(f"dropped invalid resolution {resolution}")
+    cicp = None
+    try:
+        cicp = read_cicp(info)
+    except (KeyError, TypeError, ValueError) as error:
+        warnings.append(f"dropped invalid CICP code points: {describe(error)}")
     metadata = Metadata(
         icc_profile=profile if isinstance(profile := info.get("icc_profile"), bytes) else None,
         exif=exif or None,
         xmp=xmp or None,
         text={key: str(value) for key, value in text.items() if value and key not in _NOT_TEXT},
         dpi=dpi,
+        cicp=cicp,
         color_chunks=info.get("color_chunks") or {},
         software=info.get("software"),
     )
@@ -137,6 +147,9 @@ def pil_save_kwargs(metadata: Metadata, file_format: Format, path: Path) -> dict
     kwargs: dict[str, Any] = {key: info[key] for key in ("exif", "dpi", "xmp") if key in info and key in stores}
     if metadata.icc_profile:
         kwargs["icc_profile"] = metadata.icc_profile
+    if name == "AVIF" and metadata.cicp:  # of the bitstream; `write_nclx` sets those of the container
+        primaries, transfer = map(str, metadata.cicp[:2])
+        kwargs["advanced"] = {"color-primaries": primaries, "transfer-characteristics": transfer}
     text = dict(metadata.text)
     if "comment" in stores and "Comment" in text:
         kwargs["comment"] = text.pop("Comment")
@@ -169,9 +182,12 @@ def warn_dropped(metadata: Metadata, stores: Collection[str], format_name: str, 
     """Log the metadata that a format does not store, except for values that every reader assumes."""
     info = metadata.to_info()
     gamma = metadata.color_chunks.get(b"gAMA", _SRGB_GAMMA)
-    if b"cICP" not in metadata.color_chunks and gamma == _SRGB_GAMMA:
+    if gamma == _SRGB_GAMMA:
         info.pop("color_chunks", None)
-    words = {"exif": "EXIF data", "xmp": "XMP", "color_chunks": "gamma and primaries", "text": "text"}
+    if b"sRGB" in (metadata.icc_profile or b"").replace(b"\0", b""):  # its name, in ASCII or UTF-16
+        del info["icc_profile"]
+    words = {"icc_profile": "color profile", "exif": "EXIF data", "xmp": "XMP", "color_chunks": "gamma and primaries"}
+    words["text"] = "text"
     dropped = [word for key, word in words.items() if key in info and key not in stores]
     if dropped and dropped[-1] == "text":
         dropped[-1] = f"text ({', '.join(metadata.text)})"
@@ -182,6 +198,8 @@ def warn_dropped(metadata: Metadata, stores: Collection[str], format_name: str, 
 def png_info(metadata: Metadata) -> PngImagePlugin.PngInfo:
     """Return the chunks of a PNG with metadata other than profile, EXIF data and resolution."""
     chunks = PngImagePlugin.PngInfo()
+    if metadata.cicp:
+        chunks.add(b"cICP", bytes(metadata.cicp))
     for name, data in metadata.color_chunks.items():
         chunks.add(name, data)
     text = metadata.text | ({"Software": metadata.software} if metadata.software else {})

@@ -14,7 +14,8 @@ from . import formats
 from .errors import DECODE_ERRORS, ImageError, describe
 
 _MIN_FRAME = 8  # bytes of a file per frame of an animation
-_COLOR_CHUNKS = (b"gAMA", b"cHRM", b"cICP")
+_COLOR_CHUNKS = (b"gAMA", b"cHRM", b"cICP", b"mDCV", b"cLLI")
+_AVIF_HEADER = 65_536  # bytes to search
 _CODESTREAM_LIMIT = 2**24  # bytes of a JPEG 2000 to search; a color profile may come first
 MODES = ("1", "L", "P", "PA", "LA", "La", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "LAB")
 _UNSUPPORTED = {
@@ -161,7 +162,7 @@ def bit_depth(image: ImageFile.ImageFile) -> int:
         return _codestream(_peek(image, _CODESTREAM_LIMIT))[2]
     if image.format == "AVIF":
         # The AV1 configuration record: its third byte contains high_bitdepth and twelve_bit.
-        flags = [match[1][0] for match in re.finditer(rb"av1C..(.)", _peek(image, 65_536), re.DOTALL)]
+        flags = [match[1][0] for match in re.finditer(rb"av1C..(.)", _peek(image, _AVIF_HEADER), re.DOTALL)]
         return max((12 if flag & 0x20 else 10 if flag & 0x40 else 8 for flag in flags), default=8)
     if image.format == "PPM":
         arguments = image.tile[0][3]
@@ -205,23 +206,30 @@ def decode(image: ImageFile.ImageFile) -> Image.Image:
 
 
 def read_color_chunks(image: Image.Image) -> None:
-    """Add to a PNG's `info`, as "color_chunks", the chunks ahead of its pixels that define its colors."""
-    if image.format != "PNG" or "color_chunks" in image.info:
+    """Add to the `info` of a PNG or AVIF its CICP code points as "cicp", and a PNG's other chunks that define colors.
+
+    Those of an AVIF count if it has no profile, and only for colors: the decoder applies matrix and range.
+    """
+    if image.format not in ("PNG", "AVIF") or "color_chunks" in image.info:
         return
     name, file = getattr(image, "filename", ""), getattr(image, "fp", None)
     if file is None and not name:
         return
-    found = {}
+    found: dict[bytes, bytes] = {}
     with suppress(OSError), nullcontext(file) if file else open(name, "rb") as stream:  # noqa: PTH123  # a name, no path
         position = stream.tell()
-        stream.seek(8)
-        while len(head := stream.read(8)) == 8 and head[4:] != b"IDAT":
+        stream.seek(0)
+        start = stream.read(_AVIF_HEADER if image.format == "AVIF" else 8)
+        if (match := re.search(rb"colrnclx\0(.)\0(.)", start, re.DOTALL)) and not image.info.get("icc_profile"):
+            found[b"cICP"] = match[1] + match[2] + b"\0\1"
+        while image.format == "PNG" and len(head := stream.read(8)) == 8 and head[4:] != b"IDAT":
             size = int.from_bytes(head[:4], "big")
             if head[4:] in _COLOR_CHUNKS:
                 found[head[4:]] = stream.read(size)
                 size = 0
             stream.seek(size + 4, 1)
         stream.seek(position)
+    image.info["cicp"] = tuple(found.pop(b"cICP", b""))
     image.info["color_chunks"] = found
 
 

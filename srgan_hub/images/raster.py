@@ -1,6 +1,7 @@
 """In-memory image: pixel array plus metadata."""
 
 import io
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
@@ -8,11 +9,12 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image, ImageCms, ImageFile
 
-from . import pillow_fixes
+from . import color, pillow_fixes
 from .errors import ImageError
 from .metadata import Metadata, read_metadata
 
 R = TypeVar("R", bound="Raster")
+_PIL = ("gray", "gray with alpha", "icc_profile")  # features of PIL images
 
 
 @dataclass
@@ -58,6 +60,11 @@ class Raster:
         array = ((wide + 128) // 257).astype(np.uint8) if bits == 8 else (wide * 257).astype(np.uint16)
         return replace(self, array=array)
 
+    def fit_colors(self: R, stores: Collection[str] = _PIL) -> R:
+        """Return the image with colors that a format of these features can describe, and warnings about changes."""
+        array, metadata, warnings = color.fit_colors(self.array, self.metadata, stores)
+        return replace(self, array=array, metadata=metadata, warnings=[*self.warnings, *warnings])
+
     @classmethod
     def from_pil(cls, image: Image.Image, *, name: str = "the image") -> "Raster":
         """Convert a PIL image to gray or RGB, gray where its palette has no colors, and correct its orientation.
@@ -92,10 +99,14 @@ class Raster:
         return cls(correct_orientation(array, orientation), metadata, warnings + invalid)
 
     def to_pil(self) -> Image.Image:
-        """Return a PIL image of mode L, LA, RGB, RGBA or I;16; of 8 bits where Pillow has no mode for 16."""
-        raster = self if self.array.ndim == 2 else self.with_bits(8)
+        """Return a PIL image of mode L, LA, RGB, RGBA or I;16; of 8 bits where Pillow has no mode for 16.
+
+        Its colors are described by a profile or sRGB, since Pillow ignores code points: HDR is reduced to SDR.
+        """
+        raster = self.fit_colors()
+        raster = raster if raster.array.ndim == 2 else raster.with_bits(8)
         image = Image.fromarray(raster.array)
-        image.info.update(self.metadata.to_info())
+        image.info.update(raster.metadata.to_info())
         return image
 
 

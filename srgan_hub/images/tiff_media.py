@@ -20,7 +20,9 @@ import numpy as np
 from PIL import ImageFile
 
 from . import tiff
+from .encode import fit_colors
 from .errors import ImageError, wrap_decode_errors
+from .formats import TIFF
 from .lazy import LazyRows
 from .media import MediaReader, MediaWriter, Opened, Output
 from .metadata import Metadata, read_metadata
@@ -77,7 +79,8 @@ class PagesWriter(MediaWriter):
 
     def write(self, pieces: Iterator[Raster]) -> None:
         """Write the pages."""
-        tiff.write_tiff(pieces, self.path, target=self.output.path)
+        path = self.output.path
+        tiff.write_tiff((fit_colors(piece, TIFF, path) for piece in pieces), self.path, target=path)
 
 
 @dataclass(frozen=True)
@@ -268,6 +271,8 @@ class RowsWriter(MediaWriter):
         if metadata.dpi:
             across, down = (each * output.width / self.reader.width for each in metadata.dpi)
             metadata = replace(metadata, dpi=(across, down))
+        pixel = np.zeros((1, 1, 3) if is_rgb else (1, 1), np.uint8)
+        metadata = fit_colors(Raster(pixel, metadata), TIFF, output.path).metadata
         tifffile.imwrite(
             self.path,
             self._spool.tiles(),

@@ -136,7 +136,6 @@ def write_metadata(path, pixels) -> None:
         info.add_itxt("Title", "猫")
         info.add_itxt("XML:com.adobe.xmp", XMP)
         info.add(b"gAMA", (50_000).to_bytes(4, "big"))
-        info.add(b"cICP", bytes([9, 16, 0, 1]))
         options["pnginfo"] = info
     elif path.suffix == ".tif":
         exif.load(exif.tobytes())

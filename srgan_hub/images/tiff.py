@@ -97,14 +97,14 @@ def write_tiff(rasters: Iterable[Raster], path: Path, *, target: Path) -> None:
 
 def metadata_kwargs(metadata: Metadata, name: str, target: Path) -> dict[str, Any]:
     """Return keyword arguments of tifffile that write metadata; log what is dropped."""
-    warn_dropped(metadata, ("icc_profile", "dpi", "xmp"), f"a {name}", target)
-    xmp = metadata.xmp
+    warn_dropped(metadata, ("icc_profile", "dpi", "xmp", "iptc"), f"a {name}", target)
+    tags = [(700, 1, metadata.xmp), (33723, 7, metadata.iptc)]
     return {
         "iccprofile": metadata.icc_profile,
         "resolution": metadata.dpi,
         "resolutionunit": "INCH" if metadata.dpi else None,
         "software": metadata.software or False,
-        "extratags": [(700, 1, len(xmp), xmp, True)] if xmp else (),
+        "extratags": [(tag, kind, len(data), data, True) for tag, kind, data in tags if data],
         "metadata": None,
     }
 

@@ -14,7 +14,7 @@ from PIL import Image, features
 from ..fileio import atomic_write
 from . import formats, png16, tiff
 from .errors import DECODE_ERRORS, ImageError, describe
-from .metadata import Metadata, pil_save_kwargs
+from .metadata import Metadata, add_tiff_tags, pil_save_kwargs
 from .raster import Raster
 
 logger = logging.getLogger(__name__)
@@ -112,6 +112,8 @@ def _write_pil(raster: Raster, temporary: Path, target: formats.Format, quality:
             raise
         logger.warning("'%s': dropped EXIF data and resolution that %s cannot store: %s", path, target.name, error)
         image.save(temporary, format=target.pillow, **kwargs, icc_profile=raster.metadata.icc_profile)
+    if target is formats.TIFF:
+        add_tiff_tags(temporary, [raster.metadata])
 
 
 def pil_format_kwargs(target: formats.Format, quality: int | None) -> dict[str, Any]:

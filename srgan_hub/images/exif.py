@@ -2,8 +2,9 @@
 
 import io
 import struct
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import IO
 
 EXIF, GPS, INTEROP = 34665, 34853, 40965
@@ -11,6 +12,7 @@ MAKER_NOTE = 37500
 _PARENTS = {EXIF: 0, GPS: 0, INTEROP: EXIF}  # directories by the directory that points at them; 0 is the first
 # Bytes per value of each type.
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 129: 1}
+_UNITS = {3: 2, 4: 4, 5: 4, 8: 2, 9: 4, 10: 4, 11: 4, 12: 8, 13: 4}  # bytes whose order is that of the file
 _BYTE, _ASCII, _LONG, _RATIONAL, _UNDEFINED, _SIGNED_RATIONAL = 1, 2, 4, 5, 7, 10
 # Shutter speed, brightness, exposure bias, temperature, water depth and camera elevation.
 _SIGNED = {37377, 37379, 37380, 37888, 37891, 37893}
@@ -42,23 +44,19 @@ class Exif:
         """Parse a TIFF's directory at `start`, by default the first. ValueError if it contains no readable tag."""
         unread = file.seek(0, io.SEEK_END)  # together, values are no longer than the file unless they overlap
         file.seek(0)
-        head = file.read(16)
-        order = {b"II": "<", b"MM": ">"}.get(head[:2])
-        if order is None or len(head) < 8:
-            raise ValueError("no byte order")
-        big = head[2:4] in (b"+\0", b"\0+")
-        word, count_format, entry = ("Q", "Q", 20) if big else ("I", "H", 12)
-        width = struct.calcsize(word)
+        layout = _Layout.read(file.read(16))
+        order, word, width = layout.order, layout.word, layout.width
+        entry = 4 + 2 * width
         exif = cls(order)
-        pending = [(0, struct.unpack_from(order + word, head, width)[0] if start is None else start)]
+        pending = [(0, layout.unpack(word, file, width) if start is None else start)]
         while pending:
             group, at = pending.pop()
             file.seek(at)
-            count = file.read(struct.calcsize(count_format))
-            if group in exif.groups or len(count) < struct.calcsize(count_format):
+            count = file.read(struct.calcsize(layout.count))
+            if group in exif.groups or len(count) < struct.calcsize(layout.count):
                 continue
             directory = exif.groups[group] = {}
-            table = file.read(min(entry * struct.unpack(order + count_format, count)[0], unread))
+            table = file.read(min(entry * struct.unpack(order + layout.count, count)[0], unread))
             for at in range(0, len(table) - entry + 1, entry):
                 tag, kind, number = struct.unpack_from(f"{order}HH{word}", table, at)
                 data = table[at + entry - width : at + entry]
@@ -104,55 +102,125 @@ class Exif:
             for tag in values.keys() & directory.keys():
                 directory[tag] = _LONG, struct.pack(f"{self.order}I", values[tag])
 
-    def set_text(self, tag: int, text: str) -> None:
-        """Set a text in the first directory."""
-        self.groups.setdefault(0, {})[tag] = _ASCII, text.encode() + b"\0"
+    def set_text(self, tag: int, text: str | None) -> None:
+        """Set a text in the first directory, unless it is None."""
+        if text is not None:
+            self.groups.setdefault(0, {})[tag] = _ASCII, text.encode() + b"\0"
 
     def tobytes(self) -> bytes:
         """Return EXIF data as most formats store it; empty if there are no tags."""
-        groups = {group: directory for group, directory in self.groups.items() if directory}
-        if not groups:
+        if not any(self.groups.values()):
             return b""
+        head = struct.pack(f"{self.order}2sHI", b"II" if self.order == "<" else b"MM", 42, 8)
+        return b"Exif\0\0" + head + self._encode(_Layout(self.order), 8, self.note_at)
+
+    def _encode(
+        self, layout: "_Layout", start: int, note_at: int = 0, entries: Sequence[bytes] = (), following: int = 0
+    ) -> bytes:
+        """Return the directories, the first of which is at position `start` and contains further raw entries."""
+        groups = {group: directory for group, directory in self.groups.items() if directory or not group}
         if INTEROP in groups:
             groups.setdefault(EXIF, {})
-        result = bytearray(struct.pack(f"{self.order}2sHI", b"II" if self.order == "<" else b"MM", 42, 8))
-        note = groups.get(EXIF, {}).get(MAKER_NOTE, (0, b""))[1]
-        note_at = self.note_at if len(note) > 4 else 0
-        result_end = len(result)
+        note = len(groups.get(EXIF, {}).get(MAKER_NOTE, (0, b""))[1])
+        note_at = note_at if note > 4 else 0
+        result, end = bytearray(), start
 
         def reserve(size: int) -> int:
-            nonlocal result_end
-            at = result_end
-            if note_at and at < note_at + len(note) and at + size > note_at:
-                at = note_at + len(note) + len(note) % 2
-            result_end = at + size + size % 2
+            nonlocal end
+            at = end
+            if at < note_at + note and at + size > note_at > 0:
+                at = note_at + note + note % 2
+            end = at + size + size % 2
             return at
 
         def put(data: bytes, at: int) -> None:
-            result.extend(bytes(max(0, at + len(data) - len(result))))
-            result[at : at + len(data)] = data
+            result.extend(bytes(max(0, at - start + len(data) - len(result))))
+            result[at - start : at - start + len(data)] = data
 
-        def write(group: int) -> int:
+        def write(group: int, entries: Sequence[bytes] = (), following: int = 0) -> int:
             children = [tag for tag, parent in _PARENTS.items() if parent == group and tag in groups]
             directory = groups.get(group, {})
-            tags = sorted([*directory, *children])
-            at = reserve(2 + 12 * len(tags) + 4)
-            table = struct.pack(f"{self.order}H", len(tags))
-            for tag in tags:
-                kind, data = (_LONG, b"") if tag in children else directory[tag]
-                number = len(data) // _SIZES[kind] if data else 1
-                if tag in children:
-                    data = struct.pack(f"{self.order}I", write(tag))
-                elif len(data) > 4:
-                    where = note_at if note_at and tag == MAKER_NOTE else reserve(len(data))
+            table = {layout.tag(entry): entry for entry in entries} | dict.fromkeys([*directory, *children], b"")
+            at = reserve(layout.size(len(table)))
+            for tag in children:
+                table[tag] = layout.entry(tag, _LONG, 1, layout.offset(write(tag)))
+            for tag, (kind, data) in directory.items():
+                number = len(data) // _SIZES[kind]
+                if layout.order != self.order and (unit := _UNITS.get(kind)):
+                    data = b"".join(data[each : each + unit][::-1] for each in range(0, len(data), unit))
+                if len(data) > layout.width:
+                    where = note_at if note_at and (group, tag) == (EXIF, MAKER_NOTE) else reserve(len(data))
                     put(data, where)
-                    data = struct.pack(f"{self.order}I", where)
-                table += struct.pack(f"{self.order}HHI", tag, kind, number) + data.ljust(4, b"\0")
-            put(table + bytes(4), at)
+                    data = layout.offset(where)
+                table[tag] = layout.entry(tag, kind, number, data)
+            count = struct.pack(layout.order + layout.count, len(table))
+            put(count + b"".join(table[tag] for tag in sorted(table)) + layout.offset(following), at)
             return at
 
-        write(0)
-        return b"Exif\0\0" + bytes(result)
+        write(0, entries, following)
+        return bytes(result)
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Sizes and byte order of the directories of a TIFF or BigTIFF."""
+
+    order: str = "<"
+    big: bool = False
+
+    @classmethod
+    def read(cls, head: bytes) -> "_Layout":
+        order = {b"II": "<", b"MM": ">"}.get(head[:2])
+        if order is None or len(head) < 8:
+            raise ValueError("no byte order")
+        return cls(order, head[2:4] in (b"+\0", b"\0+"))
+
+    @property
+    def word(self) -> str:
+        return "Q" if self.big else "I"
+
+    @property
+    def width(self) -> int:
+        return 8 if self.big else 4
+
+    @property
+    def count(self) -> str:
+        return "Q" if self.big else "H"
+
+    def size(self, entries: int) -> int:
+        return struct.calcsize(f"<{self.count}{self.word}") + (4 + 2 * self.width) * entries
+
+    def offset(self, at: int) -> bytes:
+        return struct.pack(self.order + self.word, at)
+
+    def entry(self, tag: int, kind: int, number: int, data: bytes) -> bytes:
+        return struct.pack(f"{self.order}HH{self.word}", tag, kind, number) + data.ljust(self.width, b"\0")
+
+    def tag(self, entry: bytes) -> int:
+        return int(struct.unpack_from(f"{self.order}H", entry)[0])
+
+    def unpack(self, layout: str, file: IO[bytes], at: int) -> int:
+        file.seek(at)
+        return int(struct.unpack(self.order + layout, file.read(struct.calcsize(layout)))[0])
+
+
+def add_to_tiff(path: Path, pages: Iterable[Exif]) -> None:
+    """Add tags to the pages of a TIFF or BigTIFF, in place of equal ones."""
+    with path.open("r+b") as file:
+        layout = _Layout.read(file.read(16))
+        link = layout.width  # position of the position of the next directory
+        for exif in pages:
+            at = layout.unpack(layout.word, file, link)
+            count = layout.unpack(layout.count, file, at)
+            table = file.read((4 + 2 * layout.width) * count)
+            following = layout.unpack(layout.word, file, file.tell())
+            entries = [table[each : each + len(table) // count] for each in range(0, len(table), len(table) // count)]
+            start = file.seek(0, io.SEEK_END)
+            start += file.write(bytes(start % 2))
+            file.write(exif._encode(layout, start, entries=entries, following=following))
+            file.seek(link)
+            file.write(layout.offset(start))
+            link = start + layout.size(layout.unpack(layout.count, file, start)) - layout.width
 
 
 def _correct_type(group: int, tag: int, kind: int) -> int:

@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from . import iptc as iptc_iim
 from . import pillow_fixes
 from . import xmp as xmp_packet
 from .errors import DECODE_ERRORS, describe
-from .exif import EXIF, GPS, MAKER_NOTE, Exif
+from .exif import EXIF, GPS, MAKER_NOTE, Exif, add_to_tiff
 from .formats import Format
 
 logger = logging.getLogger(__name__)
@@ -30,7 +30,6 @@ _STORAGE_TAGS = {
 }  # fmt: skip
 # Tags that describe the content and author of a TIFF; others would be wrong in a larger image, such as a map's.
 _DESCRIPTIVE_TAGS = {269, 270, 271, 272, 305, 306, 315, 316, 33432, *range(40091, 40096)}
-_NESTED_IFDS = {ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo}
 _XMP_KEY = "XML:com.adobe.xmp"
 _XMP_TAG, _IPTC_TAG, _PHOTOSHOP_TAG = 700, 33723, 34377
 # Tags that do not apply to other pixels, positions in the file, a map's coordinates, and what is stored elsewhere.
@@ -304,10 +303,9 @@ def pil_save_kwargs(metadata: Metadata, file_format: Format, path: Path) -> dict
     kwargs: dict[str, Any] = {key: info[key] for key in ("exif", "dpi", "xmp", "iptc") if key in info and key in stores}
     if metadata.icc_profile:
         kwargs["icc_profile"] = metadata.icc_profile
-    text = dict(metadata.text)
-    if "comment" in stores and "Comment" in text:
-        kwargs["comment"] = text.pop("Comment")
-    warn_dropped(replace(metadata, text=text), stores, file_format.name, path)
+    if "comment" in stores and "Comment" in metadata.text:
+        kwargs["comment"] = metadata.text["Comment"]
+    warn_dropped(metadata, stores, file_format.name, path)
     if name == "PNG":
         kwargs["pnginfo"] = png_info(metadata)
         kwargs.pop("xmp", None)
@@ -324,23 +322,30 @@ def pil_save_kwargs(metadata: Metadata, file_format: Format, path: Path) -> dict
         if "iptc" in kwargs:
             kwargs["extra"] = iptc_iim.to_segment(kwargs.pop("iptc"))
     if name == "TIFF":
-        tags = kwargs["exif"] = _load_exif(kwargs.get("exif", b""))
-        for tag in _STORAGE_TAGS.intersection(tags):
-            del tags[tag]
-        for key, tag in (("xmp", _XMP_TAG), ("iptc", _IPTC_TAG)):
-            if key in kwargs:
-                tags[tag] = kwargs.pop(key)
-        if "comment" in kwargs:
-            tags.setdefault(ExifTags.Base.ImageDescription, kwargs.pop("comment"))
-        if ExifTags.IFD.Exif in tags and ExifTags.IFD.Interop in (nested := tags.get_ifd(ExifTags.IFD.Exif)):
-            nested[ExifTags.IFD.Interop] = tags.get_ifd(ExifTags.IFD.Interop)
-        if _NESTED_IFDS & tags.keys():
-            kwargs["compression"] = None  # Pillow writes nested directories only into uncompressed files
+        kwargs = {key: value for key, value in kwargs.items() if key in ("dpi", "icc_profile")}
     return kwargs
+
+
+def add_tiff_tags(path: Path, pages: Iterable[Metadata]) -> None:
+    """Add metadata other than profile and resolution to the pages of a TIFF."""
+    found = []
+    for metadata in pages:
+        exif = Exif.load(metadata.exif) if metadata.exif else Exif()
+        first = exif.groups[0] = {tag: v for tag, v in exif.groups.get(0, {}).items() if tag not in _STORAGE_TAGS}
+        exif.set_text(ExifTags.Base.Software, metadata.software)
+        if ExifTags.Base.ImageDescription not in first:
+            exif.set_text(ExifTags.Base.ImageDescription, metadata.text.get("Comment"))
+        for tag, kind, data in ((_XMP_TAG, 1, metadata.xmp), (_IPTC_TAG, 7, metadata.iptc)):
+            if data:
+                first[tag] = kind, data
+        found.append(exif)
+    add_to_tiff(path, found)
 
 
 def warn_dropped(metadata: Metadata, stores: Collection[str], format_name: str, path: Path) -> None:
     """Log the metadata that a format does not store, except for values that every reader assumes."""
+    if "comment" in stores:
+        metadata = replace(metadata, text={key: value for key, value in metadata.text.items() if key != "Comment"})
     info = metadata.to_info()
     gamma = metadata.color_chunks.get(b"gAMA", _SRGB_GAMMA)
     if b"cICP" not in metadata.color_chunks and gamma == _SRGB_GAMMA:
@@ -365,11 +370,3 @@ def png_info(metadata: Metadata) -> PngImagePlugin.PngInfo:
     if metadata.xmp:
         chunks.add_itxt(_XMP_KEY, metadata.xmp.decode(errors="replace"))
     return chunks
-
-
-def _load_exif(data: bytes) -> Image.Exif:
-    exif = Image.Exif()
-    exif.load(data)
-    for tag in _NESTED_IFDS & exif.keys():  # unread ones would not be written; reading a missing one would add it
-        exif.get_ifd(tag)
-    return exif

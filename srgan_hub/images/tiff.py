@@ -10,7 +10,7 @@ import numpy as np
 
 from .errors import DECODE_ERRORS
 from .formats import TIFF
-from .metadata import Metadata, warn_dropped
+from .metadata import Metadata, add_tiff_tags, warn_dropped
 from .raster import Raster
 
 
@@ -82,8 +82,10 @@ def write_tiff(rasters: Iterable[Raster], path: Path, *, target: Path) -> None:
     """Write images as the pages of a TIFF at `path`, whose final path `target` is named in warnings."""
     import tifffile
 
+    written = []
     with tifffile.TiffWriter(path) as file:
         for raster in rasters:
+            written.append(raster.metadata)
             channels = 1 if raster.array.ndim == 2 else raster.array.shape[2]
             file.write(
                 raster.array,
@@ -91,20 +93,19 @@ def write_tiff(rasters: Iterable[Raster], path: Path, *, target: Path) -> None:
                 planarconfig="contig" if channels > 1 else None,
                 extrasamples=["unassalpha"] if raster.has_alpha else None,
                 compression="zlib",
-                **metadata_kwargs(raster.metadata, "TIFF of 16 bits or several pages", target),
+                **metadata_kwargs(raster.metadata, target),
             )
+    add_tiff_tags(path, written)
 
 
-def metadata_kwargs(metadata: Metadata, name: str, target: Path) -> dict[str, Any]:
-    """Return keyword arguments of tifffile that write metadata; log what is dropped."""
-    warn_dropped(metadata, ("icc_profile", "dpi", "xmp", "iptc"), f"a {name}", target)
-    tags = [(700, 1, metadata.xmp), (33723, 7, metadata.iptc)]
+def metadata_kwargs(metadata: Metadata, target: Path) -> dict[str, Any]:
+    """Return keyword arguments of tifffile that write metadata, without `add_tiff_tags`; log what is dropped."""
+    warn_dropped(metadata, TIFF.stores, TIFF.name, target)
     return {
         "iccprofile": metadata.icc_profile,
         "resolution": metadata.dpi,
         "resolutionunit": "INCH" if metadata.dpi else None,
-        "software": metadata.software or False,
-        "extratags": [(tag, kind, len(data), data, True) for tag, kind, data in tags if data],
+        "software": False,
         "metadata": None,
     }
 

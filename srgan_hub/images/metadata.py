@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -177,7 +177,29 @@ def read_metadata(image: Image.Image) -> tuple[int, Metadata, list[str]]:
     """
     if image.format == "PNG":
         image.load()  # chunks may follow the pixels
-    info, is_tiff = image.info, image.format == "TIFF"
+    if image.format != "TIFF":
+        return parse_metadata(image.info, image.size, image.format)
+    return parse_metadata(image.info, image.size, image.format, lambda: _read_tiff(image))
+
+
+def parse_metadata(
+    info: dict[Any, Any],
+    size: tuple[int, int],
+    file_format: str | None,
+    read_tags: Callable[[], Exif] | None = None,
+) -> tuple[int, Metadata, list[str]]:
+    """Parse metadata of an image.
+
+    Args:
+        info: As Pillow's `info`.
+        size: Width and height as decoded.
+        file_format: Pillow's name of the format, None for an image from memory.
+        read_tags: Reads the tags of a TIFF, whose orientation decoding corrects.
+
+    Returns:
+        As `read_metadata`.
+    """
+    is_tiff = read_tags is not None
     text = {**info["text"]} if isinstance(info.get("text"), dict) else {}
     text |= {key: value for key, value in info.items() if isinstance(value, str) and isinstance(key, str)}
     profiles, warnings = _read_raw_profiles(text)
@@ -185,8 +207,7 @@ def read_metadata(image: Image.Image) -> tuple[int, Metadata, list[str]]:
     iptc = info.get("iptc") or info.get("photoshop", {}).get(iptc_iim.RESOURCE) or profiles.get("iptc")
     data, exif, orientation = info.get("exif") or profiles.get("exif"), None, None
     try:
-        if data or is_tiff:
-            exif = Exif.load(data) if data else _read_tiff(image)
+        exif = Exif.load(data) if data else read_tags() if read_tags else None
     except DECODE_ERRORS as error:
         warnings.append(f"dropped corrupt EXIF data: {describe(error)}")
     if exif:
@@ -199,7 +220,7 @@ def read_metadata(image: Image.Image) -> tuple[int, Metadata, list[str]]:
     if xmp:
         xmp, turned, parts, invalid = _read_xmp(xmp.encode() if isinstance(xmp, str) else bytes(xmp))
         warnings += invalid
-        if orientation is None and image.format not in ("TIFF", "AVIF", "HEIF"):  # where it does not count
+        if orientation is None and file_format not in ("TIFF", "AVIF", "HEIF"):  # where it does not count
             orientation = turned
     else:
         parts = []
@@ -207,7 +228,7 @@ def read_metadata(image: Image.Image) -> tuple[int, Metadata, list[str]]:
         warnings.append("dropped corrupt IPTC data")
     parts += ["depth image"] if info.get("depth_images") else []
     parts += ["gain map" if "gainmap" in kind.lower() else "auxiliary image" for kind in info.get("aux", ())]
-    parts += ["further images"] if image.format == "MPO" else []
+    parts += ["further images"] if file_format == "MPO" else []
     if parts:
         warnings.append(f"left out: {', '.join(dict.fromkeys(parts))}")
 
@@ -230,7 +251,7 @@ def read_metadata(image: Image.Image) -> tuple[int, Metadata, list[str]]:
         dpi=dpi,
         color_chunks=info.get("color_chunks") or {},
         software=info.get("software"),
-        size=image.size[::-1] if orientation in (5, 6, 7, 8) else image.size,
+        size=size[::-1] if orientation in (5, 6, 7, 8) else size,
     )
     return orientation or 1, metadata, warnings
 

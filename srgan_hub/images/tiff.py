@@ -9,8 +9,9 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 
 from .errors import DECODE_ERRORS
+from .exif import Exif
 from .formats import TIFF
-from .metadata import Metadata, add_tiff_tags, warn_dropped
+from .metadata import Metadata, add_tiff_tags, parse_metadata, warn_dropped
 from .raster import Raster
 
 
@@ -70,12 +71,14 @@ def is_unsupported_by_pillow(page: Any) -> bool:
 def load16(page: Any) -> Raster:
     """Decode a page that `is_unsupported_by_pillow`."""
     array = page.asarray()
-    metadata = Metadata(
-        icc_profile=page.iccprofile or None,
-        dpi=page.resolution if "XResolution" in page.tags and page.resolutionunit == 2 else None,
-        xmp=bytes(page.tags[700].value) if 700 in page.tags else None,
-    )
-    return Raster(np.ascontiguousarray(np.moveaxis(array, 0, -1) if page.planarconfig == 2 else array), metadata)
+    info = {
+        "icc_profile": page.iccprofile or None,
+        "dpi": page.resolution if "XResolution" in page.tags and page.resolutionunit == 2 else None,
+    }
+    size = page.imagewidth, page.imagelength
+    _, metadata, warnings = parse_metadata(info, size, "TIFF", lambda: Exif.read(page.parent.filehandle, page.offset))
+    array = np.moveaxis(array, 0, -1) if page.planarconfig == 2 else array
+    return Raster(np.ascontiguousarray(array), metadata, warnings)
 
 
 def write_tiff(rasters: Iterable[Raster], path: Path, *, target: Path) -> None:

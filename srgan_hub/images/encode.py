@@ -27,7 +27,7 @@ class SaveOptions:
     Args:
         quality: Quality of JPEG, WebP and AVIF, 1 to 100; by default 95, lossless and 90.
         bit_depth: Bits per channel, by default those of the input. Upscaling to 16 bits computes with 16.
-        strip_metadata: "all" drops everything but the color profile, "gps" only the GPS location.
+        strip_metadata: "all" drops everything but the color profile, "gps" the location and maker notes.
         software: Program that the metadata names, unless all of it is dropped.
         overwrite: Replace existing files.
         codec: Video encoder, by default H.264, and VP9 for WebM.

@@ -122,7 +122,8 @@ class Exif:
         if INTEROP in groups:
             groups.setdefault(EXIF, {})
         note = len(groups.get(EXIF, {}).get(MAKER_NOTE, (0, b""))[1])
-        note_at = note_at if note > 4 else 0
+        if note <= layout.width or note_at < start + layout.size(len(groups.get(0, {})) + len(_PARENTS)):
+            note_at = 0
         result, end = bytearray(), start
 
         def reserve(size: int) -> int:
@@ -212,6 +213,9 @@ def add_to_tiff(path: Path, pages: Iterable[Exif]) -> None:
         for exif in pages:
             at = layout.unpack(layout.word, file, link)
             count = layout.unpack(layout.count, file, at)
+            if not any(exif.groups.values()):
+                link = at + layout.size(count) - layout.width
+                continue
             table = file.read((4 + 2 * layout.width) * count)
             following = layout.unpack(layout.word, file, file.tell())
             entries = [table[each : each + len(table) // count] for each in range(0, len(table), len(table) // count)]

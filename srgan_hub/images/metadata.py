@@ -43,7 +43,7 @@ _WIDTH_XMP = {f"{xmp_packet.TIFF}ImageWidth", f"{xmp_packet.EXIF}PixelXDimension
 _HEIGHT_XMP = {f"{xmp_packet.TIFF}ImageLength", f"{xmp_packet.EXIF}PixelYDimension"}
 # XMP properties, with their namespaces, and texts of any vendor that tell where the image was made.
 _LOCATION = re.compile(
-    r"(?i)gps|geo(?!m)|location|latitude|longitude|altitude|[/#:](lat|long|lon|lng|alt)$"
+    r"(?i)gps|makernote|geo(?!m)|location|latitude|longitude|altitude|[/#:](lat|long|lon|lng|alt)$"
     r"|(^|[/#:])(city|country\w*|province\w*|photoshop/1\.0/state)$"
 )
 # XMP properties that announce parts of the file which an upscaled image does not have.
@@ -104,7 +104,7 @@ class Metadata:
     def is_panorama(self) -> bool:
         """Whether XMP declares a full equirectangular panorama of 360 by 180 degrees."""
         found: dict[str, str] = {}
-        with suppress(ValueError):
+        with suppress(*DECODE_ERRORS):
             found = xmp_packet.properties(self.xmp or b"")
         sides = [
             (found.get(f"{_PANORAMA_XMP}FullPano{side}Pixels"), f"{_PANORAMA_XMP}CroppedAreaImage{side}Pixels")
@@ -119,7 +119,7 @@ class Metadata:
         return {name: value for name in names if (value := getattr(self, name))}
 
     def stripped(self, what: Literal["all", "gps"] | None) -> "Metadata":
-        """Return the metadata without everything but colors, without the GPS location, or unchanged."""
+        """Return the metadata without everything but colors, without the location, or unchanged."""
         if what == "all":
             return Metadata(icc_profile=self.icc_profile, color_chunks=self.color_chunks)
         if what is None:
@@ -325,7 +325,7 @@ def pil_save_kwargs(metadata: Metadata, file_format: Format, path: Path) -> dict
     if metadata.icc_profile:
         kwargs["icc_profile"] = metadata.icc_profile
     if "comment" in stores and "Comment" in metadata.text:
-        kwargs["comment"] = metadata.text["Comment"]
+        kwargs["comment"] = metadata.text["Comment"].encode()
     warn_dropped(metadata, stores, file_format.name, path)
     if name == "PNG":
         kwargs["pnginfo"] = png_info(metadata)

@@ -88,7 +88,8 @@ def write_tiff(rasters: Iterable[Raster], path: Path, *, target: Path) -> None:
     written = []
     with tifffile.TiffWriter(path) as file:
         for raster in rasters:
-            written.append(raster.metadata)
+            metadata = raster.metadata.resized(raster.width, raster.height)
+            written.append(metadata)
             channels = 1 if raster.array.ndim == 2 else raster.array.shape[2]
             file.write(
                 raster.array,
@@ -96,7 +97,7 @@ def write_tiff(rasters: Iterable[Raster], path: Path, *, target: Path) -> None:
                 planarconfig="contig" if channels > 1 else None,
                 extrasamples=["unassalpha"] if raster.has_alpha else None,
                 compression="zlib",
-                **metadata_kwargs(raster.metadata, target),
+                **metadata_kwargs(metadata, target),
             )
     add_tiff_tags(path, written)
 

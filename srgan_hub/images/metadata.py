@@ -44,7 +44,7 @@ _HEIGHT_XMP = {f"{xmp_packet.TIFF}ImageLength", f"{xmp_packet.EXIF}PixelYDimensi
 # XMP properties, with their namespaces, and texts of any vendor that tell where the image was made.
 _LOCATION = re.compile(
     r"(?i)gps|makernote|geo(?!m)|location|latitude|longitude|altitude|[/#:](lat|long|lon|lng|alt)$"
-    r"|(^|[/#:])(city|country\w*|province\w*|photoshop/1\.0/state)$"
+    r"|(^|[/#:])(city|country\w*|province\w*|worldregion|coverage|photoshop/1\.0/state)$"
 )
 # XMP properties that announce parts of the file which an upscaled image does not have.
 _PARTS = {
@@ -216,14 +216,15 @@ def parse_metadata(
             orientation = exif.number(ExifTags.Base.Orientation)
         xmp = xmp or exif.value(_XMP_TAG)
         iptc = iptc or exif.value(_IPTC_TAG) or exif.value(_PHOTOSHOP_TAG)
-        exif.remove(_STALE_TAGS | ((exif.groups[0].keys() - _DESCRIPTIVE_TAGS) if is_tiff else set()))
+        exif.remove(_STALE_TAGS)
+        if is_tiff:
+            exif.groups[0] = {tag: value for tag, value in exif.groups[0].items() if tag in _DESCRIPTIVE_TAGS}
+    parts: list[str] = []
     if xmp:
         xmp, turned, parts, invalid = _read_xmp(xmp.encode() if isinstance(xmp, str) else bytes(xmp))
         warnings += invalid
         if orientation is None and file_format not in ("TIFF", "AVIF", "HEIF"):  # where it does not count
             orientation = turned
-    else:
-        parts = []
     if iptc and not (iptc := iptc_iim.select(iptc_iim.find(bytes(iptc)), iptc_iim.STALE)):
         warnings.append("dropped corrupt IPTC data")
     parts += ["depth image"] if info.get("depth_images") else []

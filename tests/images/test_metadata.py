@@ -650,12 +650,13 @@ def test_metadata_of_tiff_that_pillow_does_not_read(tmp_path, exiftool, order):
     values = np.random.default_rng(0).integers(0, 65_536, (6, 9, 2)).astype(np.uint16)
     xmp, path = packet("exif:GPSLatitude='5'"), tmp_path / "a.tif"
     tags = [(700, 1, len(xmp), xmp, True), (315, 2, 3, b"me", True), (33723, 7, 8, caption("cat"), True)]
+    tags.append((32_997, 4, 1, 9, True))
     tifffile.imwrite(path, values, byteorder=order, extrasamples=["unassalpha"], extratags=tags, metadata=None)
     raster = load_raster(path)
     assert np.array_equal(raster.array, values) and not raster.warnings
     save_image(raster, tmp_path / "b.tif", strip_metadata="gps")
     found = exiftool(tmp_path / "b.tif")
-    assert found["IFD0:Artist"] == "me" and found["IPTC:Caption-Abstract"] == "cat"
+    assert found["IFD0:Artist"] == "me" and "IFD0:ImageDepth" not in found and found["IPTC:Caption-Abstract"] == "cat"
     assert not [name for name in found if "GPS" in name]
     assert np.array_equal(load_raster(tmp_path / "b.tif").array, values)
 

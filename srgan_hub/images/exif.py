@@ -118,7 +118,7 @@ class Exif:
         self, layout: "_Layout", start: int, note_at: int = 0, entries: Sequence[bytes] = (), following: int = 0
     ) -> bytes:
         """Return the directories, the first of which is at position `start` and contains further raw entries."""
-        groups = {group: directory for group, directory in self.groups.items() if directory or not group}
+        groups = {group: directory for group, directory in self.groups.items() if directory}
         if INTEROP in groups:
             groups.setdefault(EXIF, {})
         note = len(groups.get(EXIF, {}).get(MAKER_NOTE, (0, b""))[1])

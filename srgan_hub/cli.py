@@ -147,7 +147,7 @@ def _add_upscale_arguments(command: ArgumentParser) -> None:
     metadata = command.add_mutually_exclusive_group()
     strip = partial(metadata.add_argument, dest="strip_metadata", action="store_const")
     strip("--strip-metadata", const="all", help="remove all metadata except the color profile")
-    strip("--strip-gps", const="gps", help="remove only the GPS location")
+    strip("--strip-gps", const="gps", help="remove only the location, and maker notes")
     add("--codec", help="video encoder: libx264, libx265, libvpx-vp9 or another one of PyAV")
     add("--crf", type=int, help="constant rate factor of a video; lower is better")
     _add_flag(command, "--software-tag", default=True, help="name program, model and scale in the metadata")

@@ -15,7 +15,7 @@ from ..fileio import atomic_write
 from . import formats, png16, tiff
 from .color import write_nclx
 from .errors import DECODE_ERRORS, ImageError, describe
-from .metadata import Metadata, pil_save_kwargs
+from .metadata import Metadata, add_tiff_tags, pil_save_kwargs
 from .raster import R, Raster
 
 logger = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ class SaveOptions:
     Args:
         quality: Quality of JPEG, WebP and AVIF, 1 to 100; by default 95, lossless and 90.
         bit_depth: Bits per channel, by default those of the input. Upscaling to 16 bits computes with 16.
-        strip_metadata: "all" drops everything but the color profile, "gps" only the GPS location.
+        strip_metadata: "all" drops everything but the color profile, "gps" the location and maker notes.
         software: Program that the metadata names, unless all of it is dropped.
         overwrite: Replace existing files.
         codec: Video encoder, by default H.264, and VP9 for WebM.
@@ -123,6 +123,8 @@ def _write_pil(raster: Raster, temporary: Path, target: formats.Format, quality:
         image.save(temporary, format=target.pillow, **kwargs, icc_profile=raster.metadata.icc_profile)
     if raster.metadata.cicp and target is formats.AVIF:
         write_nclx(temporary, raster.metadata.cicp)
+    if target is formats.TIFF:
+        add_tiff_tags(temporary, [raster.metadata])
 
 
 def pil_format_kwargs(target: formats.Format, quality: int | None) -> dict[str, Any]:

@@ -61,7 +61,7 @@ PNG = Format("PNG", (".png", ".apng"), pillow="PNG", media=("animation",),
              stores=("image", "high bit depth", "alpha", *_GRAY, *_COLOR_METADATA, "dpi", "text", "color_chunks",
                      "cicp"))
 JPEG = Format("JPEG", (".jpg", ".jpeg"), (".jfif", ".jpe"), pillow="JPEG", max_side=65_535, quality=True,
-              stores=("image", "gray", *_COLOR_METADATA, "dpi", "comment"),
+              stores=("image", "gray", *_COLOR_METADATA, "iptc", "dpi", "comment"),
               save={"quality": 95, "subsampling": "4:4:4"})
 WEBP = Format("WebP", (".webp",), pillow="WEBP", media=("animation",), max_side=16_383, quality=True,
               stores=("image", "alpha", *_COLOR_METADATA), save={"lossless": True})
@@ -70,7 +70,7 @@ AVIF = Format("AVIF", (".avif",), pillow="AVIF", media=("animation",), max_side=
               save={"quality": 90, "subsampling": "4:4:4"})
 BMP = Format("BMP", (".bmp",), (".dib",), pillow="BMP", stores=("image", "dpi"), reads=("alpha",))
 TIFF = Format("TIFF, BigTIFF", (".tif", ".tiff"), pillow="TIFF", media=("pages", "channels", "rows"),
-              stores=("image", "high bit depth", "float", "alpha", *_GRAY, "streaming", *_COLOR_METADATA, "dpi",
+              stores=("image", "high bit depth", "float", "alpha", *_GRAY, "streaming", *_COLOR_METADATA, "iptc", "dpi",
                       "comment"),
               save={"compression": "tiff_adobe_deflate"}, package="tifffile", extra="srgan-hub[tiff]",
               signature=rb"II[*+]\0|MM\0[*+]")

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import numpy as np
-from PIL import TiffImagePlugin
 
 from .errors import DECODE_ERRORS, ImageError
+from .exif import Exif
 from .formats import TIFF
-from .metadata import Metadata, read_metadata, warn_dropped
+from .metadata import Metadata, add_tiff_tags, parse_metadata, warn_dropped
 from .raster import Raster, correct_orientation
 
 MAX_PAGES = 10_000
@@ -126,40 +126,24 @@ def load(page: Any, file: BinaryIO) -> Raster:
         array = array.astype(np.uint32)
         alpha = np.maximum(array[..., -1:], 1)
         array[..., :-1] = np.minimum((array[..., :-1] * full + alpha // 2) // alpha, full)
-    orientation, metadata, warnings = read_metadata(_open_tags(page, file))
+    inches = {2: 1.0, 3: 2.54}.get(page.resolutionunit, 0) if "XResolution" in page.tags else 0
+    info = {"icc_profile": page.iccprofile or None, "dpi": tuple(each * inches for each in page.resolution)}
+    size = page.imagewidth, page.imagelength
+    orientation, metadata, warnings = parse_metadata(info, size, "TIFF", lambda: Exif.read(file, page.offset))
     array = array[..., 0] if array.shape[-1] == 1 else array
     array = array.astype(np.uint8 if full == 255 else np.uint16)
     return Raster(correct_orientation(array, orientation), metadata, warnings)
-
-
-class _Tags(TiffImagePlugin.TiffImageFile):
-    """A TIFF of which Pillow knows the tags, but perhaps not the pixels."""
-
-    def _setup(self) -> None:
-        self._mode = "L"
-        with suppress(SyntaxError):
-            super()._setup()
-
-
-def _open_tags(page: Any, file: BinaryIO) -> _Tags:
-    """Return a page whose tags and `info` Pillow has read."""
-    file.seek(0)
-    image = _Tags(file)
-    image._frame_pos = [page.offset] * (page.index + 1)  # which Pillow would find page by page
-    image.seek(page.index)
-    if page.iccprofile:
-        image.info["icc_profile"] = page.iccprofile
-    if "XResolution" in page.tags and page.resolutionunit in (2, 3):
-        image.info["dpi"] = tuple(each * (2.54 if page.resolutionunit == 3 else 1) for each in page.resolution)
-    return image
 
 
 def write_tiff(rasters: Iterable[Raster], path: Path, *, target: Path) -> None:
     """Write images as the pages of a TIFF at `path`, whose final path `target` is named in warnings."""
     import tifffile
 
+    written = []
     with tifffile.TiffWriter(path) as file:
         for raster in rasters:
+            metadata = raster.metadata.resized(raster.width, raster.height)
+            written.append(metadata)
             channels = 1 if raster.array.ndim == 2 else raster.array.shape[2]
             file.write(
                 raster.array,
@@ -167,19 +151,18 @@ def write_tiff(rasters: Iterable[Raster], path: Path, *, target: Path) -> None:
                 planarconfig="contig" if channels > 1 else None,
                 extrasamples=["unassalpha"] if raster.has_alpha else None,
                 compression="zlib",
-                **metadata_kwargs(raster.metadata, "TIFF of 16 bits or several pages", target),
+                **metadata_kwargs(metadata, target),
             )
+    add_tiff_tags(path, written)
 
 
-def metadata_kwargs(metadata: Metadata, name: str, target: Path) -> dict[str, Any]:
-    """Return keyword arguments of tifffile that write metadata; log what is dropped."""
-    warn_dropped(metadata, ("icc_profile", "dpi", "xmp"), f"a {name}", target)
-    xmp = metadata.xmp
+def metadata_kwargs(metadata: Metadata, target: Path) -> dict[str, Any]:
+    """Return keyword arguments of tifffile that write metadata, without `add_tiff_tags`; log what is dropped."""
+    warn_dropped(metadata, TIFF.stores, TIFF.name, target)
     return {
         "iccprofile": metadata.icc_profile,
         "resolution": metadata.dpi,
         "resolutionunit": "INCH" if metadata.dpi else None,
-        "software": metadata.software or False,
-        "extratags": [(700, 1, len(xmp), xmp, True)] if xmp else (),
+        "software": False,
         "metadata": None,
     }

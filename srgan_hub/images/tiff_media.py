@@ -25,7 +25,7 @@ from .errors import ImageError, wrap_decode_errors
 from .formats import TIFF
 from .lazy import LazyRows
 from .media import MediaReader, MediaWriter, Opened, Output
-from .metadata import Metadata, read_metadata
+from .metadata import Metadata, add_tiff_tags, read_metadata
 from .raster import Raster
 from .tensors import inpaint
 
@@ -283,8 +283,9 @@ class RowsWriter(MediaWriter):
             bigtiff=True,
             tile=(_TILE, _TILE),
             compression="zlib",
-            **tiff.metadata_kwargs(metadata, "tiled TIFF", output.path),
+            **tiff.metadata_kwargs(metadata, output.path),
         )
+        add_tiff_tags(self.path, [metadata])
         self._spool.close()
         shutil.rmtree(self._spool.directory)
 

@@ -56,7 +56,7 @@ def test_values_and_metadata_round_trip(tmp_path, deep, metadata, caplog, suffix
     path = tmp_path / f"a{suffix}"
     save_image(Raster(values, metadata), path)
     assert np.array_equal(decode_independently(path), values)
-    assert ("EXIF data" in caplog.text) == (suffix == ".tif")
+    assert not caplog.records
     assert np.array_equal(load_raster(path).array, values)
     if (suffix, channels) == (".tif", 2):  # which Pillow does not read
         return

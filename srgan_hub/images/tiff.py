@@ -126,13 +126,13 @@ def load(page: Any, file: BinaryIO) -> Raster:
         array = array.astype(np.uint32)
         alpha = np.maximum(array[..., -1:], 1)
         array[..., :-1] = np.minimum((array[..., :-1] * full + alpha // 2) // alpha, full)
+    array = array[..., 0] if array.shape[-1] == 1 else array
+    array = correct_orientation(array, page.tags.valueof("Orientation", 1))
     inches = {2: 1.0, 3: 2.54}.get(page.resolutionunit, 0) if "XResolution" in page.tags else 0
     info = {"icc_profile": page.iccprofile or None, "dpi": tuple(each * inches for each in page.resolution)}
-    size = page.imagewidth, page.imagelength
-    orientation, metadata, warnings = parse_metadata(info, size, "TIFF", lambda: Exif.read(file, page.offset))
-    array = array[..., 0] if array.shape[-1] == 1 else array
-    array = array.astype(np.uint8 if full == 255 else np.uint16)
-    return Raster(correct_orientation(array, orientation), metadata, warnings)
+    size = array.shape[1], array.shape[0]
+    _, metadata, warnings = parse_metadata(info, size, "TIFF", lambda: Exif.read(file, page.offset))
+    return Raster(array.astype(np.uint8 if full == 255 else np.uint16), metadata, warnings)
 
 
 def write_tiff(rasters: Iterable[Raster], path: Path, *, target: Path) -> None:

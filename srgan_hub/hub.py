@@ -17,6 +17,7 @@ from torch import nn
 
 from .model_card import WEIGHTS_HASH, ModelInfo, file_sha256, get_metadata, load_card_text
 from .network.generator import build_generator
+from .network.layers import find_non_finite
 from .network.streaming import receptive_field_radius
 
 CONFIG = "config.json"
@@ -134,17 +135,24 @@ def build_model(
     `strict` refuses missing and unexpected tensors.
 
     Raises:
-        ModelLoadError: The config is invalid, the weights do not fit, or their SHA-256 is not that of the model card.
+        ModelLoadError: The config is invalid, the weights do not fit or are not finite, or their SHA-256 is not that of
+            the model card.
     """
     path = directory / WEIGHTS
     try:
-        model = build(**config)
+        # Whatever the host program's defaults, and never inference tensors, which cannot be trained.
+        with torch.inference_mode(False), torch.device("cpu"):
+            model = build(**config)
+            if torch.get_default_dtype() != torch.float32:
+                model = model.float()
     except (ValueError, TypeError) as error:
         raise ModelLoadError(f"Invalid config '{directory / CONFIG}': {error}") from error
     try:
-        model.load_state_dict(load_file(path), strict=strict)
+        with torch.inference_mode(False), torch.device("cpu"):
+            model.load_state_dict(load_file(path), strict=strict)
     except (OSError, SafetensorError, RuntimeError) as error:
         raise ModelLoadError(f"'{path}' does not match {CONFIG}: {shorten_error(error)}.") from error
+    require_finite(model, path)
     expected = get_metadata(load_card_text(directory), WEIGHTS_HASH)
     if expected and expected != (actual := file_sha256(path)):
         raise ModelLoadError(
@@ -152,6 +160,13 @@ def build_model(
             f"or, if you changed it yourself, delete the line {WEIGHTS_HASH} from {REPOCARD_NAME}."
         )
     return model.to(map_location)
+
+
+def require_finite(model: nn.Module, path: Path) -> None:
+    """Raise ModelLoadError if a model that was loaded from `path` has NaN or infinite weights."""
+    if name := find_non_finite(model):
+        advice = "it is corrupt, or its training diverged; use an earlier checkpoint"
+        raise ModelLoadError(f"'{path}' has NaN or infinite values in {name!r}: {advice}.")
 
 
 def load_generator(directory: Path) -> tuple[dict[str, Any], nn.Sequential]:

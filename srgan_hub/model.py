@@ -142,7 +142,7 @@ class SRGAN(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY_NAME, pipeline
         result, other = copy.deepcopy(model_a), model_b.state_dict()
         for name, tensor in result.state_dict().items():
             if tensor.is_floating_point():
-                tensor.copy_(tensor.lerp(other[name].to(tensor.device), alpha))
+                tensor.copy_(tensor.lerp(other[name].to(tensor), alpha))
         return result.eval()
 
     # Overridden since the mixin knows no bundled names, and could fetch config and weights from two commits.

@@ -20,7 +20,7 @@ from .images.lazy import LazyRows
 from .images.raster import Raster
 from .images.tensors import TensorImage
 from .network.fusion import fuse
-from .network.layers import weights_sha256
+from .network.layers import find_non_finite, weights_sha256
 from .network.streaming import receptive_field_radius
 from .progress import ProgressCallback
 from .resize import SizeLike, TargetSize, downscale_rows
@@ -54,6 +54,9 @@ class UpscalerOptions(TypedDict, total=False):
 class Upscaler:
     """Run a generator on images. Threads may share an instance: all per-image state is local to the call.
 
+    It can be copied, and pickled for other processes. Results do not depend on PyTorch's default dtype and device,
+    autocast or inference mode.
+
     Args:
         generator: A network from `build_generator`; it is copied.
         scale: The upscaling factor of the generator.
@@ -66,7 +69,7 @@ class Upscaler:
             faster one for each image.
 
     Raises:
-        ValueError: An argument is out of range or unavailable.
+        ValueError: An argument is out of range or unavailable, or the generator has NaN or infinite weights.
     """
 
     def __init__(
@@ -87,12 +90,24 @@ class Upscaler:
         self.strip_height = strip_height
         self.backend = select_backend(backend, device=self.device, dtype=self.dtype)
         self._requested_backend = backend
-        fused = fuse(generator).to(self.device).to(memory_format=torch.channels_last)
+        if any(parameter.is_meta for parameter in generator.parameters()):
+            raise ValueError("`generator` is on the device 'meta', without weights; load or create it on another one.")
+        fused = fuse(generator)
+        # Fusion divides by the variances of batch norm, which may be almost zero.
+        if name := find_non_finite(generator) or find_non_finite(fused):
+            raise ValueError(f"`generator` has NaN or infinite weights in {name!r}; load an earlier checkpoint.")
+        fused = fused.to(self.device).to(memory_format=torch.channels_last)
         # The last layer runs in float32, after the check for overflow in half precision.
         self._backbone, self._output_activation = fused[:-1], fused[-1]
         self._backends: dict[tuple[str, torch.dtype], Backend] = {}
         self._lock = threading.Lock()
         self.receptive_field = receptive_field_radius(fused)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_backends": {}, "_lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _lock=threading.Lock())
 
     @overload
     def upscale(self, image: Array, **options: "Unpack[CallOptions]") -> Array: ...
@@ -118,7 +133,8 @@ class Upscaler:
 
         Raises:
             ImageError: The file or image cannot be decoded.
-            ValueError: The array or tensor has an unsupported shape, dtype or range, or `size` exceeds the model's.
+            ValueError: The array or tensor has an unsupported shape, dtype or range, `size` exceeds the model's, or
+                the network's output is not finite.
         """
         if not isinstance(image, Tensor):
             images: list[Any] = [image]
@@ -261,7 +277,9 @@ class Upscaler:
                     if skipped == logits.shape[2]:
                         continue
                     sr = logits[:, :, skipped:].float()
-                    if dtype != torch.float32 and not sr.isfinite().all():
+                    if not sr.isfinite().all():
+                        if dtype == torch.float32:
+                            raise ValueError("The network's output is infinite in float32; its weights are too large.")
                         logger.warning("Non-finite values at row %d in %s; falling back to float32.", top, dtype)
                         dtype = torch.float32
                         backend = self._backend_for(dtype, height, width)

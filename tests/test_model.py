@@ -141,6 +141,14 @@ HEAD = "generator.head_conv.weight"
             rf"size mismatch for {HEAD}: .*4, 3, 7, 7.*4, 3, 9, 9",
             lambda d: change_weights(d, lambda w: w.update({HEAD: torch.zeros(4, 3, 7, 7)})),
         ),
+        *(
+            (f"NaN or infinite values in '{HEAD}'", lambda d, v=value: change_weights(d, lambda w: w[HEAD][0].fill_(v)))
+            for value in (float("nan"), float("inf"), -float("inf"))
+        ),
+        (
+            "NaN or infinite values in 'generator.trunk.bn.running_var'",
+            lambda d: change_weights(d, lambda w: w["generator.trunk.bn.running_var"].fill_(float("nan"))),
+        ),
         (
             "model card: expected SHA-256 0{64}",
             lambda d: change_weights(d, lambda w: w.update({HEAD: w[HEAD] + 1})),

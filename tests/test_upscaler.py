@@ -281,6 +281,35 @@ def test_non_finite_rows_in_half_precision_are_computed_in_float32(tiny_generato
     torch.testing.assert_close(sr[:, :, affected], whole[:, :, affected], atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["head_conv.weight", "trunk.block0.bn1.running_var", "up1_act.weight"])
+def test_generators_with_non_finite_weights_are_refused(name, value, tiny_generator):
+    network = tiny_generator()
+    network.state_dict()[name].view(-1)[1] = value
+    with pytest.raises(ValueError, match=f"NaN or infinite weights in '{name}'"):
+        Upscaler(network, scale=4)
+
+
+def test_weights_that_overflow_when_fused_are_refused(tiny_generator):
+    network = tiny_generator()
+    network.trunk.bn.eps = 1e-45
+    network.trunk.bn.running_var[0], network.trunk.bn.weight.data[0] = 0, 1e30
+    with pytest.raises(ValueError, match=r"infinite weights in 'trunk\.conv"):
+        Upscaler(network, scale=4)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("backend", ["torch", "openvino"])
+def test_infinite_output_in_float32_is_an_error(backend, dtype, tiny_generator):
+    network = tiny_generator()
+    for layer in (network.head_conv, network.up0_conv):
+        layer.weight.data.fill_(1e30)
+    upscaler = Upscaler(network, scale=4, dtype=dtype, backend=backend, device="cpu", strip_height=8)
+    for image in (np.full((60, 8, 3), 255, np.uint8), torch.ones(3, 60, 8)):
+        with pytest.raises(ValueError, match="infinite in float32"):
+            upscaler.upscale(image)
+
+
 def test_auto_dtype_depends_on_hardware_and_bit_depth(bfloat16, model, cat, monkeypatch):
     used, backend_for = [], Upscaler._backend_for
     monkeypatch.setattr(

@@ -33,6 +33,16 @@ _DOWNLOAD_ERRORS = (  # the first match counts
     (errors.RevisionNotFoundError, "the Hub model has no such revision; check its branches and tags"),
 )
 
+# By a pattern in the type and message of an error or one of its causes, since HTTP clients have no classes for them.
+_CONNECTION_ERRORS = {
+    "socksio": "the proxy is a SOCKS proxy, which requires the `socksio` package: pip install socksio",
+    "(?i)proxy URL|unknown proxy": "the proxy's URL is invalid; check ALL_PROXY, HTTPS_PROXY and HTTP_PROXY",
+    "CERTIFICATE_VERIFY_FAILED": "the server's certificate is not trusted; set SSL_CERT_FILE to those that are",
+    r"X509|FileNotFoundError: \[Errno 2\] [\w ]+$": "the trusted certificates cannot be read; check SSL_CERT_FILE",
+    "Illegal header|UnicodeEncodeError": "the token has invalid characters; run `hf auth login`, or set HF_TOKEN again",
+    "Invalid credentials|Invalid user token": "the token is invalid; run `hf auth login`, or set HF_TOKEN again",
+}
+
 Model = TypeVar("Model", bound=nn.Module)
 
 
@@ -81,9 +91,11 @@ def resolve_model_path(name: str | Path, **download: Any) -> Path:
     try:
         directory = Path(snapshot_download(name, allow_patterns=[CONFIG, WEIGHTS, REPOCARD_NAME], **download))
     # HTTPError: a broken connection. ValueError: an invalid name, or `force_download` without a connection.
-    except (OSError, errors.HTTPError, ValueError) as error:
+    # ImportError: a package for the proxy is missing.
+    except (OSError, errors.HTTPError, ValueError, ImportError) as error:
         reasons = (reason for kind, reason in _DOWNLOAD_ERRORS if isinstance(error, kind))
-        raise ModelLoadError(f"{not_local} {next(reasons, f'download failed: {shorten_error(error)}')}.") from error
+        reason = describe_connection_error(error) or next(reasons, f"download failed: {shorten_error(error)}")
+        raise ModelLoadError(f"{not_local} {reason}.") from error
     for file in (CONFIG, WEIGHTS):
         if not (directory / file).is_file():
             advice = "pickle files such as pytorch_model.bin are never loaded"
@@ -190,6 +202,17 @@ def model_info(name: str | Path, **download: Any) -> ModelInfo:
         sha256=file_sha256(directory / WEIGHTS),
         card=load_card_text(directory),
     )
+
+
+def describe_connection_error(error: BaseException) -> str | None:
+    """Return what is wrong with the proxy, the certificates or the token, None if nothing is."""
+    cause: BaseException | None = error
+    while cause:
+        text = f"{type(cause).__name__}: {cause}"
+        if reason := next((each for pattern, each in _CONNECTION_ERRORS.items() if re.search(pattern, text)), None):
+            return reason
+        cause = cause.__cause__
+    return None
 
 
 def shorten_error(error: BaseException) -> str:

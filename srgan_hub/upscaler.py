@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from .backends.base import Backend, create_backend, select_backend
 from .devices import copy_to_cpu, parse_dtype, preferred_dtype, resolve_device
 from .images.decode import load_raster
+from .images.errors import wrap_decode_errors
 from .images.lazy import LazyRows
-from .images.raster import Raster
+from .images.raster import Raster, to_pixels
 from .images.tensors import TensorImage
 from .network.fusion import fuse
 from .network.layers import find_non_finite, weights_sha256
@@ -119,17 +120,19 @@ class Upscaler:
         """Upscale an image.
 
         Args:
-            image: A path; a PIL image; a uint8 or uint16 array (H, W) or (H, W, C); or a float tensor (3, H, W) or
-                (N, 3, H, W), RGB in [0, 1].
+            image: A path; a PIL image, whose EXIF orientation is corrected only if it comes straight from `Image.open`;
+                an array (H, W) or (H, W, C) of uint8, uint16, bool, or floats in [0, 1], which are rounded to 16 bits;
+                or a float tensor (3, H, W) or (N, 3, H, W), RGB in [0, 1].
             size: Target size: a factor ("2x"), the longest edge in pixels, or `(width, height)` where one may be
                 `None`. Defaults to `scale`. The model always runs at its native scale; smaller targets are bicubically
                 downscaled. Not supported for tensors.
             progress: Called with (LR rows done, LR rows in total) after each strip.
 
         Returns:
-            The upscaled image, of the input's type; a PIL image for a path. Grayscale, transparency, and the color
-            profile, EXIF data and resolution of PIL images are kept. 16-bit grayscale becomes a PIL image of mode I;16;
-            all other PIL images have 8 bits per channel, since Pillow has no modes for more.
+            The upscaled image, of the input's type and dtype, uint8 for bool; a PIL image for a path. Grayscale,
+            transparency, and the color profile, EXIF data and resolution of PIL images are kept. 16-bit grayscale
+            becomes a PIL image of mode I;16; all other PIL images have 8 bits per channel, since Pillow has no modes
+            for more.
 
         Raises:
             ImageError: The file or image cannot be decoded.
@@ -139,6 +142,7 @@ class Upscaler:
         if not isinstance(image, Tensor):
             images: list[Any] = [image]
             return self.upscale_batch(images, size=size, progress=progress)[0]
+        _check_tensor(image)
         *batch, height, width = image.shape
         output = image.new_empty(*batch, height * self.scale, width * self.scale)
         done = 0
@@ -168,8 +172,8 @@ class Upscaler:
         kinds = {(array.shape, array.dtype) for array in arrays}
         if len(kinds) > 1:
             raise ValueError(f"`images` must have one shape and dtype, got {', '.join(sorted(map(str, kinds)))}.")
-        height, width, *channels = arrays[0].shape
         batch = [TensorImage(array, self.scale) for array in arrays]
+        height, width, *channels = arrays[0].shape
         target = TargetSize.parse(size).resolve(width, height, scale=self.scale)
         outputs = np.empty((len(batch), target[1], target[0], *channels), arrays[0].dtype)
         done = 0
@@ -215,11 +219,12 @@ class Upscaler:
         if isinstance(image, LazyRows):
             tensor_image = TensorImage.of_rows(image, self.scale)
         else:
-            tensor_image = TensorImage(_to_array(image)[0], self.scale)
+            array, to_output = _to_array(image)
+            tensor_image = TensorImage(array, self.scale)
         height, width = tensor_image.lr.shape[2:]
         target = TargetSize.parse(size).resolve(width, height, scale=self.scale)
         for rows in self._stream_arrays([tensor_image], target):
-            yield rows[0]
+            yield to_output(rows[0]) if isinstance(image, np.ndarray) else rows[0]
 
     def _stream_arrays(self, batch: Sequence[TensorImage], size: tuple[int, int]) -> Iterator[np.ndarray]:
         """Yield strips (N, rows, width, ...) of the outputs for N images of one shape; `size` is width and height."""
@@ -303,14 +308,16 @@ class Upscaler:
 def _to_array(image: Any) -> tuple[np.ndarray, Callable[[np.ndarray], Any]]:
     """Return an image's pixels, and a function that converts upscaled pixels to the type that `upscale` returns."""
     if isinstance(image, np.ndarray):
-        return image, lambda pixels: pixels
+        dtype = image.dtype.newbyteorder("=")
+        return to_pixels(image), lambda x: (x / 65_535).astype(dtype) if dtype.kind == "f" else x
     if isinstance(image, (str, os.PathLike)):
         raster = load_raster(Path(image))
         if raster.bits > 8 and raster.array.ndim == 3:
             message = "'%s': %d-bit channels are reduced to 8 bits; pass an array to keep them."
             logger.warning(message, image, raster.bits)
     elif isinstance(image, Image.Image):
-        raster = Raster.from_pil(image)
+        with wrap_decode_errors():
+            raster = Raster.from_pil(image)
     else:
         raise ValueError(f"`image` must be a path, PIL image, array or tensor, got {type(image).__name__}.")
     name = "the image" if isinstance(image, Image.Image) else f"'{image}'"

@@ -111,8 +111,10 @@ def resolve_model_path(name: str | Path, **download: Any) -> Path:
     return directory
 
 
-def load_config(directory: Path, options: Iterable[str] = ()) -> dict[str, Any]:
+def load_config(directory: Path, options: Iterable[str] | None = ()) -> dict[str, Any]:
     """Read a model's config.json, which must have all options of the generator, and may have the further `options`.
+
+    If `options` is None, it may have any, which the constructor checks.
 
     Raises:
         ModelLoadError: The file is missing, invalid, or has missing or unexpected keys.
@@ -127,7 +129,8 @@ def load_config(directory: Path, options: Iterable[str] = ()) -> dict[str, Any]:
         found = set(config)
     except (OSError, ValueError, TypeError) as error:
         raise ModelLoadError(f"Invalid config '{path}': {shorten_error(error)}.") from error
-    problems = [f"unexpected key {key!r}" for key in sorted(found - {*required, *options})]
+    unexpected = set() if options is None else found - {*required, *options}
+    problems = [f"unexpected key {key!r}" for key in sorted(unexpected)]
     problems += [f"missing key {key!r}" for key in sorted(required.keys() - found)]
     if problems:
         raise ModelLoadError(f"Invalid config '{path}': {', '.join(problems)}.")

@@ -110,7 +110,9 @@ def _write_pil(raster: Raster, temporary: Path, target: formats.Format, quality:
     except DECODE_ERRORS as error:
         if isinstance(error, OSError):  # not a fault of the metadata
             raise
-        logger.warning("'%s': dropped EXIF data and resolution that %s cannot store: %s", path, target.name, error)
+        logger.warning(
+            "'%s': dropped EXIF data and resolution that %s cannot store: %s", path, target.name, describe(error)
+        )
         image.save(temporary, format=target.pillow, **kwargs, icc_profile=raster.metadata.icc_profile)
 
 

@@ -13,8 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .devices import no_autocast
-
 
 @dataclass(frozen=True)
 class TargetSize:
@@ -160,7 +158,7 @@ def downscale_rows(
             taps = indices[done : done + ready] - first
             # One output row at a time: all at once would copy every input row once per tap.
             pairs = zip(taps, weights[done : done + ready], strict=True)
-            with no_autocast(cached.device):
+            with torch.autocast(cached.device.type, enabled=False):
                 output_rows = [torch.einsum("nctw,t->ncw", cached[:, :, tap], weight) for tap, weight in pairs]
             output = torch.stack(output_rows, dim=2)
             done += ready

@@ -24,7 +24,7 @@ from .frames import upscale_frames
 from .images import animation, decode, encode, formats, tiff_media
 from .images.decode import MAX_PIXELS
 from .images.encode import SaveOptions
-from .images.errors import ImageError
+from .images.errors import ImageError, one_line
 from .images.media import MediaReader, MediaWriter, Output
 from .images.raster import Raster
 from .progress import Progress, ProgressCallback
@@ -373,7 +373,7 @@ def _capture_error(source: Path, action: Callable[[], T]) -> T | ImageError:
         if isinstance(error, ImageError):
             return error
         kind = "out of memory" if isinstance(error, MemoryError) else type(error).__name__
-        reason = " ".join(str(error).split())
+        reason = one_line(str(error))
         wrapped = ImageError(f"'{source}' cannot be upscaled: {kind}{': ' if reason else ''}{reason}")
         wrapped.__cause__ = error
         return wrapped

@@ -158,7 +158,9 @@ def downscale_rows(
             taps = indices[done : done + ready] - first
             # One output row at a time: all at once would copy every input row once per tap.
             pairs = zip(taps, weights[done : done + ready], strict=True)
-            output = torch.stack([torch.einsum("nctw,t->ncw", cached[:, :, tap], weight) for tap, weight in pairs], 2)
+            with torch.autocast(cached.device.type, enabled=False):
+                output_rows = [torch.einsum("nctw,t->ncw", cached[:, :, tap], weight) for tap, weight in pairs]
+            output = torch.stack(output_rows, dim=2)
             done += ready
             if alpha:
                 colors, opacity = output[:, :-1], output[:, -1:]
@@ -176,8 +178,8 @@ def _row_weights(length: int, size: int) -> tuple[Tensor, Tensor]:
     MATLAB's, but slower, and would change up to 0.3 % of the 8-bit values.
     """
     step = length / size
-    center = (torch.arange(size, dtype=torch.float64) + 0.5) * step - 0.5
-    taps = (center - 2 * step).floor()[:, None] + torch.arange(math.ceil(4 * step) + 2)
+    center = (torch.arange(size, dtype=torch.float64, device="cpu") + 0.5) * step - 0.5
+    taps = (center - 2 * step).floor()[:, None] + torch.arange(math.ceil(4 * step) + 2, device="cpu")
     x = ((taps - center[:, None]) / step).abs()
     near, far = 1.5 * x**3 - 2.5 * x**2 + 1, -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
     weights = torch.where(x < 1, near, torch.where(x < 2, far, 0))

@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from .backends.base import Backend, create_backend, select_backend
 from .devices import copy_to_cpu, parse_dtype, preferred_dtype, resolve_device
 from .images.decode import load_raster
+from .images.errors import wrap_decode_errors
 from .images.lazy import LazyRows
-from .images.raster import Raster
+from .images.raster import Raster, to_pixels
 from .images.tensors import TensorImage
 from .network.fusion import fuse
-from .network.layers import weights_sha256
+from .network.layers import find_non_finite, weights_sha256
 from .network.streaming import receptive_field_radius
 from .progress import ProgressCallback
 from .resize import SizeLike, TargetSize, downscale_rows
@@ -54,6 +55,9 @@ class UpscalerOptions(TypedDict, total=False):
 class Upscaler:
     """Run a generator on images. Threads may share an instance: all per-image state is local to the call.
 
+    It can be copied, and pickled for other processes. Results do not depend on PyTorch's default dtype and device,
+    autocast or inference mode.
+
     Args:
         generator: A network from `build_generator`; it is copied.
         scale: The upscaling factor of the generator.
@@ -66,7 +70,7 @@ class Upscaler:
             faster one for each image.
 
     Raises:
-        ValueError: An argument is out of range or unavailable.
+        ValueError: An argument is out of range or unavailable, or the generator has NaN or infinite weights.
     """
 
     def __init__(
@@ -87,12 +91,24 @@ class Upscaler:
         self.strip_height = strip_height
         self.backend = select_backend(backend, device=self.device, dtype=self.dtype)
         self._requested_backend = backend
-        fused = fuse(generator).to(self.device).to(memory_format=torch.channels_last)
+        if any(parameter.is_meta for parameter in generator.parameters()):
+            raise ValueError("`generator` is on the device 'meta', without weights; load or create it on another one.")
+        fused = fuse(generator)
+        # Fusion divides by the variances of batch norm, which may be almost zero.
+        if name := find_non_finite(generator) or find_non_finite(fused):
+            raise ValueError(f"`generator` has NaN or infinite weights in {name!r}; load an earlier checkpoint.")
+        fused = fused.to(self.device).to(memory_format=torch.channels_last)
         # The last layer runs in float32, after the check for overflow in half precision.
         self._backbone, self._output_activation = fused[:-1], fused[-1]
         self._backends: dict[tuple[str, torch.dtype], Backend] = {}
         self._lock = threading.Lock()
         self.receptive_field = receptive_field_radius(fused)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_backends": {}, "_lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _lock=threading.Lock())
 
     @overload
     def upscale(self, image: Array, **options: "Unpack[CallOptions]") -> Array: ...
@@ -104,25 +120,29 @@ class Upscaler:
         """Upscale an image.
 
         Args:
-            image: A path; a PIL image; a uint8 or uint16 array (H, W) or (H, W, C); or a float tensor (3, H, W) or
-                (N, 3, H, W), RGB in [0, 1].
+            image: A path; a PIL image, whose EXIF orientation is corrected only if it comes straight from `Image.open`;
+                an array (H, W) or (H, W, C) of uint8, uint16, bool, or floats in [0, 1], which are rounded to 16 bits;
+                or a float tensor (3, H, W) or (N, 3, H, W), RGB in [0, 1].
             size: Target size: a factor ("2x"), the longest edge in pixels, or `(width, height)` where one may be
                 `None`. Defaults to `scale`. The model always runs at its native scale; smaller targets are bicubically
                 downscaled. Not supported for tensors.
             progress: Called with (LR rows done, LR rows in total) after each strip.
 
         Returns:
-            The upscaled image, of the input's type; a PIL image for a path. Grayscale, transparency, and the color
-            profile, EXIF data and resolution of PIL images are kept. 16-bit grayscale becomes a PIL image of mode I;16;
-            all other PIL images have 8 bits per channel, since Pillow has no modes for more.
+            The upscaled image, of the input's type and dtype, uint8 for bool; a PIL image for a path. Grayscale,
+            transparency, and the color profile, EXIF data and resolution of PIL images are kept. 16-bit grayscale
+            becomes a PIL image of mode I;16; all other PIL images have 8 bits per channel, since Pillow has no modes
+            for more.
 
         Raises:
             ImageError: The file or image cannot be decoded.
-            ValueError: The array or tensor has an unsupported shape, dtype or range, or `size` exceeds the model's.
+            ValueError: The array or tensor has an unsupported shape, dtype or range, `size` exceeds the model's, or
+                the network's output is not finite.
         """
         if not isinstance(image, Tensor):
             images: list[Any] = [image]
             return self.upscale_batch(images, size=size, progress=progress)[0]
+        _check_tensor(image)
         *batch, height, width = image.shape
         output = image.new_empty(*batch, height * self.scale, width * self.scale)
         done = 0
@@ -152,8 +172,8 @@ class Upscaler:
         kinds = {(array.shape, array.dtype) for array in arrays}
         if len(kinds) > 1:
             raise ValueError(f"`images` must have one shape and dtype, got {', '.join(sorted(map(str, kinds)))}.")
-        height, width, *channels = arrays[0].shape
         batch = [TensorImage(array, self.scale) for array in arrays]
+        height, width, *channels = arrays[0].shape
         target = TargetSize.parse(size).resolve(width, height, scale=self.scale)
         outputs = np.empty((len(batch), target[1], target[0], *channels), arrays[0].dtype)
         done = 0
@@ -199,11 +219,12 @@ class Upscaler:
         if isinstance(image, LazyRows):
             tensor_image = TensorImage.of_rows(image, self.scale)
         else:
-            tensor_image = TensorImage(_to_array(image)[0], self.scale)
+            array, to_output = _to_array(image)
+            tensor_image = TensorImage(array, self.scale)
         height, width = tensor_image.lr.shape[2:]
         target = TargetSize.parse(size).resolve(width, height, scale=self.scale)
         for rows in self._stream_arrays([tensor_image], target):
-            yield rows[0]
+            yield to_output(rows[0]) if isinstance(image, np.ndarray) else rows[0]
 
     def _stream_arrays(self, batch: Sequence[TensorImage], size: tuple[int, int]) -> Iterator[np.ndarray]:
         """Yield strips (N, rows, width, ...) of the outputs for N images of one shape; `size` is width and height."""
@@ -261,7 +282,9 @@ class Upscaler:
                     if skipped == logits.shape[2]:
                         continue
                     sr = logits[:, :, skipped:].float()
-                    if dtype != torch.float32 and not sr.isfinite().all():
+                    if not sr.isfinite().all():
+                        if dtype == torch.float32:
+                            raise ValueError("The network's output is infinite in float32; its weights are too large.")
                         logger.warning("Non-finite values at row %d in %s; falling back to float32.", top, dtype)
                         dtype = torch.float32
                         backend = self._backend_for(dtype, height, width)
@@ -285,14 +308,16 @@ class Upscaler:
 def _to_array(image: Any) -> tuple[np.ndarray, Callable[[np.ndarray], Any]]:
     """Return an image's pixels, and a function that converts upscaled pixels to the type that `upscale` returns."""
     if isinstance(image, np.ndarray):
-        return image, lambda pixels: pixels
+        dtype = image.dtype.newbyteorder("=")
+        return to_pixels(image), lambda x: (x / 65_535).astype(dtype) if dtype.kind == "f" else x
     if isinstance(image, (str, os.PathLike)):
         raster = load_raster(Path(image))
         if raster.bits > 8 and raster.array.ndim == 3:
             message = "'%s': %d-bit channels are reduced to 8 bits; pass an array to keep them."
             logger.warning(message, image, raster.bits)
     elif isinstance(image, Image.Image):
-        raster = Raster.from_pil(image)
+        with wrap_decode_errors():
+            raster = Raster.from_pil(image)
     else:
         raise ValueError(f"`image` must be a path, PIL image, array or tensor, got {type(image).__name__}.")
     name = "the image" if isinstance(image, Image.Image) else f"'{image}'"

@@ -14,9 +14,9 @@ from PIL import Image, features
 from ..fileio import atomic_write
 from . import formats, png16, tiff
 from .color import write_nclx
-from .errors import DECODE_ERRORS, ImageError, describe
+from .errors import DECODE_ERRORS, ImageError, describe, wrap_decode_errors
 from .metadata import Metadata, add_tiff_tags, pil_save_kwargs
-from .raster import R, Raster
+from .raster import R, Raster, to_pixels
 
 logger = logging.getLogger(__name__)
 
@@ -65,8 +65,8 @@ def save_image(
     """Save an image in the format of the suffix, atomically.
 
     Args:
-        image: A PIL image, an array (H, W) or (H, W, C) of uint8 or uint16, or a `Raster`. PNG and TIFF store 16 bits
-            per channel, other formats 8.
+        image: A PIL image, an array as for `Upscaler.upscale`, or a `Raster`. PNG and TIFF store 16 bits per channel,
+            other formats 8.
         path: The file.
         quality, strip_metadata, overwrite: As in `SaveOptions`.
 
@@ -74,13 +74,13 @@ def save_image(
         ImageError: The format cannot store the image, the file cannot be written, or it exists.
     """
     if isinstance(image, Image.Image):
-        image = Raster.from_pil(image)
+        with wrap_decode_errors():
+            image = Raster.from_pil(image)
     elif isinstance(image, np.ndarray):
         array = image[:, :, 0] if image.ndim == 3 and image.shape[2] == 1 else image
-        if array.dtype not in (np.uint8, np.uint16) or array.ndim not in (2, 3) or array.shape[2:] > (4,):
-            expected = "uint8 or uint16 of shape (H, W) or (H, W, 1 to 4)"
-            raise ImageError(f"`image` must be {expected}, got {image.dtype} {image.shape}.")
-        image = Raster(array)
+        if array.ndim not in (2, 3) or array.shape[2:] > (4,):
+            raise ImageError(f"`image` must be an array (H, W) or (H, W, 1 to 4), got {image.shape}.")
+        image = Raster(to_pixels(array))
     write_raster(image, Path(path), SaveOptions(quality, strip_metadata=strip_metadata, overwrite=overwrite))
 
 
@@ -119,7 +119,9 @@ def _write_pil(raster: Raster, temporary: Path, target: formats.Format, quality:
     except DECODE_ERRORS as error:
         if isinstance(error, OSError):  # not a fault of the metadata
             raise
-        logger.warning("'%s': dropped EXIF data and resolution that %s cannot store: %s", path, target.name, error)
+        logger.warning(
+            "'%s': dropped EXIF data and resolution that %s cannot store: %s", path, target.name, describe(error)
+        )
         image.save(temporary, format=target.pillow, **kwargs, icc_profile=raster.metadata.icc_profile)
     if raster.metadata.cicp and target is formats.AVIF:
         write_nclx(temporary, raster.metadata.cicp)

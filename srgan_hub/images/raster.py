@@ -67,14 +67,19 @@ class Raster:
 
     @classmethod
     def from_pil(cls, image: Image.Image, *, name: str = "the image") -> "Raster":
-        """Convert a PIL image to gray or RGB, gray where its palette has no colors, and correct its orientation.
+        """Convert a PIL image to gray or RGB, gray where its palette has no colors, and correct a file's orientation.
+
+        Copies of an opened file, as Pillow's methods return them, may have been rotated already, and are taken as they
+        are.
 
         Raises:
             ImageError: The mode has no such equivalent; the message contains `name`.
         """
-        warnings = []
+        warnings, is_file = [], isinstance(image, ImageFile.ImageFile)
         pillow_fixes.read_color_chunks(image)
         if isinstance(image, ImageFile.ImageFile) and image.tile:
+            if image.fp is None:
+                raise ImageError(f"{name} was closed before its pixels were read; call its `load` before.")
             if reason := pillow_fixes.unsupported_reason(image):
                 raise ImageError(f"{name} {reason}.")
             bits = pillow_fixes.bit_depth(image)
@@ -96,7 +101,7 @@ class Raster:
             array = np.asarray(image.convert(("L" if gray else "RGB") + ("A" if alpha else "")))
         else:
             raise ImageError(f"{name} has mode {image.mode}; supported are 8-bit gray, color and palette.")
-        return cls(correct_orientation(array, orientation), metadata, warnings + invalid)
+        return cls(correct_orientation(array, orientation if is_file else 1), metadata, warnings + invalid)
 
     def to_pil(self) -> Image.Image:
         """Return a PIL image of mode L, LA, RGB, RGBA or I;16; of 8 bits where Pillow has no mode for 16.
@@ -108,6 +113,31 @@ class Raster:
         image = Image.fromarray(raster.array)
         image.info.update(raster.metadata.to_info())
         return image
+
+
+def to_pixels(array: np.ndarray) -> np.ndarray:
+    """Convert an array to uint8 or uint16: booleans to 0 and 255, floats in [0, 1] to 16 bits.
+
+    Raises:
+        ImageError: The array has masked values, another dtype, or floats out of range.
+    """
+    if np.ma.is_masked(array):
+        raise ImageError("`image` is an array with masked values; replace them first with `filled`.")
+    array = np.asarray(array)
+    if array.dtype.kind == "f":
+        lowest, highest = (array.min(), array.max()) if array.size else (0, 0)
+        if not (lowest >= -1e-3 and highest <= 1 + 1e-3):
+            found = f"{lowest:.4g} to {highest:.4g}"
+            raise ImageError(
+                f"`image` is of {array.dtype} and must have values in [0, 1], got {found}; divide it first."
+            )
+        return (array.astype(np.float64).clip(0, 1) * 65_535).round().astype(np.uint16)
+    if array.dtype == bool:
+        return array.astype(np.uint8) * 255
+    if array.dtype.kind != "u" or array.itemsize > 2:
+        expected = "uint8, uint16, bool, or floating point in [0, 1]"
+        raise ImageError(f"`image` must be an array of {expected}, got {array.dtype}; convert it with `astype`.")
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def correct_orientation(array: np.ndarray, orientation: int) -> np.ndarray:

@@ -214,8 +214,12 @@ def test_save_image_takes_arrays(tmp_path, array):
     assert np.array_equal(load_raster(tmp_path / "a.png").array, array[:, :, 0])
     save_image(array[:, :, :2], tmp_path / "a.png")
     assert np.array_equal(load_raster(tmp_path / "a.png").array, array[:, :, :2])
-    for wrong in (array.astype(np.float32), np.zeros((3, 3, 5), np.uint8), np.zeros(3, np.uint8)):
-        with pytest.raises(ImageError, match="`image` must be uint8 or uint16"):
+    save_image(array[:, :, 0] > 99, tmp_path / "a.png")
+    assert np.array_equal(load_raster(tmp_path / "a.png").array, np.where(array[:, :, 0] > 99, 255, 0))
+    save_image(array.astype(np.float32) / 255, tmp_path / "a.png")
+    assert np.array_equal(load_raster(tmp_path / "a.png").array, array.astype(np.uint16) * 257)
+    for wrong in (array.astype(np.float32), array.astype(int), np.zeros((3, 3, 5), np.uint8), np.zeros(3, np.uint8)):
+        with pytest.raises(ImageError, match="`image`"):
             save_image(wrong, tmp_path / "b.png")
     with pytest.raises(ImageError, match=r"a.png' already exists"):
         save_image(array, tmp_path / "a.png", overwrite=False)

@@ -1,5 +1,6 @@
 """Metadata survives from every format to every other; what is corrupt or unsupported is dropped with a warning."""
 
+import io
 import json
 import re
 import struct
@@ -11,7 +12,7 @@ import numpy as np
 import pillow_heif
 import pytest
 import tifffile
-from PIL import ExifTags, Image, ImageCms, PngImagePlugin, TiffImagePlugin
+from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin, TiffImagePlugin
 
 from srgan_hub.images import iptc
 from srgan_hub.images.decode import load_image, load_raster
@@ -162,13 +163,43 @@ def test_what_is_longer_than_jpeg_stores_costs_only_itself(tmp_path, pixels, key
     assert [name for name, value in found.items() if not value] == [key]
 
 
-def test_converting_an_image_twice_corrects_its_orientation_twice(pixels):
-    image = Image.fromarray(pixels)
+def _rotated(pixels, suffix):
     exif = Image.Exif()
-    exif[ExifTags.Base.Orientation] = 6
-    image.info["exif"] = exif.tobytes()
+    exif[ExifTags.Base.Orientation], exif[ExifTags.Base.Make] = 6, "Camera"
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, suffix, exif=exif)
+    return Image.open(buffer)
+
+
+@pytest.mark.parametrize("suffix", ["PNG", "TIFF"])
+@pytest.mark.parametrize("load", [False, True])
+def test_converting_an_opened_image_twice_corrects_its_orientation_twice(load, suffix, pixels):
+    image = _rotated(pixels, suffix)
+    if load:
+        image.load()
     first, second = Raster.from_pil(image), Raster.from_pil(image)
     assert np.array_equal(first.array, np.rot90(pixels, -1)) and np.array_equal(first.array, second.array)
+
+
+def test_orientation_of_a_copy_is_not_corrected_again(pixels, tmp_path):
+    image = _rotated(pixels, "PNG")
+    upright = np.rot90(pixels, -1)
+    in_place = _rotated(pixels, "PNG")
+    ImageOps.exif_transpose(in_place, in_place=True)
+    for copy, expected in (
+        (image.rotate(-90, expand=True), upright),
+        (image.transpose(Image.Transpose.ROTATE_270), upright),
+        (ImageOps.exif_transpose(image), upright),
+        (in_place, upright),
+        (image.copy(), pixels),
+        (image.convert("RGB"), pixels),
+    ):
+        raster = Raster.from_pil(copy)
+        assert np.array_equal(raster.array, expected)
+        save_image(copy, tmp_path / "a.png")
+        with Image.open(tmp_path / "a.png") as saved:
+            assert np.array_equal(np.asarray(ImageOps.exif_transpose(saved)), expected)
+            assert saved.getexif()[ExifTags.Base.Make] == "Camera"
 
 
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()

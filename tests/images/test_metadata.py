@@ -535,8 +535,9 @@ def test_xmp_that_cannot_be_parsed_is_kept_unless_the_location_is_stripped(tmp_p
 def test_xmp_with_undeclared_prefixes_is_cleaned(pixels):
     image = Image.fromarray(pixels)
     xmp = "<rdf:Description tiff:Orientation='6' exif:PixelXDimension='9'><exif:GPSLatitude>5</exif:GPSLatitude></x>"
-    image.info["xmp"] = xmp.replace("</x>", "</rdf:Description>").encode()
-    raster = Raster.from_pil(image)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", xmp=xmp.replace("</x>", "</rdf:Description>").encode())
+    raster = Raster.from_pil(Image.open(buffer))
     assert (raster.width, raster.height) == (6, 9)
     cleaned = raster.metadata.resized(24, 36).stripped("gps").xmp
     assert cleaned == b'<rdf:Description tiff:Orientation="1" exif:PixelXDimension="24"/>'

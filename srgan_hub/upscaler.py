@@ -285,7 +285,7 @@ class Upscaler:
 def _to_array(image: Any) -> tuple[np.ndarray, Callable[[np.ndarray], Any]]:
     """Return an image's pixels, and a function that converts upscaled pixels to the type that `upscale` returns."""
     if isinstance(image, np.ndarray):
-        return image, lambda pixels: pixels
+        return image.astype(image.dtype.newbyteorder("="), copy=False), lambda pixels: pixels
     if isinstance(image, (str, os.PathLike)):
         raster = load_raster(Path(image))
         if raster.bits > 8 and raster.array.ndim == 3:

@@ -16,7 +16,7 @@ from .media import MediaReader, MediaWriter
 from .metadata import pil_save_kwargs, read_metadata
 from .raster import Raster
 
-FORMATS = ("GIF", "PNG", "WEBP", "AVIF")
+FORMATS = ("GIF", "PNG", "WEBP", "AVIF", "FLI")
 
 
 class AnimationReader(MediaReader):
@@ -37,9 +37,10 @@ class AnimationReader(MediaReader):
         super().__init__(path, file, image, max_pixels, count)
         self._animation = image
         pillow_fixes.read_color_chunks(image)
-        _, self.metadata, self.warnings = read_metadata(image)
+        _, self.metadata, warnings = read_metadata(image)
+        self.warnings += warnings
         self.default_image = bool(image.info.get("default_image"))
-        loop = 0 if image.format == "AVIF" else image.info.get("loop")  # which AVIF does not store
+        loop = 0 if image.format in ("AVIF", "FLI") else image.info.get("loop")  # which these do not store
         # GIF counts repetitions.
         self.plays = 1 if loop is None else loop + 1 if image.format == "GIF" and loop else loop
         self.durations: list[int] = []

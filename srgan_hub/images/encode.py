@@ -75,7 +75,8 @@ def save_image(
     if isinstance(image, Image.Image):
         image = Raster.from_pil(image)
     elif isinstance(image, np.ndarray):
-        array = image[:, :, 0] if image.ndim == 3 and image.shape[2] == 1 else image
+        array = image.astype(image.dtype.newbyteorder("="), copy=False)
+        array = array[:, :, 0] if array.ndim == 3 and array.shape[2] == 1 else array
         if array.dtype not in (np.uint8, np.uint16) or array.ndim not in (2, 3) or array.shape[2:] > (4,):
             expected = "uint8 or uint16 of shape (H, W) or (H, W, 1 to 4)"
             raise ImageError(f"`image` must be {expected}, got {image.dtype} {image.shape}.")

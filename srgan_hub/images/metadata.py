@@ -99,7 +99,9 @@ def read_metadata(image: Image.Image) -> tuple[int, Metadata, list[str]]:
     warnings = []
     info, orientation, exif = image.info, 1, None
     try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        # Pillow also takes the orientation from XMP, which AVIF readers must not.
+        tags = _load_exif(info.get("exif") or b"") if image.format == "AVIF" else image.getexif()
+        orientation = tags.get(ExifTags.Base.Orientation, 1)
         exif = _encode_exif(image)
     except DECODE_ERRORS as error:
         warnings.append(f"dropped corrupt EXIF data: {describe(error)}")

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, TiffImagePlugin
 
-from . import formats
+from . import formats, repair
 from .errors import DECODE_ERRORS, ImageError, describe
 
 _MAX_PAGES = 10_000  # of a TIFF; longer chains are corrupt
@@ -22,6 +22,7 @@ _UNSUPPORTED = {
     "FITS": "is a FITS file, whose values are not 8-bit; read it with astropy and pass the array",
     "WMF": "is a vector graphic; convert it to PNG in the size you need",
 }
+_READERS: dict[str, Any] = {"PNG": repair.PngFile, "BMP": repair.BmpFile}
 # Image formats that Pillow does not know, by their first bytes.
 _UNKNOWN_FORMATS = {
     rb"\x76\x2f\x31\x01": "OpenEXR",
@@ -31,7 +32,7 @@ _UNKNOWN_FORMATS = {
     rb"gimp xcf": "GIMP",
     rb"P7\s": "PAM",
     rb"AT&TFORM": "DjVu",
-    rb"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*|<!DOCTYPE svg.*?>\s*)*<svg": "SVG",
+    rb"\s*(<\?xml[^>]*>\s*)?(<!--((?!-->).)*-->\s*|<!DOCTYPE svg[^>]*>\s*)*<svg": "SVG",
 }
 
 
@@ -53,7 +54,7 @@ def open_pil(file: BinaryIO, path: Path, max_pixels: int | None) -> ImageFile.Im
                 if name == "ICO":  # which is decoded by opening it
                     _check_icon(file, path, max_pixels)
                 file.seek(0)
-                image: Any = factory(file, "")
+                image: Any = _READERS.get(name, factory)(file, "")
                 check_size(image.width, image.height, path, max_pixels)
                 if name == "ICNS":
                     _check_mac_icon(image, file, path, max_pixels)
@@ -127,15 +128,13 @@ def unsupported_reason(image: ImageFile.ImageFile) -> str | None:
     return _unsupported_jpeg2000(image) if image.format == "JPEG2000" else None
 
 
-def page_sizes(image: ImageFile.ImageFile) -> dict[int, tuple[int, int]]:
-    """Return width and height of each image in an opened file by its index.
+def count_images(image: ImageFile.ImageFile) -> int:
+    """Return the number of images in an opened file. Previews of an MPO and layers of a PSD are not images."""
+    return 1 if image.format in ("MPO", "PSD") else getattr(image, "n_frames", 1)
 
-    Previews of an MPO, layers of a PSD, and thumbnails and masks of a TIFF are not images.
-    """
-    if image.format in ("MPO", "PSD"):
-        return {0: image.size}
-    if image.format != "TIFF":
-        return dict.fromkeys(range(getattr(image, "n_frames", 1)), image.size)
+
+def page_sizes(image: ImageFile.ImageFile) -> dict[int, tuple[int, int]]:
+    """Return width and height of each image in an opened TIFF, except thumbnails and masks, by its index."""
     found = {}
     for index in range(_MAX_PAGES):
         try:
@@ -232,15 +231,16 @@ def _unsupported_tiff(image: ImageFile.ImageFile) -> str | None:
 
 
 def _unsupported_bmp(image: ImageFile.ImageFile) -> str | None:
+    if image.tile and not image.tile[0].codec_name:  # not decoded by Pillow
+        return None
     header = _peek(image, 14 + 124)[14 if image.format == "BMP" else 0 :]
     size = int.from_bytes(header[:4], "little")
     bits = int.from_bytes(header[10:12] if size == 12 else header[14:16], "little")
-    if image.info["compression"] == 2:
-        return "is a BMP with RLE4 compression, which Pillow decodes incorrectly; save it as PNG"
+    if repair.is_misread_by_pillow(image, bits):
+        kind = "RLE4 compression" if image.info["compression"] == 2 else f"a gray palette of {bits} bits"
+        return f"is a BMP with {kind}, which Pillow decodes incorrectly; {formats.VIDEO.install_hint} decodes it"
     if bits == 16 and size >= 56 and header[52:56] != b"\0\0\0\0":
         return "is a 16-bit BMP with transparency, which Pillow decodes incorrectly; save it as PNG"
-    if bits != {"1": 1, "L": 8}.get(image.mode, bits):
-        return f"is a BMP with a gray palette of {bits} bits, which Pillow decodes incorrectly; save it as PNG"
     return None
 
 

@@ -88,6 +88,10 @@ def other_files(path: Path) -> Iterator[tuple[str, np.ndarray, float]]:
         pillow_heif.from_bytes(raw[0], (64, 64), raw[1].tobytes()).save(path / f"{bits}.heic", quality=-1, chroma=444)
         yield f"{bits}.heic", values * 1.0 * (255 if bits == 8 else 65_535) / (2**bits - 1), 3 if bits == 8 else 140
     pillow_heif.options.SAVE_HDR_TO_12_BIT = False
+    with_alpha = np.dstack([smooth, smooth[::-1, :, :1]])
+    raw = (with_alpha >> 6 << 6).astype(np.uint16).tobytes()
+    pillow_heif.from_bytes("RGBA;16", (64, 64), raw).save(path / "10a.heic", quality=-1, chroma=444)
+    yield "10a.heic", with_alpha, 140
     Image.fromarray((smooth >> 8).astype(np.uint8)).save(path / "8.avif", quality=100, subsampling="4:4:4")
     yield "8.avif", smooth >> 8, 4
     with av.open(str(path / "10.avif"), "w", format="avif") as file:
@@ -99,10 +103,29 @@ def other_files(path: Path) -> Iterator[tuple[str, np.ndarray, float]]:
     yield "10.avif", smooth, 1500
 
 
+@pytest.mark.parametrize("suffix", [".bmp", ".tga", ".jp2", ".webp", ".avif", ".heic"])
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
+def test_every_mode_of_8_bits_is_read(tmp_path, mode, suffix):
+    smooth = np.add.outer(np.arange(64), np.arange(64))[:, :, None] * np.array([2, 1, 1, 2]) + [0, 9, 99, 1]
+    image = Image.fromarray(smooth.astype(np.uint8)).convert("RGBA" if mode.endswith("A") else "RGB").convert(mode)
+    if (suffix, mode) in {*((".bmp", each) for each in ("LA", "RGBA")), (".jp2", "1"), (".jp2", "P")}:
+        return  # which Pillow does not write, or without alpha
+    if suffix == ".heic":
+        pillow_heif.from_pillow(image).save(tmp_path / "a.heic", quality=-1, chroma=444)
+    else:
+        options = {".webp": {"lossless": True, "exact": True}, ".avif": {"quality": 100, "subsampling": "4:4:4"}}
+        image.save(tmp_path / f"a{suffix}", **options.get(suffix, {}))
+    raster = load_raster(tmp_path / f"a{suffix}")
+    found = raster.to_pil().convert("RGBA" if raster.has_alpha else "RGB")
+    assert raster.bits == 8 and raster.has_alpha == mode.endswith("A") and not raster.warnings
+    expected = np.asarray(image.convert(found.mode)).astype(int)
+    assert np.abs(np.asarray(found) - expected).max() <= (3 if suffix in (".heic", ".avif") else 0)
+
+
 def test_other_formats_are_read(tmp_path):
     for name, expected, tolerance in other_files(tmp_path):
         raster = load_raster(tmp_path / name)
-        bits = 16 if name in ("1-16.pnm", "10.heic", "12.heic", "10.avif") else 8
+        bits = 16 if name in ("1-16.pnm", "10.heic", "10a.heic", "12.heic", "10.avif") else 8
         assert raster.bits == bits, name
         assert np.abs(raster.array - expected).max() <= tolerance, name
         assert bool(raster.warnings) == (name == "3-16.pnm"), name

@@ -38,15 +38,12 @@ class PngFile(PngImagePlugin.PngImageFile):
 
 def _clean_png(file: BinaryIO) -> tuple[BinaryIO, list[str], bytes | None]:
     """Return a PNG without chunks that Pillow refuses and with uncompressed texts; warnings; and a large profile."""
-    size = file.seek(0, io.SEEK_END)
     file.seek(8)
     stream, left = PngImagePlugin.PngStream(file), _MAX_TEXT
     replaced: list[tuple[int, int, bytes]] = []
     warnings, profile = [], None
     while len(head := file.read(8)) == 8:
         name, length, start = head[4:], int.from_bytes(head[:4], "big"), file.tell()
-        if length > size - start:
-            break
         handler = getattr(stream, f"chunk_{name.decode('latin-1')}", None)
         if name == b"IHDR" or not (name[:1].isupper() or name in _FRAME_CHUNKS):
             data, checksum = file.read(length), file.read(4)

@@ -241,6 +241,8 @@ def test_bmp(tmp_path, monkeypatch):
         "two grays of eight bits": (bmp(index % 2, 8, palette=black_white), index % 2 * np.uint8(255)),
         **masked,
     }
+    name, (data, pixels) = next(iter(masked.items()))
+    expected[f"{name}, top row first"] = data[:22] + struct.pack("<i", -10) + data[26:], pixels[::-1]
     for name, (data, pixels) in expected.items():
         (tmp_path / "a.bmp").write_bytes(data)
         found = read(tmp_path / "a.bmp")

@@ -74,8 +74,9 @@ def load_image(path: Path, *, max_pixels: int | None = MAX_PIXELS) -> Image.Imag
 
 
 def default_suffix(path: Path) -> str:
-    """Return the suffix of an upscaled file: .png, but that of a video, of an animated GIF, and of a multi-page, float
-    or large TIFF. A file's kind is told by its first bytes.
+    """Return the suffix of an upscaled file, whatever that of the input.
+
+    It is .png, but that of a video, an animated GIF, or a multi-page, floating-point or large TIFF.
     """
     suffix = path.suffix.lower()
     try:

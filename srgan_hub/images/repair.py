@@ -42,7 +42,7 @@ def _clean_png(file: BinaryIO) -> tuple[BinaryIO, list[str], bytes | None]:
     stream, left = PngImagePlugin.PngStream(file), _MAX_TEXT
     replaced: list[tuple[int, int, bytes]] = []
     warnings, profile = [], None
-    while len(head := file.read(8)) == 8:
+    while len(head := file.read(8)) == 8 and head[4:].isalpha() and head[4:] != b"IEND":
         name, length, start = head[4:], int.from_bytes(head[:4], "big"), file.tell()
         handler = getattr(stream, f"chunk_{name.decode('latin-1')}", None)
         if name == b"IHDR" or not (name[:1].isupper() or name in _FRAME_CHUNKS):

@@ -13,7 +13,7 @@ from PIL import Image, ImageFile, PngImagePlugin
 from srgan_hub.batch import upscale_files
 from srgan_hub.cli import main
 from srgan_hub.images import repair
-from srgan_hub.images.decode import load_raster
+from srgan_hub.images.decode import load_raster, open_image
 from srgan_hub.images.encode import save_image
 from srgan_hub.images.errors import ImageError
 
@@ -117,6 +117,23 @@ def test_malformed_ancillary_chunks_are_ignored(tmp_path, chunk):
     raster = load_raster(tmp_path / "a.png")
     assert np.array_equal(raster.array, PIXELS) and raster.metadata.text == {"a": "b"}
     assert len(raster.warnings) == 1 and f"a chunk {chunk[0].decode()}" in raster.warnings[0]
+
+
+def test_animation_with_a_wrong_checksum(tmp_path):
+    frames = [Image.fromarray(np.roll(PIXELS, index, 1)) for index in range(3)]
+    info = PngImagePlugin.PngInfo()
+    info.add_text("Title", "a cat")
+    frames[0].save(tmp_path / "a.png", save_all=True, append_images=frames[1:], pnginfo=info)
+    (tmp_path / "a.png").write_bytes(flip((tmp_path / "a.png").read_bytes(), b"tEXt", checksum=True))
+    with open_image(tmp_path / "a.png") as opened:
+        assert opened.warnings == ["ignored a chunk tEXt: its checksum is wrong"] and len(list(opened.read())) == 3
+
+
+def test_data_after_the_end_of_a_png_is_ignored(tmp_path):
+    for rest in (b"\0" * 99, b"attached notes" * 9, b"PK\3\4" + bytes(range(256))):
+        (tmp_path / "a.png").write_bytes(png(PIXELS, RGB, 8, (b"tEXt", b"a\0b")) + rest)
+        raster = load_raster(tmp_path / "a.png")
+        assert np.array_equal(raster.array, PIXELS) and not raster.warnings and raster.metadata.text == {"a": "b"}
 
 
 def test_chunk_that_is_longer_than_the_file(tmp_path):

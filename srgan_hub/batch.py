@@ -25,7 +25,7 @@ from .images import animation, decode, encode, formats, tiff_media
 from .images.decode import MAX_PIXELS
 from .images.encode import SaveOptions
 from .images.errors import ImageError, one_line
-from .images.media import MediaReader, MediaWriter, Output
+from .images.media import MediaReader, MediaWriter, Opened, Output
 from .images.raster import Raster
 from .progress import Progress, ProgressCallback
 from .resize import SizeLike, TargetSize, resize
@@ -55,6 +55,7 @@ def upscale_files(
     value_range: tuple[float, float] | None = None,
     skip_existing: bool = False,
     max_pixels: int | None = MAX_PIXELS,
+    allow_truncated: bool = False,
     progress: Callable[[Path], Progress] | None = None,
     shard: tuple[int, int] = (0, 1),
 ) -> Iterator[FileResult]:
@@ -75,6 +76,7 @@ def upscale_files(
         value_range: Values of a floating-point TIFF that are black and white, by default its minimum and maximum.
         skip_existing: Skip inputs whose output exists, and log that.
         max_pixels: The largest input, in pixels.
+        allow_truncated: Upscale what is there of an image whose file is cut off, with a warning.
         progress: Called with an input, returns its progress display.
         shard: (rank, count): take every count-th image from index `rank` on. Several write `manifest-RANK.jsonl` each.
 
@@ -96,8 +98,9 @@ def upscale_files(
             manifest = Path(output) / (f"manifest-{rank}.jsonl" if count > 1 else "manifest.jsonl")
     for directory in {target.parent for _, target in pairs}:
         remove_stale_parts(directory)
+    read = partial(decode.open_image, max_pixels=max_pixels, allow_truncated=allow_truncated)
     with ThreadPoolExecutor(1) as io_pool:
-        run = _BatchRunner(upscaler, size, options, value_range, skip_existing, max_pixels, progress, manifest, io_pool)
+        run = _BatchRunner(upscaler, size, options, value_range, skip_existing, read, progress, manifest, io_pool)
         pending: list[Future[FileResult]] = []
         for batch in chain(run.batches(pairs[rank::count]), [[]]):
             for future in pending:
@@ -144,7 +147,7 @@ class _BatchRunner:
     options: SaveOptions
     value_range: tuple[float, float] | None
     skip_existing: bool
-    max_pixels: int | None
+    read: Callable[[Path], Opened]
     progress: Callable[[Path], Progress] | None
     manifest: Path | None
     io_pool: Executor  # one thread that reads and writes
@@ -184,7 +187,7 @@ class _BatchRunner:
         if os.path.lexists(target) and not self.options.overwrite:
             raise ImageError(f"'{target}' already exists; set `overwrite` to replace it, or `skip_existing`.")
         with ExitStack() as stack:
-            opened = stack.enter_context(decode.open_image(source, max_pixels=self.max_pixels))
+            opened = stack.enter_context(self.read(source))
             found: Raster | MediaReader
             validate = partial(encode.validate_output, target, quality=self.options.quality)
             is_tiff = target.suffix.lower() in formats.TIFF.suffixes

@@ -41,7 +41,7 @@ SAVE_OPTIONS = ("quality", "bit_depth", "strip_metadata", "overwrite", "codec", 
 FLAGS = {
     name: f"--{name.replace('_', '-')}"
     for name in (
-        *SIZES, *UPSCALER_OPTIONS, *SAVE_OPTIONS, "value_range", "skip_existing", "max_pixels",
+        *SIZES, *UPSCALER_OPTIONS, *SAVE_OPTIONS, "value_range", "skip_existing", "max_pixels", "allow_truncated",
         "metrics", "jpeg", "degradation", "lr", "downsampling", "crop_border", "tag", "private",
     )
 } | {"scale_factor": "--scale", "models": "--model", "repo_id": "ORG/NAME"}  # fmt: skip
@@ -154,6 +154,7 @@ def _add_upscale_arguments(command: ArgumentParser) -> None:
     _add_inference_arguments(command, dtype="auto", backend="auto")
     add("--strip-height", type=int, metavar="ROWS", help="input rows per pass (default: by image width)")
     add("--max-pixels", type=int, default=MAX_PIXELS, help=f"reject larger inputs (default: {MAX_PIXELS})")
+    _add_flag(command, "--allow-truncated", help="upscale what is there of images whose files are cut off")
     existing = command.add_mutually_exclusive_group()
     _add_flag(existing, "--overwrite", help="replace existing outputs")
     skip = "skip existing outputs; partly written videos and large TIFFs are always resumed"

@@ -111,7 +111,7 @@ def test_errors_stay_with_their_files(upscaler, log, tmp_path):
     results = list(upscale_files(upscaler, [*paths, paths[0]]))
     assert [result.source for result in results] == [*paths, paths[0]]
     assert errors(results) == [False, True, False, True, False, True]
-    assert "corrupt" in str(results[1].error) and "already exists" in str(results[3].error)
+    assert "truncated" in str(results[1].error) and "already exists" in str(results[3].error)
     assert "already used by another input" in str(results[5].error)
     assert (tmp_path / "03_x4.png").read_text() == "mine"
 

@@ -101,14 +101,14 @@ def test_upscale_passes_every_flag(folder, monkeypatch):
     arguments = (
         "--output out --detail 0.5 --scale 3 --bit-depth 16 --value-range -1 2.5 --quality 80 --strip-gps "
         "--codec libx265 --crf 20 --no-software-tag --dtype bfloat16 --device cpu --backend torch --threads 3 "
-        "--strip-height 7 --max-pixels 1000 --skip-existing"
+        "--strip-height 7 --max-pixels 1000 --allow-truncated --skip-existing"
     )
     assert upscale("a.png", "b.jpg", *arguments.split()) == 0
     assert seen == {
         "inputs": [Path("a.png"), Path("b.jpg")], "output": "out", "detail": 0.5, "size": TargetSize(scale_factor=3),
         "options": SaveOptions(quality=80, bit_depth=16, strip_metadata="gps", codec="libx265", crf=20),
         "value_range": [-1, 2.5], "dtype": "bfloat16", "device": "cpu", "backend": "torch", "threads": 3,
-        "strip_height": 7, "max_pixels": 1000, "skip_existing": True, "shard": (0, 1),
+        "strip_height": 7, "max_pixels": 1000, "allow_truncated": True, "skip_existing": True, "shard": (0, 1),
     }  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """Animated GIF, APNG, WebP and AVIF: composed frames, their durations, and the number of repetitions."""
 
 import io
+import os
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -13,12 +14,13 @@ from PIL import GifImagePlugin, Image, ImageFile
 from . import formats, pillow_fixes
 from .color import write_nclx
 from .encode import fit_colors, pil_format_kwargs
-from .errors import wrap_decode_errors
+from .errors import ImageError, wrap_decode_errors
 from .media import MediaReader, MediaWriter
 from .metadata import pil_save_kwargs, read_metadata
 from .raster import Raster
 
-FORMATS = ("GIF", "PNG", "WEBP", "AVIF")
+FORMATS = ("GIF", "PNG", "WEBP", "AVIF", "FLI")
+_MIN_FRAME = 8  # bytes of a file per frame
 
 
 class AnimationReader(MediaReader):
@@ -37,11 +39,15 @@ class AnimationReader(MediaReader):
         self, path: Path, file: BinaryIO, image: ImageFile.ImageFile, max_pixels: int | None, count: int
     ) -> None:
         super().__init__(path, file, image, max_pixels, count)
+        size = os.fstat(file.fileno()).st_size
+        if count > size // _MIN_FRAME:
+            raise ImageError(f"'{path}' is corrupt: its header declares {count} frames in {size} bytes.")
         self._animation = image
         pillow_fixes.read_color_chunks(image)
-        _, self.metadata, self.warnings = read_metadata(image)
+        _, self.metadata, warnings = read_metadata(image)
+        self.warnings += warnings
         self.default_image = bool(image.info.get("default_image"))
-        loop = 0 if image.format == "AVIF" else image.info.get("loop")  # which AVIF does not store
+        loop = 0 if image.format in ("AVIF", "FLI") else image.info.get("loop")  # which these do not store
         # GIF counts repetitions.
         self.plays = 1 if loop is None else loop + 1 if image.format == "GIF" and loop else loop
         self.durations: list[int] = []

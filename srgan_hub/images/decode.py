@@ -15,15 +15,17 @@ from .tiff_media import ChannelsReader, PagesReader, RowsReader, TiffImage
 
 # 8000 x 8000 pixels; upscaled 4 times, that is a gigapixel.
 MAX_PIXELS = 64_000_000
+_START = 400  # bytes that identify a file
 
 
-def open_image(path: Path, *, max_pixels: int | None = MAX_PIXELS) -> Opened:
+def open_image(path: Path, *, max_pixels: int | None = MAX_PIXELS, allow_truncated: bool = False) -> Opened:
     """Open an image, animation or video, and classify it by its bytes.
 
     Args:
         path: The file.
         max_pixels: The largest width times height, checked before and after decoding. Pillow refuses TIFFs, and some
             images within files, of more than twice `PIL.Image.MAX_IMAGE_PIXELS` regardless.
+        allow_truncated: Read what is there of an image whose file is cut off, with a warning.
 
     Returns:
         The opened file; a `MediaReader` if it is to be upscaled piece by piece.
@@ -42,6 +44,7 @@ def open_image(path: Path, *, max_pixels: int | None = MAX_PIXELS) -> Opened:
     try:
         with wrap_decode_errors(path):
             opened = _classify(path, file, max_pixels)
+        opened.allow_truncated = allow_truncated
         pillow_fixes.check_size(opened.width, opened.height, path, max_pixels)
     except BaseException:
         file.close()
@@ -49,17 +52,19 @@ def open_image(path: Path, *, max_pixels: int | None = MAX_PIXELS) -> Opened:
     return opened
 
 
-def load_raster(path: Path, *, max_pixels: int | None = MAX_PIXELS, page: int | None = None) -> Raster:
+def load_raster(
+    path: Path, *, max_pixels: int | None = MAX_PIXELS, page: int | None = None, allow_truncated: bool = False
+) -> Raster:
     """Decode an image file, with corrected orientation, to gray or RGB, with alpha if present, of 8 or 16 bits.
 
     Args:
-        path, max_pixels: As for `open_image`.
-        page: Index of the image, required if there are several.
+        path, max_pixels, allow_truncated: As for `open_image`.
+        page: Index of the image, required for an animation or a TIFF of several pages.
 
     Raises:
-        ImageError: As for `open_image`; or there are several images and `page` is None.
+        ImageError: As for `open_image`; or it cannot be decoded, or `page` is required.
     """
-    with open_image(path, max_pixels=max_pixels) as opened:
+    with open_image(path, max_pixels=max_pixels, allow_truncated=allow_truncated) as opened:
         return opened.load(page)
 
 
@@ -69,18 +74,21 @@ def load_image(path: Path, *, max_pixels: int | None = MAX_PIXELS) -> Image.Imag
 
 
 def default_suffix(path: Path) -> str:
-    """Return the suffix of an upscaled file: .png, but that of the input for several images or a large TIFF."""
+    """Return the suffix of an upscaled file, whatever that of the input.
+
+    It is .png, but that of a video, an animated GIF, or a multi-page, floating-point or large TIFF.
+    """
     suffix = path.suffix.lower()
-    found = formats.find_format(suffix)
-    if found is formats.VIDEO:
-        return suffix if suffix in found.suffixes else found.suffixes[0]
-    if found not in (formats.GIF, formats.TIFF):  # others become .png
-        return ".png"
     try:
-        with open_image(path, max_pixels=None) as opened:
-            return opened.default_suffix
+        with path.open("rb") as file:
+            found = formats.identify(file.read(_START))
+            if found is formats.VIDEO:
+                return suffix if suffix in found.suffixes else found.suffixes[0]
+            if found in (formats.GIF, formats.TIFF):  # others become .png
+                return _classify(path, file, None).default_suffix
     except Exception:  # reported when the file is upscaled
         return ".png"
+    return ".png"
 
 
 def is_directory(path: Path) -> bool:
@@ -106,7 +114,8 @@ def find_images(
 
 
 def _classify(path: Path, file: BinaryIO, max_pixels: int | None) -> Opened:
-    start = file.read(400)
+    file.seek(0)
+    start = file.read(_START)
     if not start:
         raise ImageError(f"'{path}' is empty (0 bytes).")
     found = formats.identify(start)
@@ -118,12 +127,12 @@ def _classify(path: Path, file: BinaryIO, max_pixels: int | None) -> Opened:
         from .video import VideoReader
 
         return VideoReader(path, file, max_pixels)
-    if found and found.is_available():
+    if found and found.package and found.is_available():
         plugin = importlib.import_module(found.package)  # which registers JPEG XL
         if found is formats.HEIC:
             plugin.register_heif_opener()
     image = pillow_fixes.open_pil(file, path, max_pixels)
-    count = len(pillow_fixes.page_sizes(image))
+    count = pillow_fixes.count_images(image)
     if count > 1 and image.format in animation.FORMATS:
         return animation.AnimationReader(path, file, image, max_pixels, count)
     return Opened(path, file, image, max_pixels, count)

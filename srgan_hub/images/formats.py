@@ -75,7 +75,7 @@ TIFF = Format("TIFF, BigTIFF", (".tif", ".tiff"), pillow="TIFF", media=("pages",
               save={"compression": "tiff_adobe_deflate"}, package="tifffile", extra="srgan-hub[tiff]",
               signature=rb"II[*+]\0|MM\0[*+]")
 GIF = Format("GIF", (".gif",), pillow="GIF", media=("animation",), max_side=65_535, stores=("alpha", "comment"),
-             reads=("image",))
+             reads=("image",), signature=rb"GIF8[79]a")
 HEIC = Format("HEIC", (), (".heic", ".heif", ".hif"), pillow="HEIF", package="pillow_heif", extra="srgan-hub[heif]",
               reads=("image", "high bit depth", "alpha", *_COLOR_METADATA, "cicp"),
               signature=rb".{4}ftyp(hei[cfmsx]|hev[cmsx]|mif1|msf1)")

@@ -10,9 +10,9 @@ from typing import Any, BinaryIO, ClassVar
 
 from PIL import ImageFile
 
-from . import formats, pillow_fixes, png16
+from . import formats, pillow_fixes, png16, repair
 from .encode import SaveOptions
-from .errors import ImageError, wrap_decode_errors
+from .errors import DECODE_ERRORS, ImageError, describe, wrap_decode_errors
 from .metadata import read_metadata
 from .raster import Raster, correct_orientation
 
@@ -32,6 +32,7 @@ class Opened(AbstractContextManager["Opened"]):
             integers, or channels that are not colors) or "rows" (larger than a run should load).
         width, height: Size of the largest image, in pixels.
         warnings: Messages about reading, without the file's name.
+        allow_truncated: Whether `load` fills in what a truncated file lacks.
     """
 
     kind: ClassVar[str] = "image"
@@ -40,7 +41,8 @@ class Opened(AbstractContextManager["Opened"]):
         self, path: Path, file: BinaryIO, image: ImageFile.ImageFile | None, max_pixels: int | None, count: int = 1
     ) -> None:
         self.path, self.file, self.count = path, file, count
-        self.warnings: list[str] = []
+        self.warnings: list[str] = list(getattr(image, "warnings", ()))
+        self.allow_truncated = False
         self._image, self._max_pixels = image, max_pixels
         self.width, self.height = image.size if image else (0, 0)
 
@@ -58,12 +60,40 @@ class Opened(AbstractContextManager["Opened"]):
         return ".png" if self.kind == "image" else formats.media_suffixes(self.kind, name)[0]
 
     def load(self, page: int | None = None) -> Raster:
-        """Decode one image; `page` is its index, required if there are several. ImageError if that fails."""
+        """Decode one image; `page` is its index, by default the primary image's. ImageError if that fails.
+
+        It is required if there are several images that are upscaled as a whole.
+        """
+        warnings = list(self.warnings) if self.kind == "image" else []
         if page is None and self.count > 1:
-            hint = "`upscale_files` and `srgan-hub upscale` upscale all of them"
-            raise ImageError(f"'{self.path}' contains {self.count} images; {hint}.")
+            if self.kind != "image":
+                hint = "`upscale_files` and `srgan-hub upscale` upscale all of them"
+                raise ImageError(f"'{self.path}' contains {self.count} images; {hint}.")
+            warnings.append(f"contains {self.count} images, of which the primary one is read")
         with wrap_decode_errors(self.path):
-            return self._decode(page)
+            try:
+                raster = self._decode(page)
+            except ImageError:
+                raise
+            except DECODE_ERRORS as error:
+                raster = self._decode_completed(page, error)
+        raster.warnings[:0] = warnings
+        return raster
+
+    def _decode_completed(self, page: int | None, error: Exception) -> Raster:
+        """Decode a file that ends too early, or raise the error of decoding it as it is."""
+        found = self._image and repair.complete(self.file, self._image, allow_truncated=self.allow_truncated)
+        if not found:
+            if "truncated" in str(error) and not self.allow_truncated:
+                reason = f"the file is truncated ({describe(error)}); `allow_truncated` reads what is there"
+                raise ImageError(f"Cannot decode '{self.path}': {reason}.") from error
+            raise error
+        self.file.close()
+        self.file, warning = found
+        self._image = pillow_fixes.open_pil(self.file, self.path, self._max_pixels)
+        raster = self._decode(page)
+        raster.warnings.insert(0, warning)
+        return raster
 
     def _decode(self, page: int | None) -> Raster:
         image = self._image
@@ -75,7 +105,7 @@ class Opened(AbstractContextManager["Opened"]):
             image.seek(page)
             pillow_fixes.check_size(*image.size, self.path, self._max_pixels)
         pillow_fixes.read_color_chunks(image)
-        if reason := pillow_fixes.unsupported_reason(image):
+        if image.format != "PNG" and (reason := pillow_fixes.unsupported_reason(image)):
             raise ImageError(f"'{self.path}' {reason}.")
         if (array := png16.decode16(image, self.file)) is not None:
             orientation, metadata, warnings = read_metadata(image)

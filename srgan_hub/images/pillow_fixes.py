@@ -1,6 +1,5 @@
 """Workarounds for formats that Pillow identifies by a limited size, or decodes incorrectly or lossily."""
 
-import os
 import re
 import struct
 from contextlib import nullcontext, suppress
@@ -10,10 +9,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, TiffImagePlugin
 
-from . import formats
+from . import formats, repair
 from .errors import DECODE_ERRORS, ImageError, describe
 
-_MIN_FRAME = 8  # bytes of a file per frame of an animation
 _COLOR_CHUNKS = (b"gAMA", b"cHRM", b"cICP", b"mDCV", b"cLLI")
 _AVIF_HEADER = 65_536  # bytes to search
 _CODESTREAM_LIMIT = 2**24  # bytes of a JPEG 2000 to search; a color profile may come first
@@ -24,6 +22,7 @@ _UNSUPPORTED = {
     "FITS": "is a FITS file, whose values are not 8-bit; read it with astropy and pass the array",
     "WMF": "is a vector graphic; convert it to PNG in the size you need",
 }
+_READERS: dict[str, Any] = {"PNG": repair.PngFile, "BMP": repair.BmpFile}
 # Image formats that Pillow does not know, by their first bytes.
 _UNKNOWN_FORMATS = {
     rb"\x76\x2f\x31\x01": "OpenEXR",
@@ -33,7 +32,7 @@ _UNKNOWN_FORMATS = {
     rb"gimp xcf": "GIMP",
     rb"P7\s": "PAM",
     rb"AT&TFORM": "DjVu",
-    rb"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*|<!DOCTYPE svg.*?>\s*)*<svg": "SVG",
+    rb"\s*(<\?xml[^>]*>\s*)?(<!--((?!-->).)*-->\s*|<!DOCTYPE svg[^>]*>\s*)*<svg": "SVG",
 }
 
 
@@ -55,7 +54,7 @@ def open_pil(file: BinaryIO, path: Path, max_pixels: int | None) -> ImageFile.Im
                 if name == "ICO":  # which is decoded by opening it
                     _check_icon(file, path, max_pixels)
                 file.seek(0)
-                image: Any = factory(file, "")
+                image: Any = _READERS.get(name, factory)(file, "")
                 check_size(image.width, image.height, path, max_pixels)
                 if name == "ICNS":
                     _check_mac_icon(image, file, path, max_pixels)
@@ -129,22 +128,13 @@ def unsupported_reason(image: ImageFile.ImageFile) -> str | None:
     return _unsupported_jpeg2000(image) if image.format == "JPEG2000" else None
 
 
-def page_sizes(image: ImageFile.ImageFile, count: int = 1) -> dict[int, tuple[int, int]]:
-    """Return width and height of each image in an opened file by its index; `count` is the number of a TIFF's pages.
+def count_images(image: ImageFile.ImageFile) -> int:
+    """Return the number of images in an opened file. Previews of an MPO and layers of a PSD are not images."""
+    return 1 if image.format in ("MPO", "PSD") else getattr(image, "n_frames", 1)
 
-    Previews of an MPO, layers of a PSD, and thumbnails and masks of a TIFF are not images.
-    """
-    if image.format in ("MPO", "PSD"):
-        return {0: image.size}
-    if image.format != "TIFF":
-        frames = getattr(image, "n_frames", 1)
-        if frames > 1 and image.fp:
-            position = image.fp.tell()
-            size = image.fp.seek(0, os.SEEK_END)
-            image.fp.seek(position)
-            if frames > size // _MIN_FRAME:
-                raise ValueError(f"{frames} frames in {size} bytes")
-        return dict.fromkeys(range(frames), image.size)
+
+def page_sizes(image: ImageFile.ImageFile, count: int) -> dict[int, tuple[int, int]]:
+    """Return width and height of each of a TIFF's `count` pages, except thumbnails and masks, by its index."""
     found = {}
     for index in range(count):
         with suppress(SyntaxError):  # Pillow does not know the kind, such as a mask, but has read the tags
@@ -255,15 +245,16 @@ def _unsupported_tiff(image: ImageFile.ImageFile) -> str | None:
 
 
 def _unsupported_bmp(image: ImageFile.ImageFile) -> str | None:
+    if image.tile and not image.tile[0].codec_name:  # not decoded by Pillow
+        return None
     header = _peek(image, 14 + 124)[14 if image.format == "BMP" else 0 :]
     size = int.from_bytes(header[:4], "little")
     bits = int.from_bytes(header[10:12] if size == 12 else header[14:16], "little")
-    if image.info["compression"] == 2:
-        return "is a BMP with RLE4 compression, which Pillow decodes incorrectly; save it as PNG"
+    if repair.is_misread_by_pillow(image, bits):
+        kind = "RLE4 compression" if image.info["compression"] == 2 else f"a gray palette of {bits} bits"
+        return f"is a BMP with {kind}, which Pillow decodes incorrectly; {formats.VIDEO.install_hint} decodes it"
     if bits == 16 and size >= 56 and header[52:56] != b"\0\0\0\0":
         return "is a 16-bit BMP with transparency, which Pillow decodes incorrectly; save it as PNG"
-    if bits != {"1": 1, "L": 8}.get(image.mode, bits):
-        return f"is a BMP with a gray palette of {bits} bits, which Pillow decodes incorrectly; save it as PNG"
     return None
 
 

@@ -218,6 +218,8 @@ def write_metadata(path, pixels) -> None:
     exif = camera()
     exif[ExifTags.Base.ImageDescription] = "a tabby"
     exif.get_ifd(ExifTags.IFD.Exif).update({ExifTags.Base.ExifImageWidth: 9, ExifTags.Base.ExifImageHeight: 6})
+    if path.suffix == ".avif":  # which XMP does not turn
+        exif[ExifTags.Base.Orientation] = 6
     options = {"exif": exif, "icc_profile": PROFILE, "dpi": (300, 300)}
     if path.suffix == ".png":
         info = PngImagePlugin.PngInfo()

@@ -252,7 +252,7 @@ def test_absurd_numbers_of_frames_are_refused_at_once(upscaler, tmp_path):
     for count in (2**31, 2**31 - 1, 10_000, 20):
         apng(tmp_path / "a.png", [full, frame], count)
         started = time.monotonic()
-        with pytest.raises(ImageError, match="corrupt or truncated"):
+        with pytest.raises(ImageError, match="corrupt"):
             upscale_file(upscaler, tmp_path / "a.png", tmp_path / "b.png")
         assert time.monotonic() - started < 2
 

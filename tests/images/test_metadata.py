@@ -273,11 +273,10 @@ def test_metadata_survives_from_each_format_to_each(tmp_path, pixels, source, ta
     save_image(Raster(raster.array.repeat(4, 0).repeat(4, 1), metadata), tmp_path / f"b{target}")
     before, after = find_metadata(tmp_path / f"a{source}"), find_metadata(tmp_path / f"b{target}")
     assert after["software"] == "srgan-hub 1, x4" and after["profile"] and after["gps"] == "N"
-    width, height = (36, 24) if source == ".avif" else (24, 36)  # AVIF is turned only by properties of its own
-    assert after["exif"] == ("2024:01:02 03:04:05", "Camera") and after["size"] == (width, height)
+    assert after["exif"] == ("2024:01:02 03:04:05", "Camera") and after["size"] == (24, 36)
     assert 'dc:title="a cat"' in after["xmp"] and "Thumbnails" not in after["xmp"]
     assert 'tiff:Orientation="6"' not in after["xmp"]
-    for size in (f'exif:PixelXDimension="{width}"', f"<tiff:ImageLength>{height}<"):
+    for size in ('exif:PixelXDimension="24"', "<tiff:ImageLength>36<"):
         assert size in after["xmp"]
     for key in ("dpi", "comment", "title", "gamma"):
         if target == ".tif" and key == "comment":  # where the camera's description is already

@@ -112,7 +112,7 @@ def test_errors_stay_with_their_files(upscaler, log, tmp_path):
     assert [result.source for result in results] == [*paths, paths[0]]
     assert errors(results) == [False, True, False, True, False, True]
     assert "corrupt" in str(results[1].error) and "already exists" in str(results[3].error)
-    assert "already used by another input" in str(results[5].error)
+    assert "passed twice" in str(results[5].error)
     assert (tmp_path / "03_x4.png").read_text() == "mine"
 
 
@@ -332,7 +332,9 @@ def test_shards_of_several_processes(upscaler, album, tmp_path):
         for rank in range(3)
     ]
     assert shards == [[sources[0], sources[3]], [sources[1]], [sources[2]]]
-    assert [len(read_manifest(tmp_path / "shards" / f"manifest-{rank}.jsonl")) for rank in range(3)] == [2, 1, 1]
+    lines = [read_manifest(tmp_path / "shards" / f"manifest-{rank}.jsonl") for rank in range(3)]
+    assert [sum(line["state"] == "done" for line in each) for each in lines] == [2, 1, 1]
+    assert [sum(line["state"] == "left out" for line in each) for each in lines] == [1, 1, 1]
 
 
 def test_reading_and_writing_overlap_with_upscaling(upscaler, tmp_path, monkeypatch):

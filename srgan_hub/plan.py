@@ -145,11 +145,10 @@ def _summarize(left_out: dict[Path, str]) -> str:
     names = defaultdict(list)
     for path, reason in left_out.items():
         names[reason].append(path.name)
-    counts = [f"{len(each)} {reason}" for reason, each in names.items()]
-    for index, each in enumerate(names.values()):
-        if RESULT in counts[index]:
-            counts[index] += f" ({', '.join(each[:10])}{', ...' if len(each) > 10 else ''})"
-    return f"{LEFT_OUT} {', '.join(counts)}" if counts else ""
+    counts = {reason: f"{reason}: {len(each)}" for reason, each in names.items()}
+    if found := names.get(RESULT):
+        counts[RESULT] += f" ({', '.join(found[:10])}{', ...' if len(found) > 10 else ''})"
+    return f"{LEFT_OUT} {'; '.join(counts.values())}" if counts else ""
 
 
 def _resolve_clashes(jobs: Sequence[Job]) -> None:

@@ -121,7 +121,7 @@ def list_directory(
             if name.startswith("."):
                 found.left_out[path] = "hidden"
             elif os.path.islink(path):  # noqa: PTH114  # which may raise
-                found.left_out[path] = "linked directory (links are not followed)"
+                found.left_out[path] = "link to a directory (not followed)"
             elif os.path.realpath(path) != excluded:
                 continue
             directories.remove(name)

@@ -121,6 +121,7 @@ def _write_pil(raster: Raster, temporary: Path, target: formats.Format, quality:
     except DECODE_ERRORS as error:
         if isinstance(error, OSError):  # not a fault of the metadata
             raise
+        _check_space(temporary)
         logger.warning("'%s': dropped EXIF data and resolution that %s cannot store: %s", path, target.name, error)
         image.save(temporary, format=target.pillow, **kwargs, icc_profile=raster.metadata.icc_profile)
 
@@ -206,6 +207,12 @@ def _suffixes(feature: str) -> str:
     return ", ".join(each.suffixes[0] for each in formats.FORMATS if {"image", feature} <= {*each.stores})
 
 
+def _check_space(path: Path) -> None:
+    """Raise the operating system's error, such as that of a full disk, where an encoder reports only that it failed."""
+    with path.open("ab") as file:
+        file.write(bytes(1 << 20))
+
+
 @contextmanager
 def atomic_output(path: Path, *, overwrite: bool) -> Iterator[Path]:
     """Yield a temporary file that is renamed to `path` after the block. Errors of writing become `ImageError`."""
@@ -213,10 +220,9 @@ def atomic_output(path: Path, *, overwrite: bool) -> Iterator[Path]:
         with atomic_write(path, overwrite=overwrite) as temporary:
             try:
                 yield temporary
-            except OSError as error:
-                if error.errno is None:  # as of Pillow's encoders, whatever the reason: the same write shows it
-                    with temporary.open("ab") as file:
-                        file.write(bytes(1 << 20))
+            except DECODE_ERRORS as error:
+                if not isinstance(error, ImageError) and getattr(error, "errno", None) is None:
+                    _check_space(temporary)
                 raise
     except ImageError:
         raise

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageFile
 
 from . import formats, pillow_fixes
-from .encode import pil_format_kwargs
+from .encode import pil_format_kwargs, save_pil
 from .errors import wrap_decode_errors
 from .media import MediaReader, MediaWriter
 from .metadata import pil_save_kwargs, read_metadata
@@ -99,7 +99,7 @@ class AnimationWriter(MediaWriter):
         if name == "PNG":  # which Pillow iterates over twice
             images = list(images)
         kwargs |= pil_save_kwargs(first.metadata.resized(first.width, first.height), target, output.path)
-        first.to_pil().save(self.path, format=name, save_all=True, append_images=images, **kwargs)
+        save_pil(first.to_pil(), self.path, format=name, save_all=True, append_images=images, **kwargs)
 
 
 def _binarize_alpha(frame: Raster) -> Raster:

@@ -1,5 +1,6 @@
 """Save images."""
 
+import io
 import logging
 import os
 from collections.abc import Iterator
@@ -48,7 +49,7 @@ class SaveOptions:
         if self.background is not None:
             try:
                 ImageColor.getrgb(self.background)
-            except (ValueError, AttributeError):
+            except (ValueError, TypeError):
                 expected = "a color such as 'white' or '#ffffff'"
                 raise ValueError(f"`background` must be {expected}, got {self.background!r}.") from None
         if self.strip_metadata not in (None, "all", "gps"):
@@ -117,13 +118,29 @@ def _write_pil(raster: Raster, temporary: Path, target: formats.Format, quality:
     image = raster.to_pil()
     kwargs = pil_format_kwargs(target, quality)
     try:
-        image.save(temporary, format=target.pillow, **{**kwargs, **pil_save_kwargs(raster.metadata, target, path)})
+        save_pil(image, temporary, format=target.pillow, **{**kwargs, **pil_save_kwargs(raster.metadata, target, path)})
     except DECODE_ERRORS as error:
         if isinstance(error, OSError):  # not a fault of the metadata
             raise
         _check_space(temporary)
         logger.warning("'%s': dropped EXIF data and resolution that %s cannot store: %s", path, target.name, error)
-        image.save(temporary, format=target.pillow, **kwargs, icc_profile=raster.metadata.icc_profile)
+        save_pil(image, temporary, format=target.pillow, **kwargs, icc_profile=raster.metadata.icc_profile)
+
+
+class _File(io.FileIO):
+    """A file that hides its descriptor from Pillow, whose encoders take a part of a write for all of it."""
+
+    def fileno(self) -> int:
+        raise io.UnsupportedOperation
+
+
+def save_pil(image: Image.Image, path: Path, *, format: str, **kwargs: Any) -> None:
+    """Call `Image.save`. OSError if the file cannot be written completely."""
+    if format == "TIFF":  # whose encoder checks its writes, and keeps the file in memory if it has no descriptor
+        image.save(path, format=format, **kwargs)
+    else:
+        with io.BufferedWriter(_File(path, "w")) as file:
+            image.save(file, format=format, **kwargs)
 
 
 def without_alpha(raster: Raster, path: Path, background: str | None) -> Raster:

@@ -107,7 +107,7 @@ def upscale_files(
     for directory in {job.target.parent for job in jobs}:
         with suppress(OSError):  # reported for each image
             remove_stale_parts(directory)
-    skip_results = len(paths) > 1 or decode.is_directory(paths[0])
+    skip_results = len(paths) > 1 or any(map(decode.is_directory, paths))
     with ThreadPoolExecutor(1) as io_pool:
         run = _BatchRunner(
             upscaler, size, options, value_range, skip_existing, skip_results, max_pixels, progress, manifest, io_pool

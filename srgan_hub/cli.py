@@ -242,8 +242,11 @@ def _replace_streams(
             target = f"{directory}/stdout.{format or 'png'}"
         yield [spooled if path == stdin else path for path in inputs], target, not to_stdout
         if to_stdout and Path(str(target)).exists():
-            with Path(str(target)).open("rb") as file, open(sys.stdout.fileno(), "wb", closefd=False) as stdout:
-                shutil.copyfileobj(file, stdout)
+            try:
+                with Path(str(target)).open("rb") as file, open(sys.stdout.fileno(), "wb", closefd=False) as stdout:
+                    shutil.copyfileobj(file, stdout)
+            except OSError as error:
+                raise OSError(f"cannot write the image to standard output: {error.strerror}") from error
 
 
 def _print_path(path: Path) -> bool:

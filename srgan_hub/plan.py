@@ -90,7 +90,7 @@ def plan_outputs(inputs: Sequence[Path], output: str | None, suffix: str, format
     if results:
         plan.left_out |= results
         plan.warnings.append(f"{_summarize(results)}; pass one file alone to upscale it again")
-    if not plan.jobs:
+    if inputs and not plan.jobs:
         raise ValueError(f"Nothing to upscale: {plan.warnings[-1]}.")
     _resolve_clashes(plan.jobs)
     return plan

@@ -260,6 +260,12 @@ def test_streams_and_formats_that_are_refused(folder, capsys, monkeypatch, argum
     assert not list(folder.glob("a*.jpg"))
 
 
+def test_image_that_standard_output_does_not_take(folder, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", Path("/dev/full").open("w"))  # noqa: SIM115
+    assert upscale("a.png", "--output", "-") == 2
+    assert re.search("standard output: No space left", capsys.readouterr().err)
+
+
 def test_terminal_is_no_output(folder, capsys, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     assert upscale("a.png", "--output", "-") == 2

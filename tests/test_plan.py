@@ -87,6 +87,10 @@ def test_results_are_known_by_name_and_size_next_to_their_original(tmp_path, nam
     assert [job.source for job in plan_outputs([result], None, "x4").jobs] == [result]  # passed alone
 
 
+def test_no_inputs():
+    assert not plan_outputs([], None, "x4").jobs
+
+
 def test_nothing_but_results(tmp_path):
     make(tmp_path, "a.png")
     with pytest.raises(ValueError, match=r"a_x2.png, a_x4.png.*alone"):

@@ -302,7 +302,10 @@ class _BatchRunner:
     def _finish(self, job: Job, result: Raster | ImageError | str, seconds: float) -> FileResult | None:
         """Write an image that is not written yet, and the line in the manifest; None if it is left out."""
         if isinstance(result, Raster):
-            result = _capture_error(job.source, partial(self._write, result, job.target)) or "done"
+            write = partial(encode.write_raster, result, job.target, self.options)
+            result = _capture_error(job.source, write) or "done"
+        if isinstance(result, ImageError) and not isinstance(job.found, ImageError) and self.skip_existing:
+            result = "skipped" if _is_finished(job.target) else result  # written by another run meanwhile
         error = result if isinstance(result, ImageError) else None
         line = {"output": str(job.target), "state": "failed" if error else str(result), "seconds": round(seconds, 3)}
         self.write_manifest(job.source, **line, **({"error": str(error)} if error else {}))
@@ -317,13 +320,6 @@ class _BatchRunner:
             except OSError as error:
                 logger.warning("'%s' cannot be written: %s", self.manifest, describe(error))
                 self.manifest = None
-
-    def _write(self, image: Raster, target: Path) -> None:
-        try:
-            encode.write_raster(image, target, self.options)
-        except ImageError:
-            if not (self.skip_existing and _is_finished(target)):  # written by another run meanwhile
-                raise
 
     @contextmanager
     def _show_progress(self, source: Path | None) -> Iterator[ProgressCallback]:

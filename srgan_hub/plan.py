@@ -172,5 +172,4 @@ def _resolve_clashes(jobs: Sequence[Job]) -> None:
 
 def _key(path: Path) -> str:
     """Return what paths that a file system may take for the same have in common."""
-    decomposed = unicodedata.normalize("NFD", os.path.normpath(path.absolute())).casefold()
-    return unicodedata.normalize("NFC", decomposed)
+    return unicodedata.normalize("NFD", os.path.normpath(path.absolute())).casefold()

@@ -217,6 +217,23 @@ def test_output_of_a_concurrent_run_is_kept(upscaler, tmp_path, monkeypatch, ski
     assert sorted(path.name for path in tmp_path.iterdir() if "x4" in path.name) == ["00_x4.png", "01_x4.png"]
 
 
+def test_output_of_a_concurrent_run_is_not_reported_as_done(upscaler, tmp_path, monkeypatch):
+    frames = [Image.new("RGB", (6, 5), color) for color in ("red", "blue")]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    make(tmp_path, [(6, 5, 3)] * 2)
+    upscale, out = Upscaler._stream_with_recovery, tmp_path / "out"
+
+    def write_meanwhile(self, *args):
+        for name in ("00_x4.png", "a_x4.gif"):
+            (out / name).write_bytes(b"theirs")
+        return upscale(self, *args)
+
+    monkeypatch.setattr(Upscaler, "_stream_with_recovery", write_meanwhile)
+    results = list(upscale_files(upscaler, [tmp_path], str(out), skip_existing=True))
+    assert not any(errors(results)) and (out / "a_x4.gif").read_bytes() == b"theirs"
+    assert [line["state"] for line in read_manifest(out / "manifest.jsonl")] == ["skipped", "done", "skipped"]
+
+
 def test_stale_temporary_files_are_removed(upscaler, tmp_path):
     paths = make(tmp_path, [(6, 5, 3)])
     (tmp_path / "out").mkdir()

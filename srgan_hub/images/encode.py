@@ -127,42 +127,6 @@ def _write_pil(raster: Raster, temporary: Path, target: formats.Format, quality:
         save_pil(image, temporary, format=target.pillow, **kwargs, icc_profile=raster.metadata.icc_profile)
 
 
-class _File(io.FileIO):
-    """A file that hides its descriptor from Pillow, whose encoders take a part of a write for all of it."""
-
-    def fileno(self) -> int:
-        raise io.UnsupportedOperation
-
-
-def save_pil(image: Image.Image, path: Path, *, format: str, **kwargs: Any) -> None:
-    """Call `Image.save`. OSError if the file cannot be written completely."""
-    if format == "TIFF":  # whose encoder checks its writes, and keeps the file in memory if it has no descriptor
-        image.save(path, format=format, **kwargs)
-    else:
-        with io.BufferedWriter(_File(path, "w")) as file:
-            image.save(file, format=format, **kwargs)
-
-
-def without_alpha(raster: Raster, path: Path, background: str | None) -> Raster:
-    """Remove alpha for a format without it: opaque, or over a background color. Otherwise return the image itself."""
-    target = formats.find_format(path.suffix)
-    if not raster.has_alpha or target is None or "alpha" in target.stores:
-        return raster
-    maximum = np.iinfo(raster.array.dtype).max
-    colors = raster.array[..., :-1]
-    if (raster.array[..., -1] < maximum).any():
-        if background is None:
-            return raster
-        color = np.array(ImageColor.getrgb(background)[:3], np.uint32) * (maximum // 255)
-        if colors.shape[2] == 1 and (color == color[0]).all():
-            color = color[:1]
-        colors = np.empty((*colors.shape[:2], len(color)), raster.array.dtype)
-        for row, result in zip(raster.array, colors, strict=True):
-            alpha = row[:, -1:].astype(np.uint32)
-            result[:] = (row[:, :-1] * alpha + color * (maximum - alpha) + maximum // 2) // maximum
-    return replace(raster, array=np.ascontiguousarray(colors[..., 0] if colors.shape[2] == 1 else colors))
-
-
 def pil_format_kwargs(target: formats.Format, quality: int | None) -> dict[str, Any]:
     """Return keyword arguments of `Image.save` for a format and a quality, None for the default."""
     if quality is None:
@@ -222,6 +186,42 @@ def validate_output(
 def _suffixes(feature: str) -> str:
     """Return suffixes of formats that store single images with a feature."""
     return ", ".join(each.suffixes[0] for each in formats.FORMATS if {"image", feature} <= {*each.stores})
+
+
+class _File(io.FileIO):
+    """A file that hides its descriptor from Pillow, whose encoders take a part of a write for all of it."""
+
+    def fileno(self) -> int:
+        raise io.UnsupportedOperation
+
+
+def save_pil(image: Image.Image, path: Path, *, format: str, **kwargs: Any) -> None:
+    """Call `Image.save`. OSError if the file cannot be written completely."""
+    if format == "TIFF":  # whose encoder checks its writes, and keeps the file in memory if it has no descriptor
+        image.save(path, format=format, **kwargs)
+    else:
+        with io.BufferedWriter(_File(path, "w")) as file:
+            image.save(file, format=format, **kwargs)
+
+
+def without_alpha(raster: Raster, path: Path, background: str | None) -> Raster:
+    """Remove alpha for a format without it: opaque, or over a background color. Otherwise return the image itself."""
+    target = formats.find_format(path.suffix)
+    if not raster.has_alpha or target is None or "alpha" in target.stores:
+        return raster
+    maximum = np.iinfo(raster.array.dtype).max
+    colors = raster.array[..., :-1]
+    if (raster.array[..., -1] < maximum).any():
+        if background is None:
+            return raster
+        color = np.array(ImageColor.getrgb(background)[:3], np.uint32) * (maximum // 255)
+        if colors.shape[2] == 1 and (color == color[0]).all():
+            color = color[:1]
+        colors = np.empty((*colors.shape[:2], len(color)), raster.array.dtype)
+        for row, result in zip(raster.array, colors, strict=True):
+            alpha = row[:, -1:].astype(np.uint32)
+            result[:] = (row[:, :-1] * alpha + color * (maximum - alpha) + maximum // 2) // maximum
+    return replace(raster, array=np.ascontiguousarray(colors[..., 0] if colors.shape[2] == 1 else colors))
 
 
 def _check_space(path: Path) -> None:

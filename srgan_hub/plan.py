@@ -145,10 +145,10 @@ def _summarize(left_out: dict[Path, str]) -> str:
     names = defaultdict(list)
     for path, reason in left_out.items():
         names[reason].append(path.name)
-    counts = {reason: f"{reason}: {len(each)}" for reason, each in names.items()}
+    counts = {reason: f"{len(each)} {reason}" for reason, each in names.items()}
     if found := names.get(RESULT):
         counts[RESULT] += f" ({', '.join(found[:10])}{', ...' if len(found) > 10 else ''})"
-    return f"{LEFT_OUT} {'; '.join(counts.values())}" if counts else ""
+    return f"{LEFT_OUT} {', '.join(counts.values())}" if counts else ""
 
 
 def _resolve_clashes(jobs: Sequence[Job]) -> None:

@@ -376,7 +376,7 @@ def test_what_is_left_out_is_logged_and_in_the_manifest(upscaler, album, caplog)
     assert result.target.name == "b_x4.png" and not caplog.records
     list(upscale_files(upscaler, [album], f"{album}/out"))
     (summary,) = (record.message for record in caplog.records)
-    assert all(part in summary for part in (".mp4", ".txt", "link", "hidden", "already upscaled: 1 (b_x4.png)"))
+    assert all(part in summary for part in (".mp4", ".txt", "link", "hidden", "1 already upscaled (b_x4.png)"))
     left_out = {line["input"]: line for line in read_manifest(album / "out" / "manifest.jsonl") if "reason" in line}
     assert {Path(name).relative_to(album).as_posix() for name in left_out} == {
         "film.mp4", "link", "A/notes.txt", "A/.hidden.png", ".thumbnails", "b_x4.png",

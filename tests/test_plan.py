@@ -127,13 +127,7 @@ def test_what_is_left_out_of_a_directory(tmp_path):
     assert "video" in reasons["a.mp4"] and reasons["b/notes.txt"].startswith(".txt") and "link" in reasons["link"]
     plan = plan_outputs([album], f"{album}/out", "x4")
     (summary,) = plan.warnings
-    assert f"'{album}'" in summary and "hidden: 2" in summary and re_count(summary, ".mp4") == 1
-
-
-def re_count(summary: str, kind: str) -> int:
-    """Return the number after a kind."""
-    (part,) = (part for part in summary.split("; ") if kind in part)
-    return int(part.rpartition(": ")[2])
+    assert f"'{album}'" in summary and "2 hidden" in summary and "1 .mp4" in summary
 
 
 def test_output_directory_may_be_the_input_or_contain_it(tmp_path, monkeypatch):

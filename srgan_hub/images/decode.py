@@ -121,7 +121,7 @@ def list_directory(
             if name.startswith("."):
                 found.left_out[path] = "hidden"
             elif os.path.islink(path):  # noqa: PTH114  # which may raise
-                found.left_out[path] = "link to a directory (not followed)"
+                found.left_out[path] = "linked (links to directories are not followed)"
             elif os.path.realpath(path) != excluded:
                 continue
             directories.remove(name)
@@ -143,7 +143,7 @@ def _left_out_reason(path: Path, suffixes: Sequence[str]) -> str | None:
     if suffix not in suffixes:
         return f"{suffix or 'without suffix'} (not an image format)"
     try:
-        return None if stat.S_ISREG(path.stat().st_mode) else "special file"
+        return None if stat.S_ISREG(path.stat().st_mode) else "special (not a regular file)"
     except OSError:  # reported when it is opened
         return None
 

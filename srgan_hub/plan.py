@@ -84,7 +84,7 @@ def plan_outputs(inputs: Sequence[Path], output: str | None, suffix: str, format
             relative = target.relative_to(path) if path in directories else target.name
             plan.jobs.append(Job(each, root / relative if root else target))
         for error in found.errors:
-            source = Path(error.filename)
+            source = Path(error.filename or path)
             message = f"The directory '{source}' cannot be read: {describe(error)}."
             plan.jobs.append(Job(source, root / source.relative_to(path) if root else source, ImageError(message)))
     if results:

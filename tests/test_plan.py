@@ -130,6 +130,17 @@ def test_what_is_left_out_of_a_directory(tmp_path):
     assert f"'{album}'" in summary and "2 hidden" in summary and "1 .mp4" in summary
 
 
+def test_training_data_that_cannot_be_read_is_an_error(tmp_path, monkeypatch):
+    def refuse(path):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(OSError, match="Input/output"):
+        decode.find_images(tmp_path, None, (".png",))
+    (job,) = plan_outputs([tmp_path], None, "x4").jobs
+    assert job.source == tmp_path and "Input/output error" in str(job.found)
+
+
 def test_output_directory_may_be_the_input_or_contain_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     make(Path("album"), "a.png")

@@ -4,6 +4,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -22,7 +23,7 @@ def atomic_write(path: Path, *, directory: bool = False, overwrite: bool = True,
     Args:
         path: Destination.
         directory: Create a directory. An existing one is renamed away first: a crash at that moment leaves none.
-        overwrite: Replace an existing file. Directories are always replaced.
+        overwrite: Replace an existing file and keep its permissions. Directories are always replaced.
         fsync: Flush to disk before and after renaming, so a power cut leaves either the old or the new file.
 
     Raises:
@@ -89,6 +90,8 @@ def _commit(tmp_path: Path, path: Path, overwrite: bool) -> None:
         tmp_path.rename(path)
         _remove(old)
     elif tmp_path.is_dir() or overwrite:
+        with suppress(OSError):  # a new file; or a file system without permissions
+            tmp_path.chmod(stat.S_IMODE(path.stat().st_mode))
         tmp_path.replace(path)
     else:
         try:

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import signal
+import stat
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,15 @@ def test_output_has_default_permissions_and_may_have_the_longest_name(tmp_path):
         part.write_bytes(b"x")
     (tmp_path / "usual").write_bytes(b"")
     assert longest.stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o664, 0o444])
+def test_replaced_file_keeps_its_permissions(tmp_path, mode):
+    (tmp_path / "a").write_bytes(b"old")
+    (tmp_path / "a").chmod(mode)
+    with atomic_write(tmp_path / "a") as part:
+        part.write_bytes(b"new")
+    assert (tmp_path / "a").read_bytes() == b"new" and stat.S_IMODE((tmp_path / "a").stat().st_mode) == mode
 
 
 def test_stale_parts_of_a_killed_process_are_removed_and_those_in_use_stay(tmp_path):

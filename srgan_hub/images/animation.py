@@ -13,7 +13,7 @@ from PIL import GifImagePlugin, Image, ImageFile
 
 from . import formats, pillow_fixes
 from .color import write_nclx
-from .encode import fit_colors, pil_format_kwargs
+from .encode import fit_colors, pil_format_kwargs, save_pil
 from .errors import ImageError, wrap_decode_errors
 from .media import MediaReader, MediaWriter
 from .metadata import pil_save_kwargs, read_metadata
@@ -154,7 +154,7 @@ class AnimationWriter(MediaWriter):
             images = list(images)
         kwargs |= pil_save_kwargs(first.metadata.resized(first.width, first.height), target, output.path)
         image = Image.fromarray(first.array)
-        image.save(self.path, format=name, save_all=True, append_images=images, **kwargs)
+        save_pil(image, self.path, format=name, save_all=True, append_images=images, **kwargs)
         if name == "AVIF" and first.metadata.cicp:
             write_nclx(self.path, first.metadata.cicp)
 

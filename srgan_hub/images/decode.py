@@ -1,7 +1,10 @@
 """Open and decode image files."""
 
 import importlib
+import os
+import stat
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -99,18 +102,66 @@ def is_directory(path: Path) -> bool:
         return False
 
 
-def find_images(
+@dataclass
+class Listing:
+    """Content of a directory and its subdirectories.
+
+    Args:
+        images: Paths of images in the order of their names.
+        left_out: Why the other paths are left out.
+        errors: Errors of directories that cannot be read, with their `filename`.
+    """
+
+    images: list[Path] = field(default_factory=list)
+    left_out: dict[Path, str] = field(default_factory=dict)
+    errors: list[OSError] = field(default_factory=list)
+
+
+def list_directory(
     directory: Path, exclude: Path | None = None, suffixes: Sequence[str] = formats.READ_SUFFIXES
-) -> list[Path]:
-    """List the images below a directory in the order of their names, without hidden ones and those in `exclude`."""
-    found = {}
-    exclude = exclude and exclude.resolve()
-    for path in directory.rglob("*"):
-        name = path.relative_to(directory).as_posix()
-        hidden = name.startswith(".") or "/." in name
-        if path.suffix.lower() in suffixes and not hidden and exclude not in path.resolve().parents and path.is_file():
-            found[name] = path
-    return [path for _, path in sorted(found.items())]
+) -> Listing:
+    """List the images below a directory by their suffixes, and everything else except for a directory `exclude`."""
+    found = Listing()
+    excluded = exclude and os.path.realpath(exclude)
+    for root, directories, files in os.walk(directory, onerror=found.errors.append):
+        for name in directories[:]:
+            path = Path(root, name)
+            if name.startswith("."):
+                found.left_out[path] = "hidden"
+            elif os.path.islink(path):  # noqa: PTH114  # which may raise
+                found.left_out[path] = "linked (links to directories are not followed)"
+            elif os.path.realpath(path) != excluded:
+                continue
+            directories.remove(name)
+        for path in (Path(root, name) for name in files):
+            if reason := _left_out_reason(path, suffixes):
+                found.left_out[path] = reason
+            else:
+                found.images.append(path)
+    found.images.sort(key=lambda path: path.relative_to(directory).as_posix())
+    return found
+
+
+def _left_out_reason(path: Path, suffixes: Sequence[str]) -> str | None:
+    suffix = path.suffix.lower()
+    if path.name.startswith("."):
+        return "hidden"
+    if formats.find_format(suffix) is formats.VIDEO:
+        return f"{suffix} (pass videos as files)"
+    if suffix not in suffixes:
+        return f"{suffix or 'without suffix'} (not an image format)"
+    try:
+        return None if stat.S_ISREG(path.stat().st_mode) else "special (not a regular file)"
+    except OSError:  # reported when it is opened
+        return None
+
+
+def find_images(directory: Path, exclude: Path | None, suffixes: Sequence[str]) -> list[Path]:
+    """List image files as `list_directory` does. OSError if a directory cannot be read."""
+    found = list_directory(directory, exclude, suffixes)
+    if found.errors:
+        raise found.errors[0]
+    return [path for path in found.images if path.is_file()]
 
 
 def _classify(path: Path, file: BinaryIO, max_pixels: int | None) -> Opened:

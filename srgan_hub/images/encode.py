@@ -1,5 +1,6 @@
 """Save images."""
 
+import io
 import logging
 import os
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from PIL import Image, features
+from PIL import Image, ImageColor, features
 
 from ..fileio import atomic_write
 from . import formats, png16, tiff
@@ -33,6 +34,7 @@ class SaveOptions:
         overwrite: Replace existing files.
         codec: Video encoder, by default H.264, and VP9 for WebM.
         crf: Constant rate factor of videos, by default nearly lossless.
+        background: Color, "white" or "#rrggbb", behind transparent images in formats without alpha.
     """
 
     quality: int | None = None
@@ -42,8 +44,15 @@ class SaveOptions:
     overwrite: bool = False
     codec: str | None = None
     crf: int | None = None
+    background: str | None = None
 
     def __post_init__(self) -> None:
+        if self.background is not None:
+            try:
+                ImageColor.getrgb(self.background)
+            except (ValueError, TypeError):
+                expected = "a color such as 'white' or '#ffffff'"
+                raise ValueError(f"`background` must be {expected}, got {self.background!r}.") from None
         if self.strip_metadata not in (None, "all", "gps"):
             raise ValueError(f"`strip_metadata` must be None, 'all' or 'gps', got {self.strip_metadata!r}.")
 
@@ -61,6 +70,7 @@ def save_image(
     quality: int | None = None,
     strip_metadata: Literal["all", "gps"] | None = None,
     overwrite: bool = True,
+    background: str | None = None,
 ) -> None:
     """Save an image in the format of the suffix, atomically.
 
@@ -68,7 +78,7 @@ def save_image(
         image: A PIL image, an array as for `Upscaler.upscale`, or a `Raster`. PNG and TIFF store 16 bits per channel,
             other formats 8.
         path: The file.
-        quality, strip_metadata, overwrite: As in `SaveOptions`.
+        quality, strip_metadata, overwrite, background: As in `SaveOptions`.
 
     Raises:
         ImageError: The format cannot store the image, the file cannot be written, or it exists.
@@ -81,7 +91,8 @@ def save_image(
         if array.ndim not in (2, 3) or array.shape[2:] > (4,):
             raise ImageError(f"`image` must be an array (H, W) or (H, W, 1 to 4), got {image.shape}.")
         image = Raster(to_pixels(array))
-    write_raster(image, Path(path), SaveOptions(quality, strip_metadata=strip_metadata, overwrite=overwrite))
+    options = SaveOptions(quality, strip_metadata=strip_metadata, overwrite=overwrite, background=background)
+    write_raster(image, Path(path), options)
 
 
 def write_raster(raster: Raster, path: Path, options: SaveOptions) -> None:
@@ -91,6 +102,7 @@ def write_raster(raster: Raster, path: Path, options: SaveOptions) -> None:
     if raster.bits > 8 and target and "high bit depth" not in target.stores:
         logger.warning("'%s': %s stores 8 bits per channel of %d", path, target.name, raster.bits)
         raster = raster.with_bits(8)
+    raster = without_alpha(raster, path, options.background)
     width, height, bits, alpha = raster.width, raster.height, raster.bits, raster.has_alpha
     target = validate_output(path, width=width, height=height, alpha=alpha, bits=bits, quality=options.quality)
     raster = replace(raster, metadata=options.apply_to(raster.metadata).resized(width, height))
@@ -115,14 +127,14 @@ def _write_pil(raster: Raster, temporary: Path, target: formats.Format, quality:
     image = Image.fromarray(raster.array)
     kwargs = pil_format_kwargs(target, quality)
     try:
-        image.save(temporary, format=target.pillow, **{**kwargs, **pil_save_kwargs(raster.metadata, target, path)})
+        save_pil(image, temporary, format=target.pillow, **{**kwargs, **pil_save_kwargs(raster.metadata, target, path)})
     except DECODE_ERRORS as error:
         if isinstance(error, OSError):  # not a fault of the metadata
             raise
-        logger.warning(
-            "'%s': dropped EXIF data and resolution that %s cannot store: %s", path, target.name, describe(error)
-        )
-        image.save(temporary, format=target.pillow, **kwargs, icc_profile=raster.metadata.icc_profile)
+        _check_space(temporary)
+        message = "'%s': dropped EXIF data and resolution that %s cannot store: %s"
+        logger.warning(message, path, target.name, describe(error))
+        save_pil(image, temporary, format=target.pillow, **kwargs, icc_profile=raster.metadata.icc_profile)
     if raster.metadata.cicp and target is formats.AVIF:
         write_nclx(temporary, raster.metadata.cicp)
     if target is formats.TIFF:
@@ -175,7 +187,8 @@ def validate_output(
         limit = f"{target.name} stores at most {target.max_side} pixels a side"
         raise ImageError(f"'{path}': {limit}, got {width} x {height}; use .png.")
     if alpha and "alpha" not in target.stores:
-        raise ImageError(f"'{path}': {target.name} cannot store transparency; use {_suffixes('alpha')}.")
+        way_out = f"use {_suffixes('alpha')}, or set `background`"
+        raise ImageError(f"'{path}': {target.name} cannot store transparency; {way_out}.")
     if target.pillow == "AVIF" and not features.check("avif"):
         raise ImageError(f"'{path}': this version of Pillow cannot write AVIF; update it, or use .webp.")
     if quality is not None and not (target.quality and 1 <= quality <= 100):
@@ -189,12 +202,59 @@ def _suffixes(feature: str) -> str:
     return ", ".join(each.suffixes[0] for each in formats.FORMATS if {"image", feature} <= {*each.stores})
 
 
+class _File(io.FileIO):
+    """A file that hides its descriptor from Pillow, whose encoders take a part of a write for all of it."""
+
+    def fileno(self) -> int:
+        raise io.UnsupportedOperation
+
+
+def save_pil(image: Image.Image, path: Path, *, format: str, **kwargs: Any) -> None:
+    """Call `Image.save`. OSError if the file cannot be written completely."""
+    if format == "TIFF":  # whose encoder checks its writes, and keeps the file in memory if it has no descriptor
+        image.save(path, format=format, **kwargs)
+    else:
+        with io.BufferedWriter(_File(path, "w")) as file:
+            image.save(file, format=format, **kwargs)
+
+
+def without_alpha(raster: Raster, path: Path, background: str | None) -> Raster:
+    """Remove alpha for a format without it: opaque, or over a background color. Otherwise return the image itself."""
+    target = formats.find_format(path.suffix)
+    if not raster.has_alpha or target is None or "alpha" in target.stores:
+        return raster
+    maximum = np.iinfo(raster.array.dtype).max
+    colors = raster.array[..., :-1]
+    if (raster.array[..., -1] < maximum).any():
+        if background is None:
+            return raster
+        color = np.array(ImageColor.getrgb(background)[:3], np.uint32) * (maximum // 255)
+        if colors.shape[2] == 1 and (color == color[0]).all():
+            color = color[:1]
+        colors = np.empty((*colors.shape[:2], len(color)), raster.array.dtype)
+        for row, result in zip(raster.array, colors, strict=True):
+            alpha = row[:, -1:].astype(np.uint32)
+            result[:] = (row[:, :-1] * alpha + color * (maximum - alpha) + maximum // 2) // maximum
+    return replace(raster, array=np.ascontiguousarray(colors[..., 0] if colors.shape[2] == 1 else colors))
+
+
+def _check_space(path: Path) -> None:
+    """Raise the operating system's error, such as that of a full disk, where an encoder reports only that it failed."""
+    with path.open("ab") as file:
+        file.write(bytes(1 << 20))
+
+
 @contextmanager
 def atomic_output(path: Path, *, overwrite: bool) -> Iterator[Path]:
     """Yield a temporary file that is renamed to `path` after the block. Errors of writing become `ImageError`."""
     try:
         with atomic_write(path, overwrite=overwrite) as temporary:
-            yield temporary
+            try:
+                yield temporary
+            except DECODE_ERRORS as error:
+                if not isinstance(error, ImageError) and getattr(error, "errno", None) is None:
+                    _check_space(temporary)
+                raise
     except ImageError:
         raise
     except FileExistsError:

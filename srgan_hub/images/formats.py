@@ -60,7 +60,7 @@ _COLOR_METADATA = ("icc_profile", "exif", "xmp")
 PNG = Format("PNG", (".png", ".apng"), pillow="PNG", media=("animation",),
              stores=("image", "high bit depth", "alpha", *_GRAY, *_COLOR_METADATA, "dpi", "text", "color_chunks",
                      "cicp"))
-JPEG = Format("JPEG", (".jpg", ".jpeg"), (".jfif", ".jpe"), pillow="JPEG", max_side=65_535, quality=True,
+JPEG = Format("JPEG", (".jpg", ".jpeg"), (".jfif", ".jpe", ".mpo"), pillow="JPEG", max_side=65_535, quality=True,
               stores=("image", "gray", *_COLOR_METADATA, "iptc", "dpi", "comment"),
               save={"quality": 95, "subsampling": "4:4:4"})
 WEBP = Format("WebP", (".webp",), pillow="WEBP", media=("animation",), max_side=16_383, quality=True,
@@ -90,10 +90,15 @@ VIDEO = Format("MP4, MOV, MKV, WebM", (".mp4", ".m4v", ".mov", ".mkv", ".webm"),
                rb"|\0\0\1[\xb3\xba]|(?!GIF8)(.{4})?G.{187}(.{4})?G.{187}(.{4})?G")
 FORMATS = (
     PNG, JPEG, WEBP, AVIF, BMP, TIFF, GIF, HEIC, JPEG_XL,
-    Format("JPEG 2000", (), (".jp2",), pillow="JPEG2000", reads=("image", "alpha", "comment")),
+    Format("JPEG 2000", (), (".jp2", ".j2k", ".jpx", ".jpf"), pillow="JPEG2000", reads=("image", "alpha", "comment")),
     Format("PBM, PGM, PPM", (), (".pbm", ".pgm", ".pnm", ".ppm"), pillow="PPM", reads=("image",)),
     Format("PSD", (), (".psd",), pillow="PSD", reads=("image", "alpha")),
     Format("TGA", (), (".tga",), pillow="TGA", reads=("image", "alpha")),
+    Format("DDS", (), (".dds",), pillow="DDS", reads=("image", "alpha")),
+    Format("ICO, ICNS", (), (".ico", ".icns"), pillow="ICO", reads=("image", "alpha")),
+    Format("SGI", (), (".sgi",), pillow="SGI", reads=("image", "alpha")),
+    Format("QOI", (), (".qoi",), pillow="QOI", reads=("image", "alpha")),
+    Format("PCX", (), (".pcx",), pillow="PCX", reads=("image",)),
     VIDEO,
 )
 # fmt: on

@@ -237,7 +237,7 @@ def test_failed_write_keeps_the_existing_file(tmp_path, array, monkeypatch):
     target.write_bytes(b"old")
 
     def fail_half_way(self, file, **options):
-        file.write_bytes(b"half an image")
+        file.write(b"half an image")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Image.Image, "save", fail_half_way)

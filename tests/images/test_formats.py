@@ -93,6 +93,8 @@ def save_otherwise(path: Path, array: np.ndarray, **options: object) -> None:
         bgra = array[::-1, :, [2, 1, 0, 3]].tobytes()
         info = struct.pack("<IiiHHIIiiII", 40, 16, 12, 1, 32, 0, 0, 0, 0, 0, 0)
         path.write_bytes(b"BM" + struct.pack("<IHHI", 54 + len(bgra), 0, 0, 54) + info + bgra)
+    elif path.suffix == ".ico":
+        Image.fromarray(array).save(path, sizes=[(16, 12)], **options)
     else:
         Image.fromarray(array).save(path, **options)
 

@@ -308,18 +308,20 @@ class Upscaler:
         start: int,
     ) -> "_Source":
         """Extend an image that repeats by what its edges, and downscaling to `size` there, depend on."""
-        height, width = sides
-        repeated = height * (3 if "y" in (wrap or "") else 1), num_inputs * width * (3 if "x" in (wrap or "") else 1)
-        columns = self._backend_for(dtype, *repeated).column_radius
+        axes, (height, width) = wrap or "", sides
+        repeated = height * (3 if "y" in axes else 1), num_inputs * width * (3 if "x" in axes else 1)
+        radii = self._backend_for(dtype, *repeated).column_radius, self.receptive_field
         halo, margin = [0, 0], [0, 0]
-        for axis, side, radius in ((0, width, columns), (1, height, self.receptive_field)):
-            if "xy"[axis] in (wrap or ""):
-                margin[axis] = min(side, -(-halo_radius(side * self.scale, size[axis]) // self.scale))
-                halo[axis] = margin[axis] + radius
+        for index, (side, radius) in enumerate(zip((width, height), radii, strict=True)):
+            if "xy"[index] in axes:
+                margin[index] = min(side, -(-halo_radius(side * self.scale, size[index]) // self.scale))
+                halo[index] = margin[index] + radius
                 # Convolutions round as in the repetition where their tiles begin at the same columns.
-                halo[axis] = min(side, halo[axis] + (side - halo[axis]) % TILE)
-        lr = torch.cat([*images]) if len(images) > 1 and not wrap else images[0]
-        lr = WrappedRows.of(images, sides, (halo[0], halo[1])) if wrap else lr
+                halo[index] = min(side, halo[index] + (side - halo[index]) % TILE)
+        if wrap:
+            lr: Any = WrappedRows.of(images, sides, (halo[0], halo[1]))
+        else:
+            lr = torch.cat([*images]) if len(images) > 1 else images[0]
         return _Source(lr, num_inputs, dtype, repeated, (halo[0], halo[1]), (margin[0], margin[1]), start)
 
     def _finish(

@@ -18,7 +18,7 @@ from srgan_hub.frames import upscale_frames
 from srgan_hub.images import tiff_media
 from srgan_hub.images.lazy import LazyRows
 from srgan_hub.network.streaming import StreamingState
-from srgan_hub.resize import TargetSize
+from srgan_hub.resize import TargetSize, downscale_rows, resize
 from srgan_hub.upscaler import Upscaler
 
 AXES = ("x", "y", "xy")
@@ -78,6 +78,14 @@ def test_exact_sizes_wrap_too(upscaler, channels, size):
         repeated = tuple(side * (3 if axis in wrap else 1) for side, axis in ((width, "x"), (height, "y")))
         expected = middle(upscaler.upscale(repeat(image, wrap), size=repeated), wrap)
         assert np.array_equal(result, expected), wrap
+
+
+def test_tensors_at_exact_sizes(upscaler):
+    image, calls = torch.rand(2, 3, 20, 31), []
+    result = upscaler.upscale(image, size=(50, 40), wrap="xy", progress=lambda *rows: calls.append(rows))
+    assert result.shape == (2, 3, 40, 50) and calls[-1] == (20, 20) and result.min() >= 0 and result.max() <= 1
+    assert torch.equal(result, middle(upscaler.upscale(repeat(image, "xy", 2), size=(150, 120)), "xy", 2))
+    assert (result - resize(upscaler.upscale(image, wrap="xy"), (40, 50)))[..., 9:-9, 9:-9].abs().max() < 1e-5
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
@@ -244,6 +252,14 @@ def test_invalid_options(upscaler, tmp_path, options, message):
     ):
         with pytest.raises(ValueError, match=message):
             call()
+
+
+def test_opacity_weights_colors_at_exact_sizes(upscaler):
+    image = noise(20, 31, 4)
+    image[:, :9, 3] = 0
+    native = torch.from_numpy(upscaler.upscale(image))[None]
+    (expected,) = downscale_rows(iter([native]), (124, 80), (50, 40), max_value=255, alpha=True)
+    assert np.array_equal(upscaler.upscale(image, size=(50, 40)), expected[0])
 
 
 @pytest.mark.parametrize("size", [None, "2x"])

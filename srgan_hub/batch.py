@@ -27,10 +27,11 @@ from .images.encode import SaveOptions
 from .images.errors import ImageError, describe, one_line
 from .images.media import MediaReader, MediaWriter, Opened, Output
 from .images.raster import Raster
+from .images.tensors import Alpha, Wrap, check_options
 from .plan import LEFT_OUT, Job, names_program, plan_outputs
 from .progress import Progress, ProgressCallback
-from .resize import SizeLike, TargetSize, resize
-from .upscaler import Upscaler
+from .resize import SizeLike, TargetSize
+from .upscaler import ImageOptions, Upscaler
 from .version import PROGRAM
 
 logger = logging.getLogger(__name__)
@@ -59,6 +60,8 @@ def upscale_files(
     skip_existing: bool = False,
     max_pixels: int | None = MAX_PIXELS,
     allow_truncated: bool = False,
+    wrap: Wrap | None = None,
+    alpha: Alpha = "opacity",
     progress: Callable[[Path], Progress] | None = None,
     shard: tuple[int, int] = (0, 1),
 ) -> Iterator[FileResult]:
@@ -77,7 +80,7 @@ def upscale_files(
             inputs or a directory among them; directories keep their structure below it. None writes NAME_x4.png, or
             .gif, .tif and the like for multi-image inputs, next to each input. Inputs of one name and different
             suffixes become NAME_SUFFIX_x4.png.
-        size: As for `Upscaler.upscale`.
+        size, wrap, alpha: As for `Upscaler.upscale`.
         format: Format of outputs that are named by their inputs: png, jpeg, webp, avif or tiff. Animations and the like
             keep theirs if this one cannot store them.
         value_range: Values of a floating-point TIFF that are black and white, by default its minimum and maximum.
@@ -91,6 +94,7 @@ def upscale_files(
         ValueError: An argument is invalid, or an input directory contains no images.
     """
     size = TargetSize.parse(size)
+    check_options(wrap, alpha)
     if value_range and not -math.inf < value_range[0] < value_range[1] < math.inf:
         raise ValueError(f"`value_range` must be two finite values, the lower one first, got {value_range}.")
     paths = [Path(each) for each in ([inputs] if isinstance(inputs, (str, os.PathLike)) else inputs)]
@@ -113,8 +117,9 @@ def upscale_files(
     skip_results = len(paths) > 1 or any(map(decode.is_directory, paths))
     with ThreadPoolExecutor(1) as io_pool:
         run = _BatchRunner(
-            upscaler, size, options, value_range, skip_existing, skip_results, read, progress, manifest, io_pool
-        )
+            upscaler, size, wrap, alpha, options, value_range, skip_existing, skip_results, read, progress, manifest,
+            io_pool,
+        )  # fmt: skip
         for path, reason in list(plan.left_out.items())[rank::count]:
             run.write_manifest(path, state="left out", reason=reason)
         pending: list[Future[FileResult | None]] = []
@@ -129,6 +134,8 @@ class _BatchRunner:
 
     upscaler: Upscaler
     size: TargetSize
+    wrap: Wrap | None
+    alpha: Alpha
     options: SaveOptions
     value_range: tuple[float, float] | None
     skip_existing: bool
@@ -206,7 +213,7 @@ class _BatchRunner:
         if reader.kind == "video":  # encoders need even sides
             width, height = (max(2, side - side % 2) for side in (width, height))
         resumable = (width, height) == (reader.width * self.upscaler.scale, reader.height * self.upscaler.scale)
-        key = f"{self.upscaler.fingerprint()} {self.size} {self.options.bit_depth}"
+        key = f"{self.upscaler.fingerprint()} {self.size} {self.options.bit_depth} {self.wrap} {self.alpha}"
         return Output(target, width, height, self.options, resumable, key)
 
     def _upscale_batch(self, batch: Sequence[Job]) -> Iterator[Future[FileResult | None]]:
@@ -217,7 +224,8 @@ class _BatchRunner:
         # The images of a batch are done at the same time: only a single one has progress.
         with self._show_progress(source if len(batch) == 1 else None) as progress:
             arrays = [image.array for image in images]
-            upscale = partial(self.upscaler.upscale_batch, arrays, size=self.size, progress=progress)
+            options = ImageOptions(size=self.size, wrap=self.wrap, alpha=self.alpha)
+            upscale = partial(self.upscaler.upscale_batch, arrays, progress=progress, **options)
             results = _capture_error(source, upscale)
         seconds = (time.monotonic() - started) / len(batch)
         if isinstance(results, ImageError) and len(batch) > 1:  # find the one that fails
@@ -261,7 +269,8 @@ class _BatchRunner:
                 pending.append(frame)
                 yield frame.with_bits(max(bits or frame.bits, frame.bits)).array
 
-        results = upscale_frames(self.upscaler, arrays(), size, restart_interval=writer.restart_interval)
+        options: Any = {"wrap": self.wrap, "alpha": self.alpha, "restart_interval": writer.restart_interval}
+        results = upscale_frames(self.upscaler, arrays(), size, **options)
         for number, array in enumerate(results, writer.done + 1):
             progress(min(number, reader.count), reader.count)
             frame = replace(pending.popleft(), array=array)
@@ -271,21 +280,17 @@ class _BatchRunner:
     def _upscale_rows(
         self, reader: MediaReader, writer: MediaWriter, progress: ProgressCallback
     ) -> Iterator[np.ndarray]:
-        scale, height, bits = self.upscaler.scale, writer.output.height, self.options.bit_depth
-        if writer.done == height:
+        height, done, bits = writer.output.height, writer.done, self.options.bit_depth
+        if done == height:
             return
-        # The next row of the output depends on no rows above this one.
-        first = max(0, writer.done // scale - self.upscaler.receptive_field)
-        (rows,) = reader.read(first)
+        (rows,) = reader.read()
         if bits == 16 and rows.dtype == np.uint8:
             read = rows.read
             rows = replace(rows, dtype=np.dtype(np.uint16), read=lambda top, end: read(top, end) * np.uint16(257))
-        done = first * scale
-        for strip in self.upscaler.stream(rows, size=None if first else self.size):
-            skip = max(0, writer.done - done)
+        for strip in self.upscaler.stream(rows, size=self.size, wrap=self.wrap, alpha=self.alpha, start=done):
             done += len(strip)
             progress(done * reader.height // height, reader.height)
-            yield Raster(strip[skip:]).with_bits(bits or 8 * strip.itemsize).array
+            yield Raster(strip).with_bits(bits or 8 * strip.itemsize).array
 
     def _upscale_channels(
         self, reader: MediaReader, writer: MediaWriter, progress: ProgressCallback
@@ -296,10 +301,16 @@ class _BatchRunner:
             progress(number, reader.count)
 
     def _upscale_channel(self, channel: np.ndarray, *, low: float, high: float, nodata: float) -> np.ndarray:
-        lr = torch.from_numpy(tiff_media.normalize(channel, low, high, nodata))
-        sr = self.upscaler.upscale(lr.expand(3, -1, -1)).mean(0)
+        lr = tiff_media.normalize(channel, low, high, nodata, self.wrap)
         width, height = self.size.resolve(channel.shape[1], channel.shape[0], scale=self.upscaler.scale)
-        sr = resize(sr[None, None], (height, width)).clamp(0, 1)[0, 0]
+        down, across = (repeated // side for repeated, side in zip(lr.shape, channel.shape, strict=True))
+        sr = self.upscaler.upscale(
+            torch.from_numpy(lr).expand(3, -1, -1),
+            size=(width * across, height * down),
+            wrap=self.wrap if lr.shape == channel.shape else None,
+        ).mean(0)
+        top, left = down // 2 * height, across // 2 * width
+        sr = sr[top : top + height, left : left + width]
         return tiff_media.denormalize(sr.numpy(), channel, low, high, nodata)
 
     def _finish(self, job: Job, result: Raster | ImageError | str, seconds: float) -> FileResult | None:

@@ -15,7 +15,7 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from tqdm import tqdm
@@ -28,6 +28,7 @@ from .devices import resolve_num_threads
 from .export import export_onnx, export_openvino
 from .images.decode import MAX_PIXELS, is_directory
 from .images.encode import SaveOptions
+from .images.tensors import Alpha, Wrap
 from .model import SRGAN
 from .model_card import get_metadata
 from .plan import IMAGE_FORMATS
@@ -44,7 +45,7 @@ FLAGS = {
     name: f"--{name.replace('_', '-')}"
     for name in (
         *SIZES, *UPSCALER_OPTIONS, *SAVE_OPTIONS, "format", "value_range", "skip_existing", "max_pixels",
-        "allow_truncated",
+        "allow_truncated", "wrap", "alpha",
         "metrics", "jpeg", "degradation", "lr", "downsampling", "crop_border", "tag", "private",
     )
 } | {"scale_factor": "--scale", "models": "--model", "repo_id": "ORG/NAME"}  # fmt: skip
@@ -149,6 +150,10 @@ def _add_upscale_arguments(command: ArgumentParser) -> None:
         size.add_argument(f"--{flag}", type=int, metavar="PIXELS", help=f"{edge} of the output")
     add("--bit-depth", type=int, choices=(8, 16), help="bits per channel (default: as in the input)")
     value_range = "black and white of a floating-point TIFF (default: its minimum and maximum)"
+    wrap = "axes along which the image repeats: x for a 360 degree panorama, xy for a texture that tiles"
+    add("--wrap", choices=get_args(Wrap), help=wrap)
+    alpha = "opacity, or data that leaves the colors alone: independent (default: opacity)"
+    add("--alpha", choices=get_args(Alpha), default="opacity", help=alpha)
     add("--value-range", nargs=2, type=float, metavar=("LOW", "HIGH"), help=value_range)
     add("--format", choices=IMAGE_FORMATS, help="format of single images (default: png, or the suffix of --output)")
     background = "color behind transparent images in JPEG and BMP, such as white or #ffffff"

@@ -3,9 +3,11 @@
 import hashlib
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 
+from .images.tensors import Alpha, Wrap
 from .resize import TargetSize
 from .upscaler import Upscaler
 
@@ -17,6 +19,8 @@ def upscale_frames(
     frames: Iterable[np.ndarray],
     size: TargetSize | None = None,
     *,
+    wrap: Wrap | None = None,
+    alpha: Alpha = "opacity",
     restart_interval: int | None = None,
 ) -> Iterator[np.ndarray]:
     """Upscale a sequence of frames.
@@ -26,7 +30,7 @@ def upscale_frames(
     differently, and in changed regions that are gray within color.
 
     Args:
-        upscaler, size: As for `batch.upscale_files`.
+        upscaler, size, wrap, alpha: As for `batch.upscale_files`.
         frames: uint8 or uint16 (H, W) or (H, W, C), as for `Upscaler.upscale`.
         restart_interval: Number of frames after which nothing is reused, so results do not depend on earlier frames.
     """
@@ -41,9 +45,9 @@ def upscale_frames(
         if key in cache:
             result = cache.pop(key)
         elif previous is not None and result is not None and size == TargetSize() and _can_patch(previous, frame):
-            result = _patch_changed_region(upscaler, result, previous, frame)
+            result = _patch_changed_region(upscaler, result, previous, frame, wrap)
         else:
-            result = upscaler.upscale(frame, size=size)
+            result = upscaler.upscale(frame, size=size, wrap=wrap, alpha=alpha)
         previous, cache[key] = frame, result
         while len(cache) > 1 and sum(each.nbytes for each in cache.values()) > CACHE_BYTES:
             cache.popitem(last=False)
@@ -57,20 +61,26 @@ def _can_patch(previous: np.ndarray, frame: np.ndarray) -> bool:
 
 
 def _patch_changed_region(
-    upscaler: Upscaler, result: np.ndarray, previous: np.ndarray, frame: np.ndarray
+    upscaler: Upscaler, result: np.ndarray, previous: np.ndarray, frame: np.ndarray, wrap: Wrap | None
 ) -> np.ndarray:
     changed = (previous != frame).reshape(*frame.shape[:2], -1).any(axis=2)
     halo, scale = upscaler.receptive_field, upscaler.scale
-    # The region that the change affects, and the region that this one depends on.
-    spans = []
-    for hit in (changed.any(axis=1), changed.any(axis=0)):
-        first, last = hit.argmax(), len(hit) - hit[::-1].argmax()
-        spans.append([(max(0, first - margin), min(len(hit), last + margin)) for margin in (halo, 2 * halo)])
-    inner, outer = zip(*spans, strict=True)
-    (top, bottom), (left, right) = outer
-    patch = upscaler.upscale(np.ascontiguousarray(frame[top:bottom, left:right]))
-    at = tuple(slice(first * scale, last * scale) for first, last in inner)
-    within = tuple(slice((a - c) * scale, (b - c) * scale) for (a, b), (c, _) in zip(inner, outer, strict=True))
+    # The rows and columns that the change affects, and those that these depend on; some may lie beyond an edge.
+    affected: list[tuple[int, int]] = []
+    read: list[tuple[int, int]] = []
+    wrapped_axes: Any = ""  # of the patch
+    for axis, hit in (("y", changed.any(axis=1)), ("x", changed.any(axis=0))):
+        side, wraps = len(hit), axis in (wrap or "")
+        first, last = hit.argmax(), side - hit[::-1].argmax()
+        if wraps and last - first + 4 * halo >= side:
+            first, last, wraps, wrapped_axes = 0, side, False, axis + wrapped_axes
+        for spans, margin in ((affected, halo), (read, 2 * halo)):
+            span = first - margin, last + margin
+            spans.append(span if wraps else (max(0, span[0]), min(side, span[1])))
+    rows, columns = (np.arange(*span) % side for span, side in zip(read, frame.shape, strict=False))
+    patch = upscaler.upscale(frame[np.ix_(rows, columns)], wrap=wrapped_axes or None)
+    within = tuple(slice((a - c) * scale, (b - c) * scale) for (a, b), (c, _) in zip(affected, read, strict=True))
+    at = (np.arange(a * scale, b * scale) % side for (a, b), side in zip(affected, result.shape, strict=False))
     result = result.copy()
-    result[at] = patch[within]
+    result[np.ix_(*at)] = patch[within]
     return result

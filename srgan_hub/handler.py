@@ -10,6 +10,7 @@ from PIL import Image
 from srgan_hub.images.decode import load_image
 from srgan_hub.model import SRGAN
 
+PARAMETERS = ("size", "wrap", "alpha")
 MAX_PIXELS = 4_000_000  # the output has 16 times as many
 
 
@@ -24,7 +25,7 @@ class EndpointHandler:
 
         Args:
             data: `inputs` is a PIL image, the bytes of an image file, or these in base64. `parameters` may contain
-                `size`: a factor ("2x") or the longest edge in pixels.
+                `size`, a factor ("2x") or the longest edge in pixels; and `wrap` and `alpha` as for `Upscaler.upscale`.
 
         Raises:
             ValueError: The request or the image is invalid, or the image or the requested size is too large.
@@ -34,9 +35,10 @@ class EndpointHandler:
             raise ValueError(
                 'The request must be {"inputs": image, "parameters": {"size": "2x"}}; `parameters` is optional.'
             )
-        if unknown := sorted(str(name) for name in parameters if name != "size"):
-            raise ValueError(f"Unknown parameter {', '.join(unknown)}; only `size` is supported.")
-        return self.upscaler.upscale(_load(data.get("inputs")), size=parameters.get("size"))
+        if unknown := sorted(str(name) for name in parameters if name not in PARAMETERS):
+            supported = ", ".join(f"`{name}`" for name in PARAMETERS)
+            raise ValueError(f"Unknown parameter {', '.join(unknown)}; supported are {supported}.")
+        return self.upscaler.upscale(_load(data.get("inputs")), **parameters)
 
 
 def _load(inputs: Any) -> Image.Image:

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from . import hub
+from .images.tensors import Alpha, Wrap
 from .model_card import (
     LIBRARY_NAME,
     PIPELINE_TAG,
@@ -115,12 +116,15 @@ class SRGAN(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY_NAME, pipeline
         image: Any,
         *,
         size: SizeLike | None = None,
+        wrap: Wrap | None = None,
+        alpha: Alpha = "opacity",
         progress: ProgressCallback | None = None,
         detail: float | None = None,
         **options: "Unpack[UpscalerOptions]",
     ) -> Any:
         """Upscale one image; see `Upscaler.upscale` for inputs and outputs, and `upscaler` for the options."""
-        return self.upscaler(detail=detail, **options).upscale(image, size=size, progress=progress)
+        upscaler = self.upscaler(detail=detail, **options)
+        return upscaler.upscale(image, size=size, wrap=wrap, alpha=alpha, progress=progress)
 
     @staticmethod
     def interpolate(model_a: "SRGAN", model_b: "SRGAN", alpha: float) -> "SRGAN":

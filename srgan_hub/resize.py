@@ -131,44 +131,65 @@ def downscale(hr: Tensor, scale: int, *, round_to_uint8: bool = False) -> Tensor
 
 
 def downscale_rows(
-    strips: Iterator[Tensor], old: tuple[int, int], new: tuple[int, int], *, max_value: int, alpha: bool
+    strips: Iterator[Tensor],
+    old: tuple[int, int],
+    new: tuple[int, int],
+    *,
+    max_value: int,
+    alpha: bool,
+    halo: tuple[int, int] = (0, 0),
 ) -> Iterator[Tensor]:
     """Downscale images that arrive as strips of rows, with the kernel of `resize`.
 
     Args:
-        strips: Integers (N, rows, old width, C) in [0, `max_value`], from top to bottom.
+        strips: Integers (N, rows, old width, C) in [0, `max_value`], from top to bottom; or floats in [0, 1] if
+            `max_value` is 1.
         old, new: Width and height before and after.
-        max_value: 255 or 65535.
+        max_value: 255, 65535 or 1.
         alpha: The last channel is alpha; colors are weighted by it.
+        halo: Columns and rows from `halo_radius` by which strips and their first and last rows exceed `old` on each
+            side: the image repeats along these axes.
 
     Yields:
         Strips (N, rows, new width, C) of the same dtype. Memory depends on the strips and the ratio, not on the height.
     """
-    indices, weights = _row_weights(old[1], new[1])
+    # What repeats is downscaled as the middle of three, which rounds exactly as these would.
+    wide, high = (3 if columns else 1 for columns in halo)
+    indices, weights = _row_weights(high * old[1], high * new[1])
+    if high > 1:
+        indices, weights = indices[new[1] : -new[1]] - old[1] + halo[1], weights[new[1] : -new[1]]
+    missing, left = (wide // 2) * old[0] - halo[0], (wide // 2) * new[0]
     cached, first, done = torch.empty(0), 0, 0
     for strip in strips:
         rows = strip.permute(0, 3, 1, 2).float() / max_value
         if alpha:
             rows[:, :-1] *= rows[:, -1:]
-        rows = _resize_axis(rows, 3, new[0])
+        rows = _resize_axis(F.pad(rows, (missing, missing)) if missing else rows, 3, wide * new[0])
         cached = torch.cat([cached, rows], dim=2) if cached.numel() else rows
         # Output rows whose last input row has arrived.
         ready = int(np.searchsorted(indices[done:].amax(1).numpy(), first + cached.shape[2]))
         if ready:
             taps = indices[done : done + ready] - first
-            # One output row at a time: all at once would copy every input row once per tap.
-            pairs = zip(taps, weights[done : done + ready], strict=True)
-            with torch.autocast(cached.device.type, enabled=False):
-                output_rows = [torch.einsum("nctw,t->ncw", cached[:, :, tap], weight) for tap, weight in pairs]
-            output = torch.stack(output_rows, dim=2)
+            # Summed tap by tap: a matrix product would round differently by shape, and so between batches and strips.
+            output = torch.zeros((), device=cached.device)
+            for tap, weight in zip(taps.T, weights[done : done + ready].T, strict=True):
+                output = output + cached[:, :, tap] * weight[:, None]
+            output = output[..., left : left + new[0]]
             done += ready
             if alpha:
                 colors, opacity = output[:, :-1], output[:, -1:]
                 colors = torch.where(opacity > 0, colors / opacity.clamp(min=1e-6), 0)
                 output = torch.cat([colors, opacity], dim=1)
-            yield (output.clamp(0, 1) * max_value).round().permute(0, 2, 3, 1).to(strip.dtype)
+            output = output.clamp(0, 1)
+            output = output if strip.is_floating_point() else (output * max_value).round()
+            yield output.permute(0, 2, 3, 1).to(strip.dtype)
         drop = int(indices[done:].min()) - first if done < new[1] else cached.shape[2]
         cached, first = cached[:, :, drop:], first + drop
+
+
+def halo_radius(old: int, new: int) -> int:
+    """Return how many pixels beyond an edge downscaling reads; 0 if it changes nothing."""
+    return 0 if old == new else math.ceil(2 * old / new) + 2
 
 
 def _row_weights(length: int, size: int) -> tuple[Tensor, Tensor]:

@@ -5,6 +5,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, overload
 
@@ -17,14 +18,15 @@ from .backends.base import Backend, create_backend, select_backend
 from .devices import copy_to_cpu, parse_dtype, preferred_dtype, resolve_device
 from .images.decode import load_raster
 from .images.errors import wrap_decode_errors
-from .images.lazy import LazyRows
+from .images.lazy import LazyRows, WrappedRows
 from .images.raster import Raster, to_pixels
-from .images.tensors import TensorImage
+from .images.tensors import Alpha, TensorImage, Wrap, check_options
 from .network.fusion import fuse
 from .network.layers import find_non_finite, weights_sha256
 from .network.streaming import receptive_field_radius
+from .network.winograd import TILE
 from .progress import ProgressCallback
-from .resize import SizeLike, TargetSize, downscale_rows
+from .resize import SizeLike, TargetSize, downscale_rows, halo_radius
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -36,10 +38,17 @@ PathOrPil = str | os.PathLike[str] | Image.Image
 ImageInput = PathOrPil | np.ndarray | Tensor
 
 
-class CallOptions(TypedDict, total=False):
-    """Keyword arguments of `Upscaler.upscale`."""
+class ImageOptions(TypedDict, total=False):
+    """Keyword arguments of `Upscaler.stream`."""
 
     size: SizeLike | None
+    wrap: Wrap | None
+    alpha: Alpha
+
+
+class CallOptions(ImageOptions, total=False):
+    """Keyword arguments of `Upscaler.upscale`."""
+
     progress: ProgressCallback | None
 
 
@@ -50,6 +59,34 @@ class UpscalerOptions(TypedDict, total=False):
     device: str | torch.device
     strip_height: int | None
     backend: str
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What is streamed of images of one shape, and what of the output is kept.
+
+    Args:
+        lr: (N, C, H, W), extended by the halo.
+        num_inputs: Network inputs.
+        dtype: Of the network, unless it overflows.
+        repeated: Rows, and columns of all inputs, of the repetition: they select the backend.
+        halo: Columns and rows by which `lr` exceeds the images on each side.
+        margin: Those whose outputs are kept, for downscaling.
+        start: Row of the output to start at.
+    """
+
+    lr: Any
+    num_inputs: int
+    dtype: torch.dtype
+    repeated: tuple[int, int]
+    halo: tuple[int, int]
+    margin: tuple[int, int]
+    start: int
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Of `lr`."""
+        return self.lr.shape
 
 
 class Upscaler:
@@ -115,7 +152,13 @@ class Upscaler:
     @overload
     def upscale(self, image: PathOrPil, **options: "Unpack[CallOptions]") -> Image.Image: ...
     def upscale(
-        self, image: ImageInput, *, size: SizeLike | None = None, progress: ProgressCallback | None = None
+        self,
+        image: ImageInput,
+        *,
+        size: SizeLike | None = None,
+        wrap: Wrap | None = None,
+        alpha: Alpha = "opacity",
+        progress: ProgressCallback | None = None,
     ) -> Tensor | np.ndarray | Image.Image:
         """Upscale an image.
 
@@ -125,7 +168,11 @@ class Upscaler:
                 or a float tensor (3, H, W) or (N, 3, H, W), RGB in [0, 1].
             size: Target size: a factor ("2x"), the longest edge in pixels, or `(width, height)` where one may be
                 `None`. Defaults to `scale`. The model always runs at its native scale; smaller targets are bicubically
-                downscaled. Not supported for tensors.
+                downscaled.
+            wrap: Axes along which the image repeats: "x" for a panorama of 360 degrees, "xy" for a tiling texture, or
+                "y". The result is the middle of the upscaled 3 x 3 repetition, or 3 x 1 or 1 x 3, so it has no seams.
+            alpha: "opacity" replaces colors that fully transparent alpha hides, so they do not bleed into visible ones.
+                "independent" upscales RGB as it stands, and alpha as a gray image of its own, for alpha that is data.
             progress: Called with (LR rows done, LR rows in total) after each strip.
 
         Returns:
@@ -136,21 +183,21 @@ class Upscaler:
 
         Raises:
             ImageError: The file or image cannot be decoded.
-            ValueError: The array or tensor has an unsupported shape, dtype or range, `size` exceeds the model's, or
-                the network's output is not finite.
+            ValueError: The array or tensor has an unsupported shape, dtype or range, `size` exceeds the model's, an
+                option is invalid, or the network's output is not finite.
         """
         if not isinstance(image, Tensor):
             images: list[Any] = [image]
-            return self.upscale_batch(images, size=size, progress=progress)[0]
-        _check_tensor(image)
-        *batch, height, width = image.shape
-        output = image.new_empty(*batch, height * self.scale, width * self.scale)
+            return self.upscale_batch(images, size=size, wrap=wrap, alpha=alpha, progress=progress)[0]
+        height, width = _check_tensor(image).shape[2:]
+        target = TargetSize.parse(size).resolve(width, height, scale=self.scale)
+        output = image.new_empty(*image.shape[:-2], target[1], target[0])
         done = 0
-        for rows in self.stream(image, size=size):
+        for rows in self.stream(image, size=size, wrap=wrap, alpha=alpha):
             output[..., done : done + rows.shape[-2], :] = rows
             done += rows.shape[-2]
             if progress:
-                progress(done // self.scale, height)
+                progress(done * height // target[1], height)
         return output
 
     @overload
@@ -158,7 +205,13 @@ class Upscaler:
     @overload
     def upscale_batch(self, images: Sequence[PathOrPil], **options: "Unpack[CallOptions]") -> list[Image.Image]: ...
     def upscale_batch(
-        self, images: Sequence[Any], *, size: SizeLike | None = None, progress: ProgressCallback | None = None
+        self,
+        images: Sequence[Any],
+        *,
+        size: SizeLike | None = None,
+        wrap: Wrap | None = None,
+        alpha: Alpha = "opacity",
+        progress: ProgressCallback | None = None,
     ) -> list[Any]:
         """Upscale images of one shape and dtype together, which is faster for small images; see `max_batch_size`.
 
@@ -172,12 +225,12 @@ class Upscaler:
         kinds = {(array.shape, array.dtype) for array in arrays}
         if len(kinds) > 1:
             raise ValueError(f"`images` must have one shape and dtype, got {', '.join(sorted(map(str, kinds)))}.")
-        batch = [TensorImage(array, self.scale) for array in arrays]
+        batch = [TensorImage(array, self.scale, wrap=wrap, alpha=alpha) for array in arrays]
         height, width, *channels = arrays[0].shape
         target = TargetSize.parse(size).resolve(width, height, scale=self.scale)
         outputs = np.empty((len(batch), target[1], target[0], *channels), arrays[0].dtype)
         done = 0
-        for rows in self._stream_arrays(batch, target):
+        for rows in self._stream_arrays(batch, target, wrap):
             outputs[:, done : done + rows.shape[1]] = rows
             done += rows.shape[1]
             if progress:
@@ -195,42 +248,64 @@ class Upscaler:
         return max(1, pixels // (height * width))
 
     @overload
-    def stream(self, image: Tensor, *, size: SizeLike | None = None) -> Iterator[Tensor]: ...
+    def stream(self, image: Tensor, **options: "Unpack[ImageOptions]") -> Iterator[Tensor]: ...
     @overload
     def stream(
-        self, image: PathOrPil | np.ndarray | LazyRows, *, size: SizeLike | None = None
+        self, image: PathOrPil | np.ndarray | LazyRows, *, start: int = 0, **options: "Unpack[ImageOptions]"
     ) -> Iterator[np.ndarray]: ...
-    def stream(self, image: ImageInput | LazyRows, *, size: SizeLike | None = None) -> Iterator[Any]:
+    def stream(
+        self,
+        image: ImageInput | LazyRows,
+        *,
+        size: SizeLike | None = None,
+        wrap: Wrap | None = None,
+        alpha: Alpha = "opacity",
+        start: int = 0,
+    ) -> Iterator[Any]:
         """Upscale an image, or lazily decoded rows, and yield the output in strips of rows, from top to bottom.
 
-        Errors are as for `upscale`.
+        Arguments and errors are as for `upscale`. Rows of the output before `start` are left out, and those far above
+        it are not computed; it requires the model's native scale.
 
         Yields:
             Arrays (rows, width, C) of the image's dtype; for a tensor, tensors (..., 3, rows, W * scale).
         """
+        check_options(wrap, alpha)
         if isinstance(image, Tensor):
-            if size is not None:
-                raise ValueError("`size` is not supported for tensors; resize the output instead.")
-            lr = _check_tensor(image)
-            strips = self._stream_with_recovery(lr, lambda rows: rows, lambda sr, _: sr, torch.float32, len(lr))
-            for sr in copy_to_cpu(strips, self.device) if image.device.type == "cpu" else strips:
-                yield sr.to(image).reshape(*image.shape[:-2], *sr.shape[-2:])
-            return
-        if isinstance(image, LazyRows):
-            tensor_image = TensorImage.of_rows(image, self.scale)
+            _check_tensor(image)
+            height, width = image.shape[-2:]
         else:
-            array, to_output = _to_array(image)
-            tensor_image = TensorImage(array, self.scale)
-        height, width = tensor_image.lr.shape[2:]
+            to_output: Callable[[np.ndarray], Any] = np.asarray
+            if isinstance(image, LazyRows):
+                pixels = TensorImage.of_rows(image, self.scale)
+            else:
+                array, convert = _to_array(image)
+                to_output = convert if isinstance(image, np.ndarray) else to_output
+                pixels = TensorImage(array, self.scale, wrap=wrap, alpha=alpha)
+            height, width = pixels.height, pixels.width
         target = TargetSize.parse(size).resolve(width, height, scale=self.scale)
-        for rows in self._stream_arrays([tensor_image], target):
-            yield to_output(rows[0]) if isinstance(image, np.ndarray) else rows[0]
+        if start and target != (width * self.scale, height * self.scale):
+            raise ValueError(f"`start` requires the model's native scale, got `size` {size!r}.")
+        if not isinstance(image, Tensor):
+            for rows in self._stream_arrays([pixels], target, wrap, start):
+                yield to_output(rows[0])
+            return
+        lr = image.detach().reshape(-1, 3, height, width)
+        source = self._source([lr], (height, width), target, wrap, self.dtype or torch.float32, len(lr), start)
+        strips = self._stream_with_recovery(source, lambda rows: rows, lambda sr, _: sr.permute(0, 2, 3, 1))
+        for sr in self._finish(strips, source, target, max_value=1, keep=image.device.type != "cpu"):
+            yield sr.permute(0, 3, 1, 2).to(image).reshape(*image.shape[:-2], sr.shape[1], sr.shape[2])
 
-    def _stream_arrays(self, batch: Sequence[TensorImage], size: tuple[int, int]) -> Iterator[np.ndarray]:
+    def _stream_arrays(
+        self, batch: Sequence[TensorImage], size: tuple[int, int], wrap: Wrap | None, start: int = 0
+    ) -> Iterator[np.ndarray]:
         """Yield strips (N, rows, width, ...) of the outputs for N images of one shape; `size` is width and height."""
-        first = batch[0]
-        lr: Any = torch.cat([image.lr for image in batch]) if len(batch) > 1 else first.lr  # type: ignore[misc]
+        first, lrs = batch[0], [image.lr for image in batch]
         num_inputs = [image.num_inputs for image in batch]
+        dtype = self.dtype or (torch.float32 if first.max_value > 255 else preferred_dtype(self.device))
+        source = self._source(lrs, (first.height, first.width), size, wrap, dtype, sum(num_inputs), start)
+        for image in batch if wrap else ():
+            image.lr = replace(source.lr, images=[image.lr])
 
         def to_input(rows: Tensor) -> Tensor:
             return torch.cat([image.to_input(part) for image, part in zip(batch, rows.split(1), strict=True)])
@@ -239,63 +314,107 @@ class Upscaler:
             parts = zip(batch, sr.split(num_inputs), strict=True)
             return torch.stack([image.from_output(part, top) for image, part in parts])
 
-        dtype = torch.float32 if first.max_value > 255 else preferred_dtype(self.device)
-        strips = copy_to_cpu(self._stream_with_recovery(lr, to_input, from_output, dtype, sum(num_inputs)), self.device)
-        full = first.lr.shape[3] * self.scale, first.lr.shape[2] * self.scale
-        if size != full:
-            strips = downscale_rows(strips, full, size, max_value=first.max_value, alpha=first.channels in (2, 4))
-        for rows in strips:
+        strips = self._stream_with_recovery(source, to_input, from_output)
+        for rows in self._finish(strips, source, size, max_value=first.max_value, alpha=first.masks):
             yield first.to_numpy(rows)
 
-    def _stream_with_recovery(
+    def _source(
         self,
-        lr: Tensor | LazyRows,
-        to_input: Callable[[Tensor], Tensor],
-        from_output: Callable[[Tensor, int], Tensor],
-        preferred: torch.dtype,
+        images: Sequence[Any],
+        sides: tuple[int, int],
+        size: tuple[int, int],
+        wrap: Wrap | None,
+        dtype: torch.dtype,
         num_inputs: int,
+        start: int,
+    ) -> "_Source":
+        """Extend an image that repeats by what its edges, and downscaling to `size` there, depend on."""
+        axes, (height, width) = wrap or "", sides
+        repeated = height * (3 if "y" in axes else 1), num_inputs * width * (3 if "x" in axes else 1)
+        radii = self._backend_for(dtype, *repeated).column_radius, self.receptive_field
+        halo, margin = [0, 0], [0, 0]
+        for index, (side, radius) in enumerate(zip((width, height), radii, strict=True)):
+            if "xy"[index] in axes:
+                margin[index] = min(side, -(-halo_radius(side * self.scale, size[index]) // self.scale))
+                halo[index] = margin[index] + radius
+                # Convolutions round as in the repetition where their tiles begin at the same columns.
+                halo[index] = min(side, halo[index] + (side - halo[index]) % TILE)
+        if wrap:
+            lr: Any = WrappedRows.of(images, sides, (halo[0], halo[1]))
+        else:
+            lr = torch.cat([*images]) if len(images) > 1 else images[0]
+        return _Source(lr, num_inputs, dtype, repeated, (halo[0], halo[1]), (margin[0], margin[1]), start)
+
+    def _finish(
+        self,
+        strips: Iterator[Tensor],
+        source: "_Source",
+        size: tuple[int, int],
+        *,
+        max_value: int,
+        alpha: bool = False,
+        keep: bool = False,
+    ) -> Iterator[Tensor]:
+        """Downscale strips (N, rows, W, C), and copy them to the CPU, unless they `keep` their device."""
+        _, _, height, width = source.shape
+        width, height = (width - 2 * source.halo[0]) * self.scale, (height - 2 * source.halo[1]) * self.scale
+        if size == (width, height):
+            return strips if keep else copy_to_cpu(strips, self.device)
+        strips, halo = copy_to_cpu(strips, self.device), (source.margin[0] * self.scale, source.margin[1] * self.scale)
+        return downscale_rows(strips, (width, height), size, max_value=max_value, alpha=alpha, halo=halo)
+
+    def _stream_with_recovery(
+        self, source: "_Source", to_input: Callable[[Tensor], Tensor], from_output: Callable[[Tensor, int], Tensor]
     ) -> Iterator[Tensor]:
         """Yield strips of the output on the device, converted from float32 by `from_output(sr, top row)`.
 
-        `to_input` converts rows of `lr` to `num_inputs` network inputs; `preferred` is the dtype if none was requested.
-        When memory runs out, streaming resumes with half the strip height; on non-finite values in half precision, in
-        float32. Either way it restarts at the first LR row that the next output row depends on.
+        `to_input` converts rows of the source to network inputs. When memory runs out, streaming resumes with half the
+        strip height; on non-finite values in half precision, in float32. Either way it restarts at the first LR row
+        that the next output row depends on.
         """
 
         def prepare(rows: Any) -> Tensor:
             return to_input(rows.to(self.device)).float()  # moved before conversion: integers are smaller
 
-        dtype = self.dtype or preferred
-        height, width = lr.shape[2], num_inputs * lr.shape[3]
-        backend = self._backend_for(dtype, height, width)
+        lr, dtype = source.lr, source.dtype
+        height, width = source.shape[2], source.num_inputs * source.shape[3]
+        backend = self._backend_for(dtype, *source.repeated)
         whole = height * width <= backend.whole_image_pixels
         strip_height = self.strip_height or (height if whole else max(1, backend.strip_pixels // width))
-        top = 0
-        while top < height * self.scale:
+        left, above = ((halo - kept) * self.scale for halo, kept in zip(source.halo, source.margin, strict=True))
+        top, end = above + source.start, height * self.scale - above
+        while top < end:
             first = max(0, top // self.scale - self.receptive_field)
             strip_height = min(strip_height, height - first)
-            skip = top - first * self.scale  # rows of the receptive field, yielded before
+            skip = top - first * self.scale  # rows of the receptive field, yielded before or not needed
             try:
                 for logits in backend.stream(lr[:, :, first:], strip_height=strip_height, to_input=prepare):
                     skipped = min(skip, logits.shape[2])
                     skip -= skipped
                     if skipped == logits.shape[2]:
                         continue
-                    sr = logits[:, :, skipped:].float()
+                    sr = logits[:, :, skipped : skipped + end - top, left : logits.shape[3] - left].float()
                     if not sr.isfinite().all():
                         if dtype == torch.float32:
                             raise ValueError("The network's output is infinite in float32; its weights are too large.")
                         logger.warning("Non-finite values at row %d in %s; falling back to float32.", top, dtype)
                         dtype = torch.float32
-                        backend = self._backend_for(dtype, height, width)
+                        backend = self._backend_for(dtype, *source.repeated)
                         break
-                    yield from_output(self._output_activation(sr), top)
+                    yield from_output(self._activate(sr), top)
                     top += sr.shape[2]
+                    if top == end:
+                        return
             except (RuntimeError, MemoryError) as error:
                 if strip_height == 1 or not _is_out_of_memory(error):
                     raise
                 strip_height = -(-strip_height // 2)
                 logger.warning("Out of memory at row %d; retrying with strip_height=%d.", top, strip_height)
+
+    def _activate(self, logits: Tensor) -> Tensor:
+        # On a CPU, float32 would round differently at the ends of vectors, and so where strips differ in size.
+        exact = logits.device.type == "cpu" and isinstance(self._output_activation, nn.Sigmoid)
+        return self._output_activation(logits.double() if exact else logits).float()
 
     def _backend_for(self, dtype: torch.dtype, height: int = 1, width: int = 1) -> Backend:
         name = select_backend(self._requested_backend, device=self.device, dtype=dtype, shape=(height, width))

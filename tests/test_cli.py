@@ -102,7 +102,7 @@ def test_upscale_passes_every_flag(folder, monkeypatch):
         "--format webp --background red --output out "
         "--detail 0.5 --scale 3 --bit-depth 16 --value-range -1 2.5 --quality 80 --strip-gps "
         "--codec libx265 --crf 20 --no-software-tag --dtype bfloat16 --device cpu --backend torch --threads 3 "
-        "--strip-height 7 --max-pixels 1000 --allow-truncated --skip-existing"
+        "--strip-height 7 --max-pixels 1000 --allow-truncated --skip-existing --wrap xy --alpha independent"
     )
     assert upscale("a.png", "b.jpg", *arguments.split()) == 0
     assert seen == {
@@ -110,6 +110,7 @@ def test_upscale_passes_every_flag(folder, monkeypatch):
         "options": SaveOptions(80, 16, "gps", codec="libx265", crf=20, background="red"), "format": "webp",
         "value_range": [-1, 2.5], "dtype": "bfloat16", "device": "cpu", "backend": "torch", "threads": 3,
         "strip_height": 7, "max_pixels": 1000, "allow_truncated": True, "skip_existing": True, "shard": (0, 1),
+        "wrap": "xy", "alpha": "independent",
     }  # fmt: skip
 
 

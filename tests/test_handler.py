@@ -35,6 +35,16 @@ def test_accepts_images_bytes_base64_and_data_urls(handler, image):
         assert np.array_equal(np.asarray(handler({"inputs": inputs})), expected)
 
 
+def test_wrap_and_alpha_parameters(handler, image):
+    image.putalpha(0)
+    options = {"wrap": "xy", "alpha": "independent"}
+    result = handler({"inputs": image, "parameters": options})
+    assert np.array_equal(np.asarray(result), np.asarray(handler.upscaler.upscale(image, **options)))
+    assert np.asarray(result)[..., :3].any()
+    with pytest.raises(ValueError, match="`wrap`"):
+        handler({"inputs": image, "parameters": {"wrap": "z"}})
+
+
 def test_size_parameter(handler, image):
     assert handler({"inputs": image, "parameters": {"size": "2x"}}).size == (40, 24)
     assert handler({"inputs": image, "parameters": {"size": 50}}).size == (50, 30)

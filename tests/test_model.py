@@ -209,7 +209,7 @@ def test_options_are_validated(directory):
     with pytest.raises(TypeError, match="strip"):
         SRGAN(channels=4, num_blocks=1).upscale(np.zeros((4, 4), np.uint8), strip=4)
     assert set(inspect.signature(SRGAN.upscale).parameters) == {
-        *("self", "image", "size", "progress", "detail", "options")
+        *("self", "image", "size", "wrap", "alpha", "progress", "detail", "options")
     }
 
 

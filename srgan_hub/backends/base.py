@@ -21,10 +21,12 @@ class Backend(Protocol):
     Attributes:
         strip_pixels: Preferred LR pixels per strip.
         whole_image_pixels: Images of at most this many LR pixels are processed in one pass.
+        column_radius: LR columns on each side that output pixels, including their rounding, depend on.
     """
 
     strip_pixels: int
     whole_image_pixels: int
+    column_radius: int
 
     def stream(self, lr: Any, *, strip_height: int, to_input: Callable[[Any], Tensor]) -> Iterator[Tensor]:
         """Yield the network's output for an image in strips of rows, from top to bottom, on the network's device.

@@ -16,6 +16,7 @@ from huggingface_hub import cached_assets_path, constants
 from torch import Tensor, nn
 
 from ..network.layers import weights_sha256
+from ..network.streaming import receptive_field_radius
 from .graph import build_onnx
 
 logger = logging.getLogger(__name__)
@@ -50,6 +51,7 @@ class OpenVINOBackend:
         self._compiled: dict[str, Any] = {}
         self._users: Counter[str] = Counter()
         self._lock = threading.Lock()
+        self.column_radius = receptive_field_radius(network, axis=1)
         self.min_first_rows = build_onnx(network, scale=scale, stage="first").min_rows
 
     def stream(self, lr: Any, *, strip_height: int, to_input: Callable[[Any], Tensor]) -> Iterator[Tensor]:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..network.streaming import stream_rows
+from ..network.streaming import receptive_field_radius, stream_rows
 from ..network.winograd import convert_to_winograd
 
 # A GPU needs more pixels per strip to hide the latency of kernel launches.
@@ -27,6 +27,7 @@ class TorchBackend:
         elif on_cpu:
             network = convert_to_winograd(network)
         self.network, self.dtype = network, dtype
+        self.column_radius = receptive_field_radius(network, axis=1)
         self.strip_pixels = CPU_PIXELS if on_cpu else GPU_PIXELS
 
     def stream(self, lr: Any, *, strip_height: int, to_input: Callable[[Any], Tensor]) -> Iterator[Tensor]:

@@ -27,7 +27,7 @@ from .lazy import LazyRows
 from .media import MediaReader, MediaWriter, Opened, Output
 from .metadata import Metadata, add_tiff_tags, read_metadata
 from .raster import Raster
-from .tensors import inpaint
+from .tensors import Wrap, inpaint
 
 # Files of this many pixels or more are processed by rows.
 LARGE = 16_000_000
@@ -170,12 +170,17 @@ class ChannelsWriter(MediaWriter):
                 file.write(piece.array, compression="zlib", software=software, metadata=None, **piece.tags)
 
 
-def normalize(channel: np.ndarray, low: float, high: float, nodata: float = math.nan) -> np.ndarray:
-    """Map (H, W) from [low, high] to [0, 1], float32. NaN, infinity and `nodata` are inpainted."""
+def normalize(
+    channel: np.ndarray, low: float, high: float, nodata: float = math.nan, wrap: Wrap | None = None
+) -> np.ndarray:
+    """Map (H, W) from [low, high] to [0, 1], float32. NaN, infinity and `nodata` are inpainted.
+
+    If there are any and the image wraps, the result is its repetition.
+    """
     values = channel.astype(np.float64)
     valid = _is_valid(channel, nodata)
     scaled = np.clip((np.where(valid, values, low) - low) / ((high - low) or 1), 0, 1).astype(np.float32)
-    return inpaint(scaled, valid) if valid.any() and not valid.all() else scaled
+    return inpaint(scaled[:, :, None], valid, wrap)[:, :, 0] if valid.any() and not valid.all() else scaled
 
 
 def denormalize(

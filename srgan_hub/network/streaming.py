@@ -18,10 +18,13 @@ from torch import Tensor, nn
 
 from ..devices import exact_float32, no_autocast
 from .layers import ChannelSlice, Residual, is_same_conv, nearest_scale, upsampling_factor
-from .winograd import WinogradConv2d
+from .winograd import TILE, WinogradConv2d
 
 # Layers that process rows independently, in addition to nearest-neighbor upsampling.
 POINTWISE = (nn.PReLU, nn.LeakyReLU, nn.Sigmoid, nn.Hardtanh, nn.PixelShuffle, ChannelSlice)
+
+# Up to this size PyTorch computes a single float32 input, but no batch, without oneDNN, which rounds differently.
+NATIVE_CONV_SIZE = 20_480
 
 
 class StreamingState:
@@ -75,8 +78,10 @@ class StreamingState:
             return None
         if isinstance(conv, WinogradConv2d):
             return conv.conv_rows(parts)
-        padding = (0, conv.kernel_size[1] // 2)
-        return F.conv2d(torch.cat(parts, dim=2), conv.weight, conv.bias, padding=padding, groups=conv.groups)
+        x, padding = torch.cat(parts, dim=2), (0, conv.kernel_size[1] // 2)
+        if n == 1 and x.device.type == "cpu" and x.numel() <= NATIVE_CONV_SIZE:
+            x = torch.cat([x, x])
+        return F.conv2d(x, conv.weight, conv.bias, padding=padding, groups=conv.groups)[:n]
 
     def _residual(self, block: Residual, rows: Tensor, last: bool, max_pixels: int) -> Tensor | None:
         cached = self.cache.get(block, rows[:, :, :0])
@@ -122,13 +127,18 @@ def stream_rows(
             yield output
 
 
-def receptive_field_radius(network: Sequence[nn.Module] | nn.Sequential, radius: int = 0) -> int:
-    """Return how many input rows above and below, at most, output pixels within `radius` of one another depend on."""
+def receptive_field_radius(network: Sequence[nn.Module] | nn.Sequential, radius: int = 0, *, axis: int = 0) -> int:
+    """Return how many input rows above and below, at most, output pixels within `radius` of one another depend on.
+
+    With `axis` 1, columns on each side, including those that only change how results are rounded.
+    """
     for layer in reversed(network):
         if isinstance(layer, nn.Sequential):
-            radius = receptive_field_radius(layer, radius)
+            radius = receptive_field_radius(layer, radius, axis=axis)
+        elif isinstance(layer, WinogradConv2d) and axis == 1:
+            radius += TILE
         elif isinstance(layer, (nn.Conv2d, WinogradConv2d)):
-            radius += layer.kernel_size[0] // 2
+            radius += layer.kernel_size[axis] // 2
         elif factor := upsampling_factor(layer):
             radius = -(-radius // factor)
     return radius

@@ -1,6 +1,8 @@
 """Videos keep frames, timestamps, colors, sound and subtitles, and an interrupted run resumes."""
 
 import io
+import itertools
+import os
 import re
 import signal
 import subprocess
@@ -15,7 +17,8 @@ from PIL import Image
 from upscaled_files import run_python, upscale_file
 
 from srgan_hub import SRGAN
-from srgan_hub.images import video
+from srgan_hub.images import media, video
+from srgan_hub.images.encode import SaveOptions
 from srgan_hub.images.errors import ImageError
 from srgan_hub.upscaler import Upscaler
 
@@ -469,13 +472,78 @@ def test_errors(nearest, tmp_path, monkeypatch):
     with pytest.raises(ImageError, match=r"cannot save video as .png; use .mp4, "):
         upscale_file(nearest, tmp_path / "a.mp4", tmp_path / "b.png")
     assert not (tmp_path / "b.mp4").exists()
+    monkeypatch.setattr(nearest, "upscale", lambda image, **options: 1 / 0)
+    with pytest.raises(ImageError, match="division by zero"):
+        upscale_file(nearest, tmp_path / "a.mp4", tmp_path / "b.mp4")
+    assert not work_directories(tmp_path)
+
+
+def work_directories(directory: Path) -> list[str]:
+    return [path.name for path in directory.iterdir() if path.suffix in (".segments", ".rows")]
+
+
+def interrupt(nearest, source: Path, target: Path, frame: int, **options) -> None:
+    """Upscale in a process that is killed at a frame."""
+    child = os.fork()
+    if child == 0:
+        numbers = itertools.count(1)
+        upscale = nearest.upscale
+        nearest.upscale = lambda *args, **kwargs: (
+            os.kill(os.getpid(), signal.SIGKILL) if next(numbers) == frame else upscale(*args, **kwargs)
+        )
+        try:
+            upscale_file(nearest, source, target, **options)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+
+
+def test_work_directories_of_interrupted_runs(nearest, tmp_path, monkeypatch):
+    """Those for the same output or input with other settings are removed, and others resumed, unless abandoned."""
+    monkeypatch.setattr(video, "SEGMENT", 2)
+    for name in ("a.mkv", "other.mkv"):
+        write_video(tmp_path / name, make_frames(5))
+    interrupt(nearest, tmp_path / "a.mkv", tmp_path / "b.mkv", 4)
+    (first,) = work_directories(tmp_path)
+    interrupt(nearest, tmp_path / "a.mkv", tmp_path / "b.mkv", 4, crf=30)
+    (second,) = work_directories(tmp_path)
+    assert first != second and (tmp_path / second / "000000").exists()
+    upscale_file(nearest, tmp_path / "other.mkv", tmp_path / "unrelated.mkv")
+    assert work_directories(tmp_path) == [second]
+    decoded = []
+    read = video.VideoReader.read
+    monkeypatch.setattr(video.VideoReader, "read", lambda self, first: decoded.append(first) or read(self, first))
+    upscale_file(nearest, tmp_path / "a.mkv", tmp_path / "b.mkv", crf=30)
+    assert decoded == [2] and not work_directories(tmp_path)
+    interrupt(nearest, tmp_path / "a.mkv", tmp_path / "c.mkv", 4)
+    upscale_file(nearest, tmp_path / "a.mkv", tmp_path / "d.mkv")
+    assert not work_directories(tmp_path)
+    interrupt(nearest, tmp_path / "a.mkv", tmp_path / "c.mkv", 4)
+    os.utime(tmp_path / work_directories(tmp_path)[0], (0, 0))
+    upscale_file(nearest, tmp_path / "other.mkv", tmp_path / "unrelated.mkv", overwrite=True)
+    assert not work_directories(tmp_path)
+
+
+def test_work_directory_in_use_stays(nearest, tmp_path):
+    write_video(tmp_path / "a.mkv", make_frames(2))
+
+    def writer(target: Path, crf: int) -> video.VideoWriter:
+        reader = video.VideoReader(tmp_path / "a.mkv", (tmp_path / "a.mkv").open("rb"), None)
+        return video.VideoWriter(reader, target, media.Output(target, 128, 96, SaveOptions(crf=crf)))
+
+    with writer(tmp_path / "b.mkv", 1), writer(tmp_path / "b.mkv", 2):
+        assert len(work_directories(tmp_path)) == 2
+        with pytest.raises(ImageError, match="another process"):
+            writer(tmp_path / "b.mkv", 2)
+    with writer(tmp_path / "b.mkv", 3):
+        assert len(work_directories(tmp_path)) == 1
 
 
 # Kills itself when a number of frames have been upscaled.
 INTERRUPTED = """
 import os, signal, sys
 from srgan_hub import frames
-from srgan_hub.images import video
+from srgan_hub.images import media, video
 from srgan_hub.cli import main
 video.SEGMENT = 4
 upscale, count = frames.Upscaler.upscale, 0

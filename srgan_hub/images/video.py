@@ -23,11 +23,11 @@ from av.codec.codec import find_best_pix_fmt_of_list
 from av.video.reformatter import Interpolation
 
 from ..fileio import atomic_write, remove_stale_parts
+from . import video_tags
 from .errors import ImageError, describe
 from .media import MediaReader, MediaWriter, Output
 from .metadata import Metadata
 from .raster import Raster
-from .video_tags import SIDE_DATA, color_tags, hdr_values, is_telemetry, kept_tags, output_color_tags, side_data
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +123,7 @@ class VideoReader(MediaReader):
             for number, frame in enumerate(chain([self.first], self._frames)):
                 self.resized += (frame.width, frame.height) != (*size.values(),)
                 if number >= first:
-                    frame.colorspace, frame.color_range = color_tags(frame)
+                    frame.colorspace, frame.color_range = video_tags.color_tags(frame)
                     array = frame.to_ndarray(format=pixel_format, interpolation=_SCALING, **size)
                     array = np.ascontiguousarray(np.rot90(array, self._rotation))
                     yield Frame(array, pts=frame.pts, time_base=frame.time_base)
@@ -151,7 +151,7 @@ class VideoWriter(MediaWriter):
         self._alpha = reader.has_alpha and self._stores_alpha()
         self._vp9_alpha = self._alpha and codec == "libvpx-vp9"
         self._pixel_format = self._choose_pixel_format()
-        self._color_tags = output_color_tags(reader.first, av.VideoFormat(self._pixel_format).is_rgb, codec)
+        self._color_tags = video_tags.output_color_tags(reader.first, av.VideoFormat(self._pixel_format).is_rgb, codec)
         with av.open(io.BytesIO(), "w", format="mp4") as mp4:
             # MP4 keeps timestamps exactly, and loses the alpha of VP9.
             in_mp4 = codec in mp4.supported_codecs and not self._vp9_alpha
@@ -214,6 +214,11 @@ class VideoWriter(MediaWriter):
         reader.has_alpha = self._alpha  # what is dropped is not upscaled
         if reader.bits > 8 and max(each.bits for each in av.VideoFormat(self._pixel_format).components) == 8:
             lost.append(f"{reader.bits} bits per channel")
+        tagged = (reader.container, *reader.container.streams)
+        if self._container in video_tags.TIMELESS and any(
+            "timecode" in map(str.lower, each.metadata) for each in tagged
+        ):
+            lost.append("time code")
         self._kept: dict[int, bytes | None] = {}  # index of a stream: the cover, or None
         for stream in reader.container.streams:
             if stream.index == reader.index or _is_restored(stream):
@@ -224,13 +229,15 @@ class VideoWriter(MediaWriter):
             if (cover or stream.type in ("audio", "subtitle", "attachment")) and _can_store(self._container, stream):
                 self._kept[stream.index] = cover
             else:
-                lost.append(f"{stream.type} ({_name(stream)})")
-        values = hdr_values(reader.first)
+                lost.append(f"{'cover' if cover else stream.type} ({_name(stream)})")
+        values = video_tags.hdr_values(reader.first)
         option, names = _HDR_OPTIONS.get(self._codec, ("", {}))
         if kept := [f"{names[key]}={value}" for key, value in values.items() if key in names]:
             self._options[option] = ":".join(kept)
-        found = side_data(reader.first)
-        return lost + [text for key, text in SIDE_DATA.items() if key in found and not (key in values and key in names)]
+        found = video_tags.side_data(reader.first)
+        return lost + [
+            text for key, text in video_tags.SIDE_DATA.items() if key in found and not (key in values and key in names)
+        ]
 
     def _add_encoder(self, file: Any, width: int, height: int, time_base: Fraction | None) -> Any:
         source = self.reader.first
@@ -267,7 +274,7 @@ class VideoWriter(MediaWriter):
     def _join(self) -> None:
         """Mux the packets of the segments, and those of the source's other streams, into one file."""
         segments, options = self._segments(), self.output.options
-        kept = partial(kept_tags, strip=options.strip_metadata, container=self._container)
+        kept = partial(video_tags.kept_tags, strip=options.strip_metadata, container=self._container)
         with (
             av.open(f"file:{self.reader.path}", metadata_errors="replace") as source,
             av.open(f"file:{segments[0]}") as first,
@@ -303,7 +310,7 @@ class VideoWriter(MediaWriter):
             copied = [source.streams[index] for index in others if not self._kept[index]]
             demuxed = (packet for packet in (source.demux(*copied) if copied else ()) if packet.dts is not None)
             if options.strip_metadata:
-                demuxed = (packet for packet in demuxed if not is_telemetry(packet))
+                demuxed = (packet for packet in demuxed if not video_tags.is_telemetry(packet))
             for packet in heapq.merge(_packets(segments), demuxed, key=lambda packet: packet.dts * packet.time_base):
                 packet.stream = video if packet.stream.type == "video" else others[packet.stream.index]
                 file.mux(packet)
@@ -333,7 +340,7 @@ def _is_cover(stream: Any) -> bool:
 
 
 def _is_restored(stream: Any) -> bool:
-    """Return whether a data stream holds chapters or the time code, which are written from elsewhere."""
+    """Return whether a data stream holds chapters or the time code, which are tags elsewhere."""
     chapters = len(stream.container.chapters())
     return stream.type == "data" and ("timecode" in stream.metadata or 0 < chapters == stream.frames)
 
@@ -345,8 +352,8 @@ def _name(stream: Any) -> str:
 
 def _can_store(container: str, stream: Any) -> bool:
     """Return whether a stream can be copied into a container."""
-    if container == "matroska" and _is_cover(stream):
-        return True  # as an attachment
+    if _is_cover(stream) and container in ("matroska", "mov"):
+        return container == "matroska"  # as an attachment; libavformat accepts it for QuickTime, and drops it
     if container == "webm" and stream.type == "attachment":
         return False  # libavformat writes it, against the standard
     try:

@@ -16,6 +16,8 @@ SIDE_DATA = {
     "STEREO3D": "3D layout",
     "A53_CC": "closed captions",
 }
+# Containers for whose time code PyAV cannot set the frame rate.
+TIMELESS = ("mp4", "mov")
 _RGB, _BT709, _SMPTE170M = 0, 1, 6
 _LIMITED, _FULL = 1, 2
 _MATRICES = {1, 4, 5, 6, 7, 9}  # that libswscale knows
@@ -95,6 +97,8 @@ def kept_tags(tags: Mapping[str, str], strip: str | None, container: str, *, sta
         kept = {key: value for key, value in kept.items() if key in ("language", "filename", "mimetype")}
     elif strip == "gps":
         kept = {key: each for key, each in kept.items() if not (_LOCATION.search(key) or _COORDINATES.search(each))}
+    if container in TIMELESS:
+        kept = {key: value for key, value in kept.items() if key.lower() != "timecode"}
     if container == "mov" and "language" in kept:
         kept["language"] = _QUICKTIME_LANGUAGES.get(kept["language"], kept["language"])
     return kept

@@ -17,7 +17,7 @@ from PIL import Image
 from upscaled_files import run_python, upscale_file
 
 from srgan_hub import SRGAN
-from srgan_hub.images import media, video
+from srgan_hub.images import media, video, video_tags
 from srgan_hub.images.encode import SaveOptions
 from srgan_hub.images.errors import ImageError
 from srgan_hub.upscaler import Upscaler
@@ -273,7 +273,7 @@ def test_hdr10(nearest, tmp_path, caplog, codec):
         frame = next(file.decode(video=0))
         assert frame.color_trc == 16
         named = all(each in caplog.text for each in ("HDR10 mastering display", "light level", "10 bits"))
-        assert named if codec == "libvpx-vp9" else (not named and (*video.hdr_values(frame).values(),) == values)
+        assert named if codec == "libvpx-vp9" else (not named and (*video_tags.hdr_values(frame).values(),) == values)
 
 
 def test_frames_of_another_size_are_scaled_to_the_first(nearest, tmp_path, caplog):
@@ -291,6 +291,19 @@ def test_telemetry_is_named(nearest, tmp_path, caplog):
     write_video(tmp_path / "a.ts", make_frames(2), prepare=lambda file, stream: file.add_data_stream("klv"))
     upscale_file(nearest, tmp_path / "a.ts", tmp_path / "b.mov")
     assert "mov cannot store: data (" in caplog.text
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".mov"])
+def test_time_code(nearest, tmp_path, caplog, suffix):
+    def prepare(file, stream):
+        stream.metadata["timecode"] = "01:00:00:00"
+
+    write_video(tmp_path / "a.mkv", make_frames(2), prepare=prepare)
+    upscale_file(nearest, tmp_path / "a.mkv", tmp_path / f"b{suffix}")
+    with av.open(str(tmp_path / f"b{suffix}")) as file:
+        kept = file.streams.video[0].metadata.get("TIMECODE")
+    assert kept == ("01:00:00:00" if suffix == ".mkv" else None)
+    assert ("cannot store: time code" in caplog.text) == (suffix == ".mov")
 
 
 @pytest.mark.parametrize("name", ["12:30.mp4", "-x.mp4", "%03d.mp4", "concat:a|b.mp4"])
@@ -350,7 +363,7 @@ def test_flags_languages_chapters_and_attachments(nearest, tmp_path, caplog, suf
     dropped = {
         ".mkv": [],
         ".mp4": ["subtitle (srt)", "attachment (font.ttf)"],
-        ".webm": ["audio (aac)", "subtitle (srt)", "attachment (font.ttf)", "video (cover.jpg)"],
+        ".webm": ["audio (aac)", "subtitle (srt)", "attachment (font.ttf)", "cover (cover.jpg)"],
     }
     assert all(each in caplog.text for each in dropped[suffix])
     assert (cover == jpeg()) == (suffix != ".webm")
@@ -543,7 +556,7 @@ def test_work_directory_in_use_stays(nearest, tmp_path):
 INTERRUPTED = """
 import os, signal, sys
 from srgan_hub import frames
-from srgan_hub.images import media, video
+from srgan_hub.images import media, video, video_tags
 from srgan_hub.cli import main
 video.SEGMENT = 4
 upscale, count = frames.Upscaler.upscale, 0

@@ -30,7 +30,7 @@ class SaveOptions:
         strip_metadata: "all" drops everything but the color profile, "gps" only the GPS location.
         software: Program that the metadata names, unless all of it is dropped.
         overwrite: Replace existing files.
-        codec: Video encoder, by default H.264, and VP9 for WebM.
+        codec: Video encoder, by default H.264, VP9 for WebM, and for alpha FFV1 in MKV and ProRes in MOV.
         crf: Constant rate factor of videos, by default nearly lossless.
     """
 

@@ -41,6 +41,7 @@ _HDR_OPTIONS = {
     "libx264": ("x264-params", {"MASTERING_DISPLAY_METADATA": "mastering-display", "CONTENT_LIGHT_LEVEL": "cll"}),
     "libx265": ("x265-params", {"MASTERING_DISPLAY_METADATA": "master-display", "CONTENT_LIGHT_LEVEL": "max-cll"}),
 }
+_IMAGE_METADATA = re.compile(rb"exif|xmpmeta|ns\.adobe\.com|Photoshop 3\.0", re.IGNORECASE)
 _SCALING = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 
 
@@ -104,8 +105,8 @@ class VideoReader(MediaReader):
 
     def _decode_frames(self, stream: Any) -> Iterator[Any]:
         context, name = stream.codec_context, _ALPHA_DECODERS.get(stream.codec_context.name)
-        tags = {key.lower(): value for key, value in stream.metadata.items()}
-        if name in av.codecs_available and tags.get("alpha_mode") == "1":
+        has_alpha = ("alpha_mode", "1") in ((key.lower(), value) for key, value in stream.metadata.items())
+        if has_alpha and name in av.codecs_available:
             context = av.CodecContext.create(name, "r")
         for packet in self.container.demux(stream):
             yield from context.decode(packet)
@@ -124,9 +125,10 @@ class VideoReader(MediaReader):
                 self.resized += (frame.width, frame.height) != (*size.values(),)
                 if number >= first:
                     frame.colorspace, frame.color_range = video_tags.color_tags(frame)
-                    array = frame.to_ndarray(format=pixel_format, interpolation=_SCALING, **size)
-                    array = np.ascontiguousarray(np.rot90(array, self._rotation))
-                    yield Frame(array, pts=frame.pts, time_base=frame.time_base)
+                    array = np.rot90(
+                        frame.to_ndarray(format=pixel_format, interpolation=_SCALING, **size), self._rotation
+                    )
+                    yield Frame(np.ascontiguousarray(array), pts=frame.pts, time_base=frame.time_base)
         except av.FFmpegError as error:
             raise ImageError(f"Cannot decode '{self.path}': {describe(error)}.") from error
 
@@ -214,17 +216,15 @@ class VideoWriter(MediaWriter):
         reader.has_alpha = self._alpha  # what is dropped is not upscaled
         if reader.bits > 8 and max(each.bits for each in av.VideoFormat(self._pixel_format).components) == 8:
             lost.append(f"{reader.bits} bits per channel")
-        tagged = (reader.container, *reader.container.streams)
-        if self._container in video_tags.TIMELESS and any(
-            "timecode" in map(str.lower, each.metadata) for each in tagged
-        ):
+        tags = [key.lower() for each in (reader.container, *reader.container.streams) for key in each.metadata]
+        if self._container in video_tags.TIMELESS and "timecode" in tags:
             lost.append("time code")
         self._kept: dict[int, bytes | None] = {}  # index of a stream: the cover, or None
         for stream in reader.container.streams:
             if stream.index == reader.index or _is_restored(stream):
                 continue
             cover = _read_cover(reader.path, stream.index) if _is_cover(stream) else None
-            if cover and (strip == "all" or (strip and re.search(b"Exif|xmp", cover))):
+            if cover and (strip == "all" or (strip and _IMAGE_METADATA.search(cover))):
                 continue
             if (cover or stream.type in ("audio", "subtitle", "attachment")) and _can_store(self._container, stream):
                 self._kept[stream.index] = cover
@@ -234,10 +234,8 @@ class VideoWriter(MediaWriter):
         option, names = _HDR_OPTIONS.get(self._codec, ("", {}))
         if kept := [f"{names[key]}={value}" for key, value in values.items() if key in names]:
             self._options[option] = ":".join(kept)
-        found = video_tags.side_data(reader.first)
-        return lost + [
-            text for key, text in video_tags.SIDE_DATA.items() if key in found and not (key in values and key in names)
-        ]
+        missing = video_tags.side_data(reader.first).keys() - (values.keys() & names.keys())
+        return lost + [text for key, text in video_tags.SIDE_DATA.items() if key in missing]
 
     def _add_encoder(self, file: Any, width: int, height: int, time_base: Fraction | None) -> Any:
         source = self.reader.first
@@ -367,4 +365,4 @@ def _can_store(container: str, stream: Any) -> bool:
 
 def _read_cover(path: Path, index: int) -> bytes:
     with av.open(f"file:{path}", metadata_errors="replace") as file:
-        return bytes(next(file.demux(file.streams[index])))
+        return bytes(next(file.demux(file.streams[index]), b""))

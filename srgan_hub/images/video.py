@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, ClassVar
 import av
 import numpy as np
 from av.codec.codec import find_best_pix_fmt_of_list
-from av.video.reformatter import Interpolation
+from av.stream import Disposition
 
 from ..fileio import atomic_write, remove_stale_parts
 from . import video_tags
@@ -42,7 +42,8 @@ _HDR_OPTIONS = {
     "libx265": ("x265-params", {"MASTERING_DISPLAY_METADATA": "master-display", "CONTENT_LIGHT_LEVEL": "max-cll"}),
 }
 _IMAGE_METADATA = re.compile(rb"exif|xmpmeta|ns\.adobe\.com|Photoshop 3\.0", re.IGNORECASE)
-_SCALING = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+# Flags of libswscale: bilinear, full chroma and accurate rounding, which PyAV 18 and later name.
+_SCALING = 1 << 1 | 1 << 13 | 1 << 18
 
 
 @dataclass
@@ -282,9 +283,9 @@ class VideoWriter(MediaWriter):
             if software := options.apply_to(Metadata()).software:
                 file.metadata["encoder"] = software
             film = source.streams[self.reader.index]
-            video = file.add_stream_from_template(first.streams.video[0], opaque=True)
+            video: Any = file.add_stream_from_template(first.streams.video[0], opaque=True)
             video.metadata.update(kept(film.metadata), **({"alpha_mode": "1"} if self._vp9_alpha else {}))
-            video.disposition = film.disposition
+            video.disposition = film.disposition.value
             others: dict[int, Any] = {}
             covers: list[Any] = []
             for index, cover in self._kept.items():
@@ -294,10 +295,11 @@ class VideoWriter(MediaWriter):
                     name = stream.metadata.get("filename", f"cover.{kind}")
                     file.add_attachment(name, f"image/{kind}", cover)
                     continue
-                added = others[index] = file.add_stream_from_template(stream, opaque=True)
+                added: Any = file.add_stream_from_template(stream, opaque=True)
+                others[index] = added
                 added.metadata.clear()
                 added.metadata.update(kept(stream.metadata, stale=True))
-                added.disposition = stream.disposition
+                added.disposition = stream.disposition.value
                 if cover:
                     picture = av.Packet(cover)
                     picture.stream, picture.pts, picture.dts, picture.time_base = added, 0, 0, Fraction(1)
@@ -334,7 +336,7 @@ def _has_alpha(pixel_format: Any) -> bool:
 
 
 def _is_cover(stream: Any) -> bool:
-    return stream.type == "video" and bool(stream.disposition & stream.disposition.attached_pic)
+    return stream.type == "video" and bool(stream.disposition & Disposition.attached_pic)
 
 
 def _is_restored(stream: Any) -> bool:

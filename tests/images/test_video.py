@@ -335,7 +335,7 @@ def add_extras(file, stream) -> None:
     stream.metadata.update({"title": "Cats", "alpha_mode": "1", "BPS-eng": "1000", "_STATISTICS_TAGS": "BPS"})
     for number, other in enumerate(file.streams):
         other.metadata.setdefault("language", "deu")
-        other.disposition = Disposition.forced if number else Disposition.default
+        other.disposition = (Disposition.forced if number else Disposition.default).value
     file.set_chapters(
         [{"id": 1, "start": 0, "end": 80, "time_base": Fraction(1, 1000), "metadata": {"title": "Intro"}}]
     )
@@ -353,7 +353,7 @@ def test_flags_languages_chapters_and_attachments(nearest, tmp_path, caplog, suf
         tags = {key.lower(): value for key, value in film.metadata.items()}
         found = {(each.type, each.disposition.name) for each in others}
         assert not {"alpha_mode", "bps-eng", "_statistics_tags"} & {*tags}
-        assert tags["language"] == "deu" and film.disposition == film.disposition.default
+        assert tags["language"] == "deu" and film.disposition == Disposition.default
         assert all(each.metadata["language"] == "deu" for each in others if each.type in ("audio", "subtitle"))
         (cover,) = [packet for packet in file.demux() if packet.stream.disposition.name == "attached_pic"][:1] or [b""]
         cover = bytes(cover)

@@ -198,7 +198,8 @@ class _BatchRunner:
             if isinstance(found, MediaReader):
                 found.close()
             return LEFT_OUT
-        for warning in dict.fromkeys(found.warnings):
+        hints = found.metadata.hints(self.wrap) if isinstance(found, Raster) else []
+        for warning in dict.fromkeys(found.warnings + hints):
             logger.warning("'%s': %s", source, warning)
         return found
 

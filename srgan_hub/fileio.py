@@ -49,16 +49,48 @@ def remove_stale_parts(directory: Path) -> None:
 
     A running process holds a lock on its own, which ends with the process. File systems without locks keep all of them.
     """
-    if sys.platform == "win32" or not directory.is_dir():
+    for path in [path for path in directory.iterdir() if _PART.fullmatch(path.name)] if directory.is_dir() else []:
+        remove_unlocked(path)
+
+
+def remove_unlocked(path: Path) -> None:
+    """Delete a file or directory unless a running process holds a lock on it, or there are no locks."""
+    if sys.platform == "win32":
         return
-    for path in [path for path in directory.iterdir() if _PART.fullmatch(path.name)]:
-        with suppress(OSError):
+    with suppress(OSError):
+        lock = os.open(path, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _remove(path)
+        finally:
+            os.close(lock)
+
+
+def lock_directory(path: Path) -> int | None:
+    """Create a directory if it is missing, and lock it until the returned descriptor is closed or the process ends.
+
+    Returns:
+        The descriptor; None on Windows, where directories cannot be locked.
+
+    Raises:
+        BlockingIOError: It is locked already.
+    """
+    while True:
+        path.mkdir(exist_ok=True)
+        if sys.platform == "win32":
+            return None
+        with suppress(FileNotFoundError):  # Another process removed it as stale before it was locked: retry.
             lock = os.open(path, os.O_RDONLY)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                _remove(path)
-            finally:
+            except BlockingIOError:
                 os.close(lock)
+                raise
+            except OSError:  # Some network file systems have no locks.
+                return lock
+            if path.exists():
+                return lock
+            os.close(lock)
 
 
 def _part_name(path: Path) -> Path:

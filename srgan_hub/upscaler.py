@@ -221,7 +221,7 @@ class Upscaler:
             ImageError: A file or image cannot be decoded.
             ValueError: The shapes or dtypes differ or are unsupported.
         """
-        arrays, to_output = zip(*map(_to_array, images), strict=True)
+        arrays, to_output = zip(*(_to_array(image, wrap) for image in images), strict=True)
         kinds = {(array.shape, array.dtype) for array in arrays}
         if len(kinds) > 1:
             raise ValueError(f"`images` must have one shape and dtype, got {', '.join(sorted(map(str, kinds)))}.")
@@ -279,7 +279,7 @@ class Upscaler:
             if isinstance(image, LazyRows):
                 pixels = TensorImage.of_rows(image, self.scale)
             else:
-                array, convert = _to_array(image)
+                array, convert = _to_array(image, wrap)
                 to_output = convert if isinstance(image, np.ndarray) else to_output
                 pixels = TensorImage(array, self.scale, wrap=wrap, alpha=alpha)
             height, width = pixels.height, pixels.width
@@ -424,7 +424,7 @@ class Upscaler:
             return self._backends[name, dtype]
 
 
-def _to_array(image: Any) -> tuple[np.ndarray, Callable[[np.ndarray], Any]]:
+def _to_array(image: Any, wrap: Wrap | None) -> tuple[np.ndarray, Callable[[np.ndarray], Any]]:
     """Return an image's pixels, and a function that converts upscaled pixels to the type that `upscale` returns."""
     if isinstance(image, np.ndarray):
         dtype = image.dtype.newbyteorder("=")
@@ -440,7 +440,7 @@ def _to_array(image: Any) -> tuple[np.ndarray, Callable[[np.ndarray], Any]]:
     else:
         raise ValueError(f"`image` must be a path, PIL image, array or tensor, got {type(image).__name__}.")
     name = "the image" if isinstance(image, Image.Image) else f"'{image}'"
-    for warning in raster.fit_colors().warnings:
+    for warning in raster.fit_colors().warnings + raster.metadata.hints(wrap):
         logger.warning("%s: %s", name, warning)
     return raster.array, lambda x: Raster(x, raster.metadata.resized(x.shape[1], x.shape[0])).to_pil()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from srgan_hub.fileio import atomic_write, remove_stale_parts
+from srgan_hub.fileio import atomic_write, lock_directory, remove_stale_parts, remove_unlocked
 
 
 def names(directory: Path) -> list[str]:
@@ -131,3 +131,36 @@ def test_fsync_flushes_the_file_before_the_rename_and_the_directory_after(tmp_pa
     with atomic_write(tmp_path / "a", fsync=True) as part:
         part.write_bytes(b"complete")
     assert calls == [(part.name, [part.name]), (tmp_path.name, ["a"])]
+
+
+def test_directory_in_use_is_locked(tmp_path, monkeypatch):
+    lock = lock_directory(tmp_path / "work")
+    with pytest.raises(BlockingIOError):
+        lock_directory(tmp_path / "work")
+    remove_unlocked(tmp_path / "work")
+    assert names(tmp_path) == ["work"]
+    os.close(lock)
+    flock, removed = fcntl.flock, []
+
+    def late(file, operation):
+        if not removed:
+            removed.extend(names(tmp_path))
+            (tmp_path / "work").rmdir()
+        flock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    os.close(lock_directory(tmp_path / "work"))  # created again, as another process removed it
+    assert names(tmp_path) == ["work"] == removed
+    monkeypatch.undo()
+    remove_unlocked(tmp_path / "work")
+    assert not names(tmp_path)
+
+
+def test_directory_can_be_used_on_file_systems_without_locks(tmp_path, monkeypatch):
+    def unsupported(file, operation):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    os.close(lock_directory(tmp_path / "work"))
+    remove_unlocked(tmp_path / "work")
+    assert names(tmp_path) == ["work"]

@@ -32,7 +32,7 @@ class SaveOptions:
         strip_metadata: "all" drops everything but the color profile, "gps" the location and maker notes.
         software: Program that the metadata names, unless all of it is dropped.
         overwrite: Replace existing files.
-        codec: Video encoder, by default H.264, and VP9 for WebM.
+        codec: Video encoder, by default H.264, VP9 for WebM, and for alpha FFV1 in MKV and ProRes in MOV.
         crf: Constant rate factor of videos, by default nearly lossless.
         background: Color, "white" or "#rrggbb", behind transparent images in formats without alpha.
     """

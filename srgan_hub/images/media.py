@@ -1,20 +1,28 @@
 """Opened image files, and the base classes of readers and writers of media that are not loaded as one image."""
 
 import hashlib
+import os
+import re
+import time
 from abc import abstractmethod
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
 from PIL import ImageFile
 
+from ..fileio import lock_directory, remove_unlocked
 from . import formats, pillow_fixes, png16, repair
 from .encode import SaveOptions
 from .errors import DECODE_ERRORS, ImageError, describe, wrap_decode_errors
 from .metadata import read_metadata
 from .raster import Raster, correct_orientation
+
+# Directories of interrupted runs, named by the output, and hashes of output, input and settings.
+_WORK_DIRECTORY = re.compile(r"\..+\.([0-9a-f]{8})-([0-9a-f]{8})-[0-9a-f]{8}\.(segments|rows)", re.DOTALL)
+_ABANDONED = 7 * 24 * 3600  # seconds
 
 
 class Opened(AbstractContextManager["Opened"]):
@@ -159,6 +167,8 @@ class MediaWriter(AbstractContextManager["MediaWriter"]):
 
     done: int = 0
     restart_interval: int | None = None
+    _directory: Path | None = None
+    _lock: int | None = None
 
     def __init__(self, reader: Any, path: Path, output: Output) -> None:
         self.reader, self.path, self.output = reader, path, output
@@ -168,16 +178,40 @@ class MediaWriter(AbstractContextManager["MediaWriter"]):
 
     def close(self) -> None:
         """Close files; what is finished stays for resumption unless `write` has returned."""
+        if self._directory:
+            with suppress(OSError):  # not empty
+                self._directory.rmdir()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     @abstractmethod
     def write(self, pieces: Iterator[Any]) -> None:
         """Write upscaled pieces as they come, and complete the file."""
 
     def _make_work_directory(self, kind: str, *settings: object) -> Path:
-        """Create the hidden directory next to the output where interrupted runs with equal settings left pieces."""
-        source = self.reader.path.stat()
-        key = repr((source.st_size, source.st_mtime_ns, self.output.key, *settings)).encode()
-        name = f".{self.output.path.name[:50]}.{hashlib.sha256(key).hexdigest()[:16]}.{kind}"
-        directory = self.output.path.with_name(name)
-        directory.mkdir(exist_ok=True)
+        """Create and lock the hidden directory next to the output where a run with equal settings left pieces.
+
+        Those of interrupted runs for the same output or input with other settings are removed, and abandoned ones.
+        """
+        output, source = self.output.path, self.reader.path.stat()
+        keys = (
+            output.name,
+            (source.st_dev, source.st_ino),
+            (source.st_size, source.st_mtime_ns, self.output.key, settings),
+        )
+        hashes = [hashlib.sha256(repr(key).encode()).hexdigest()[:8] for key in keys]
+        self._directory = directory = output.with_name(f".{output.name[:50]}.{'-'.join(hashes)}.{kind}")
+        try:
+            self._lock = lock_directory(directory)
+        except BlockingIOError:
+            raise ImageError(f"'{output}' is being written by another process; wait until it has finished.") from None
+        os.utime(directory)
+        for other in output.parent.iterdir():
+            match = _WORK_DIRECTORY.fullmatch(other.name)
+            with suppress(FileNotFoundError):  # removed meanwhile
+                if match and other != directory:
+                    is_replaced = match[1] == hashes[0] or match[2] == hashes[1]
+                    if is_replaced or time.time() - other.stat().st_mtime > _ABANDONED:
+                        remove_unlocked(other)
         return directory

@@ -117,6 +117,12 @@ class Metadata:
         is_full = all(found.get(cropped, full) == full for full, cropped in sides)
         return is_full and found.get(f"{_PANORAMA_XMP}ProjectionType") == "equirectangular"
 
+    def hints(self, wrap: str | None) -> list[str]:
+        """Return what a user should know of an image that is upscaled with `wrap`, as `Raster.warnings`."""
+        if self.is_panorama and "x" not in (wrap or ""):
+            return ["is a 360° panorama, whose sides will not meet without a seam; set `wrap` (--wrap) to x"]
+        return []
+
     def to_info(self) -> dict[str, Any]:
         """Return the metadata as Pillow's `info`."""
         names = [each.name for each in fields(self) if each.name not in ("size", "stripped_too")]

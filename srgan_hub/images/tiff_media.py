@@ -265,6 +265,7 @@ class RowsWriter(MediaWriter):
     def close(self) -> None:
         """Close the finished rows."""
         self._spool.close()
+        super().close()
 
     def write(self, pieces: Iterator[np.ndarray]) -> None:
         """Write strips of rows (rows, width) or (rows, width, C), beginning with the row `done`."""

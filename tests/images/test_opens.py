@@ -106,7 +106,7 @@ def test_opens_per_upscale(opened, tmp_path, monkeypatch, upscaler, kind):
     open_av = av.open
 
     def count_path(file: object, *args: object, **options: object) -> object:
-        if file == str(path):  # by FFmpeg, which the hook does not see
+        if file == f"file:{path}":  # by FFmpeg, which the hook does not see
             opened.append(str(path))
         return open_av(file, *args, **options)
 

@@ -193,12 +193,13 @@ class _BatchRunner:
                 validate(width=width, height=height, alpha=found.has_alpha, bits=bits)
                 # 8 bits are widened ahead of the network, which computes with more; 16 are reduced after it.
                 found = found.with_bits(max(bits, found.bits))
-        if self.skip_results and names_program(getattr(found, "metadata", None)):
+        metadata = getattr(found, "metadata", None)
+        if self.skip_results and names_program(metadata):
             logger.warning("'%s': left out, since %s made it; pass it alone to upscale it again", source, PROGRAM)
             if isinstance(found, MediaReader):
                 found.close()
             return LEFT_OUT
-        hints = found.metadata.hints(self.wrap) if isinstance(found, Raster) else []
+        hints = metadata.hints(self.wrap) if metadata else []
         for warning in dict.fromkeys(found.warnings + hints):
             logger.warning("'%s': %s", source, warning)
         return found

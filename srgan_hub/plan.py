@@ -14,7 +14,7 @@ from pathlib import Path
 from PIL import ExifTags, Image
 
 from .images import decode, formats
-from .images.errors import ImageError, describe
+from .images.errors import DECODE_ERRORS, ImageError, describe
 from .images.media import MediaReader
 from .images.metadata import Metadata
 from .images.raster import Raster
@@ -133,7 +133,7 @@ def _is_result(path: Path, names: Callable[[Path], set[str]]) -> bool:
 def names_program(metadata: Metadata | None) -> bool:
     """Return whether metadata says that this program wrote the image."""
     exif = Image.Exif()
-    with suppress(Exception):  # corrupt data
+    with suppress(*DECODE_ERRORS):
         exif.load((metadata and metadata.exif) or b"")
     text = metadata.text if metadata else {}
     names = (text.get("Software"), text.get("Comment"), exif.get(ExifTags.Base.Software))

@@ -309,3 +309,17 @@ def test_work_of_interrupted_runs_is_kept_per_option(upscaler):
         reader = SimpleNamespace(width=4, height=4, kind="video")
         keys.add(run._output("a", reader, "b").key)
     assert len(keys) == 8
+
+
+@pytest.mark.parametrize(("wrap", "hinted"), [(None, True), ("y", True), ("x", False), ("xy", False)])
+def test_panorama_that_is_not_wrapped_is_named(upscaler, tmp_path, caplog, wrap, hinted):
+    names = (
+        "xmlns:rdf='http://www.w3.org/1999/02/22-rdf-syntax-ns#' xmlns:g='http://ns.google.com/photos/1.0/panorama/'"
+    )
+    sizes = "g:ProjectionType='equirectangular' g:FullPanoWidthPixels='8' g:CroppedAreaImageWidthPixels='8'"
+    xmp = f"<rdf:RDF {names}><rdf:Description {sizes} g:FullPanoHeightPixels='4'/></rdf:RDF>"
+    Image.fromarray(noise(4, 8, 3)).save(tmp_path / "a.jpg", xmp=xmp.encode())
+    upscaler.upscale(tmp_path / "a.jpg", wrap=wrap)
+    (result,) = upscale_files(upscaler, [tmp_path / "a.jpg"], wrap=wrap)
+    assert result.error is None
+    assert ["360° panorama" in message and "a.jpg" in message for message in caplog.messages] == [True, True] * hinted

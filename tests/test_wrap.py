@@ -232,8 +232,11 @@ def test_pages_and_large_files_that_resume(upscaler, tmp_path, monkeypatch):
         file_of(upscaler, tmp_path / "a.tif", wrap="y")
     assert np.array_equal(file_of(upscaler, tmp_path / "a.tif"), upscaler.upscale(image))  # starts from the top
     assert sum(rows) == 5 * 32 + 280
+    rows.clear()
+    with pytest.raises(KeyboardInterrupt):
+        file_of(upscaler, tmp_path / "a.tif", wrap="y")
     assert np.array_equal(file_of(upscaler, tmp_path / "a.tif", wrap="y"), upscaler.upscale(image, wrap="y"))
-    assert sum(rows) == 2 * 280 + 32
+    assert sum(rows) == 280 + 32  # the fifth strip twice
 
 
 @pytest.mark.parametrize(
@@ -305,7 +308,7 @@ def test_work_of_interrupted_runs_is_kept_per_option(upscaler):
 
     keys = set()
     for wrap, alpha in itertools.product((None, *AXES), ("opacity", "independent")):
-        run = _BatchRunner(upscaler, TargetSize(), wrap, alpha, SaveOptions(), None, False, None, None, None, None)
+        run = _BatchRunner(upscaler, TargetSize(), wrap, alpha, SaveOptions(), *[None] * 7)
         reader = SimpleNamespace(width=4, height=4, kind="video")
         keys.add(run._output("a", reader, "b").key)
     assert len(keys) == 8

@@ -98,10 +98,21 @@ def test_command_line_page(capsys):
         assert image.mode == "I;16"
 
 
-def test_formats_page():
+def test_formats_page(cat_image):
+    cat = Image.fromarray(cat_image)
+    for name in ("texture.png", "panorama.jpg", "normals.png"):
+        cat.resize((32, 24)).save(name)
+    cat.resize((32, 24)).convert("RGBA").save("material.png")
     run_page("srgan_hub/docs/formats.md")
     with Image.open("photo_x2.jpg") as image:
         assert image.size == (800, 12)
+    model = SRGAN.from_pretrained("srgan-x4-photo")
+    for name, wrap in (("texture.png", "xy"), ("panorama.jpg", "x")):
+        with Image.open(f"{Path(name).stem}_x4.png") as image:
+            assert np.array_equal(image, model.upscale(name, wrap=wrap))
+    with Image.open("normals_x4.png") as image:
+        lengths = np.linalg.norm(np.asarray(image) / 127.5 - 1, axis=2)
+    assert np.abs(lengths - 1).max() < 0.01
 
 
 def test_exported_model_runs_in_onnxruntime(capsys):

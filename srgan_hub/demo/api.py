@@ -40,7 +40,8 @@ def build(service: Service) -> None:
             image: The image: PNG, JPEG, WebP, BMP or TIFF, uploaded to this server.
             size: "2x", "3x", "4x", or the longest edge of the output in pixels, at most 4 times that of the image.
             detail: From 0 (faithful, smooth) to 1 (sharp, with generated texture), in steps of 0.1.
-            preset: "photo" for images from cameras, phones and the web, "clean" for images never saved as JPEG.
+            preset: "photo" for images from cameras, phones and the web, "clean" for images never saved as JPEG,
+                "texture" for images that repeat, "panorama" for 360° panoramas.
             format: Output format: PNG (lossless), JPEG or WebP.
             quality: Quality of JPEG and WebP, from 1 to 100.
             strip_metadata: Metadata to remove: "gps" for the GPS location only, "all" or "none".
@@ -72,7 +73,8 @@ def build(service: Service) -> None:
             images: The images, uploaded to this server.
             size: "2x", "3x", "4x", or the longest edge of the outputs in pixels.
             detail: From 0 (faithful, smooth) to 1 (sharp, with generated texture), in steps of 0.1.
-            preset: "photo" for images from cameras, phones and the web, "clean" for images never saved as JPEG.
+            preset: "photo" for images from cameras, phones and the web, "clean" for images never saved as JPEG,
+                "texture" for images that repeat, "panorama" for 360° panoramas.
             format: Output format: PNG (lossless), JPEG or WebP.
 
         Returns:

@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -21,6 +22,7 @@ class Preset:
     fidelity: str  # model at detail 0
     perceptual: str  # model at detail 1
     can_interpolate: bool = True  # otherwise the nearer one is used
+    wrap: Literal["x", "y", "xy"] | None = None  # axes whose edges meet
 
     def select_model(self, detail: float) -> tuple[str, float | None]:
         """Return the model for a detail in [0, 1], and the `detail` argument of its `SRGAN.upscaler`."""
@@ -30,12 +32,12 @@ class Preset:
         return (self.perceptual if detail >= 0.5 else self.fidelity), None
 
 
+_PHOTO_MODELS = hub.FIDELITY_MODEL, hub.DEFAULT_MODEL
 PRESETS = {
     "photo": Preset(
         "Photo or JPEG",
         "Photo or JPEG: images from cameras, phones and the web. Removes noise and JPEG artifacts.",
-        hub.FIDELITY_MODEL,
-        hub.DEFAULT_MODEL,
+        *_PHOTO_MODELS,
     ),
     "clean": Preset(
         "Clean",
@@ -44,6 +46,18 @@ PRESETS = {
         "srresnet-x4",
         "srgan-x4",
         can_interpolate=False,
+    ),
+    "texture": Preset(
+        "Tiling texture",
+        "Tiling texture: images that repeat. Opposite edges still meet without a seam.",
+        *_PHOTO_MODELS,
+        wrap="xy",
+    ),
+    "panorama": Preset(
+        "360° panorama",
+        "360° panorama: the left edge still meets the right one.",
+        *_PHOTO_MODELS,
+        wrap="x",
     ),
 }
 
@@ -62,7 +76,12 @@ def load_upscaler(name: str, detail: float | None = None, dtype: str = "auto") -
 
 @on_gpu(duration=lambda array, *_: 15 + array.shape[0] * array.shape[1] // 100_000)
 def stream(
-    array: np.ndarray, name: str, detail: float | None = None, size: tuple[int, int] | None = None, dtype: str = "auto"
+    array: np.ndarray,
+    name: str,
+    detail: float | None = None,
+    size: tuple[int, int] | None = None,
+    wrap: Literal["x", "y", "xy"] | None = None,
+    dtype: str = "auto",
 ) -> Iterator[np.ndarray]:
     """Upscale a uint8 array and yield the output in strips. Every image of the demo passes through here."""
-    yield from load_upscaler(name, detail, dtype).stream(array, size=size)
+    yield from load_upscaler(name, detail, dtype).stream(array, size=size, wrap=wrap)

@@ -48,8 +48,9 @@ class Settings:
 
 def to_python(settings: Settings, name: str) -> str:
     """Return a Python program that writes the demo's result for the image `name`."""
-    model, detail = PRESETS[settings.preset].select_model(settings.detail)
-    kwargs = _format_kwargs({"size": settings.target_size, "detail": detail})
+    preset = PRESETS[settings.preset]
+    model, detail = preset.select_model(settings.detail)
+    kwargs = _format_kwargs({"size": settings.target_size, "detail": detail, "wrap": preset.wrap})
     return f"""from srgan_hub import SRGAN, save_image
 
 model = SRGAN.from_pretrained("{model}")

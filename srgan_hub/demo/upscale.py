@@ -89,7 +89,8 @@ def upscale(
     Yields progress after each strip, with times estimated by `eta`, which is updated, then the result. Raises
     `ValueError` if the image cannot be decoded, or not be upscaled with these settings.
     """
-    model = PRESETS[settings.preset].select_model(settings.detail)
+    preset = PRESETS[settings.preset]
+    model = preset.select_model(settings.detail)
     if not ZERO_GPU:
         load_upscaler(*model)  # outside the measured time
     start = time.perf_counter()
@@ -105,7 +106,7 @@ def upscale(
     yield UpscaleProgress(source, width, height, 0, eta.estimate(source.cost), preview.render() if preview else None)
     strips: list[np.ndarray] = []
     rows, stream_start = 0, time.perf_counter()
-    for strip in stream(np.asarray(source.image), *model, (width, height)):
+    for strip in stream(np.asarray(source.image), *model, (width, height), preset.wrap):
         strips.append(strip)
         rows += len(strip)
         fraction = rows / height
@@ -158,22 +159,29 @@ def close_up(source: LoadedImage, preset: str, x: float, y: float, *, side: int 
     `x` and `y` are its center as fractions of width and height, `side` its width and height in LR pixels. Returns data
     URLs of PNG images at the models' scale, by name. Their pixels equal those of the full result.
     """
-    image = source.image
+    image, wrap = source.image, PRESETS[preset].wrap or ""
     width, height = min(side, image.width), min(side, image.height)
     left = round(min(max(x * image.width - width / 2, 0), image.width - width))
     top = round(min(max(y * image.height - height / 2, 0), image.height - height))
     models = {"Faithful": PRESETS[preset].fidelity, "Sharp": PRESETS[preset].perceptual}
     scale = load_model(PRESETS[preset].perceptual).scale
     halo = max(load_upscaler(name).receptive_field for name in models.values())
-    x0, y0 = max(0, left - halo), max(0, top - halo)
-    padded = image.crop((x0, y0, min(image.width, left + width + halo), min(image.height, top + height + halo)))
-    size = padded.width * scale, padded.height * scale
-    outputs = {"Bicubic": padded.resize(size, Image.Resampling.BICUBIC)}
+    columns = _with_halo(left, width, image.width, halo, wraps="x" in wrap)
+    rows = _with_halo(top, height, image.height, halo, wraps="y" in wrap)
+    padded = np.asarray(image)[np.ix_(rows, columns)]
+    size = len(columns) * scale, len(rows) * scale
+    outputs = {"Bicubic": Image.fromarray(padded).resize(size, Image.Resampling.BICUBIC)}
     for label, name in models.items():
-        outputs[label] = Image.fromarray(np.concatenate(list(stream(np.asarray(padded), name))))
-    left, top = left - x0, top - y0
+        outputs[label] = Image.fromarray(np.concatenate(list(stream(padded, name))))
+    left, top = (halo if axis in wrap else min(first, halo) for axis, first in (("x", left), ("y", top)))
     region = scale * left, scale * top, scale * (left + width), scale * (top + height)
     return {label: to_data_url(flatten_alpha(output.crop(region)), "PNG") for label, output in outputs.items()}
+
+
+def _with_halo(start: int, side: int, length: int, halo: int, *, wraps: bool) -> np.ndarray:
+    """Return the indices of `side` pixels from `start` on, and of those within `halo` around them."""
+    around = np.arange(start - halo, start + side + halo)
+    return around % length if wraps else around[(around >= 0) & (around < length)]
 
 
 def flatten_alpha(image: Image.Image) -> Image.Image:

@@ -15,7 +15,7 @@ from srgan_hub.demo.settings import Settings, to_python
         ({"detail": "much"}, "`detail`.*'much'"),
         ({"detail": float("nan")}, "`detail`.*nan"),
         ({"quality": 101}, "`quality`.*101"),
-        ({"preset": "drawing"}, "`preset`.*photo, clean.*'drawing'"),
+        ({"preset": "drawing"}, "`preset`.*photo, clean, texture, panorama.*'drawing'"),
         ({"format": "GIF"}, "`format`.*PNG, JPEG, WebP.*'GIF'"),
         ({"strip_metadata": "some"}, "`strip_metadata`.*gps, none, all.*'some'"),
     ],
@@ -31,3 +31,4 @@ def test_snippet_has_model_and_changed_settings():
     assert 'upscale("a \\"quoted\\" name.jpg", size=1200, detail=0.3)' in code
     assert "quality=80" in code and "strip_metadata" not in code
     assert 'from_pretrained("srresnet-x4")' in to_python(Settings(detail=0.2, preset="clean"), "a.png")
+    assert 'upscale("a.png", size="4x", wrap="xy")' in to_python(Settings(preset="texture"), "a.png")

@@ -87,6 +87,15 @@ def test_close_up_equals_the_full_result(cat, mode):
             assert np.abs(decode(urls[name]) - region).max() <= 1
 
 
+@pytest.mark.parametrize(("preset", "wrap"), [("texture", "xy"), ("panorama", "x")])
+def test_close_up_of_an_image_that_repeats_shows_the_opposite_edge(cat, preset, wrap):
+    source = LoadedImage(cat.crop((0, 0, 60, 52)), "cat.png", "")
+    full = SRGAN.from_pretrained("srgan-x4-photo").upscale(np.asarray(source.image), wrap=wrap)
+    for x, y, left, top in ((0, 0, 0, 0), (1, 1, 44, 36)):
+        detail = decode(close_up(source, preset, x, y, side=16)["Sharp"])
+        assert np.abs(detail - full[4 * top :, 4 * left :][:64, :64].astype(int)).max() <= 1
+
+
 def test_close_up_of_a_tiny_image_shows_all_of_it(cat):
     source = LoadedImage(cat.crop((0, 0, 10, 6)), "cat.png", "")
     assert decode(close_up(source, "photo", 0.9, 0.1)["Bicubic"]).shape == (24, 40, 3)

@@ -45,21 +45,23 @@ def pixels(path: str | Path) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("name", "preset", "detail", "model", "model_detail"),
+    ("name", "preset", "detail", "model", "options"),
     [
-        ("small.png", "photo", 1, "srgan-x4-photo", None),
-        ("gray.png", "photo", 1, "srgan-x4-photo", None),
-        ("alpha.png", "photo", 0.3, "srgan-x4-photo", 0.3),
-        ("one.png", "photo", 0, "srresnet-x4-photo", None),
-        ("gray.png", "clean", 0.4, "srresnet-x4", None),
-        ("alpha.png", "clean", 0.5, "srgan-x4", None),
+        ("small.png", "photo", 1, "srgan-x4-photo", {}),
+        ("gray.png", "photo", 1, "srgan-x4-photo", {}),
+        ("alpha.png", "photo", 0.3, "srgan-x4-photo", {"detail": 0.3}),
+        ("one.png", "photo", 0, "srresnet-x4-photo", {}),
+        ("gray.png", "clean", 0.4, "srresnet-x4", {}),
+        ("alpha.png", "clean", 0.5, "srgan-x4", {}),
+        ("alpha.png", "texture", 1, "srgan-x4-photo", {"wrap": "xy"}),
+        ("small.png", "panorama", 0, "srresnet-x4-photo", {"wrap": "x"}),
     ],
 )
-def test_upscale_equals_the_package(client, images, name, preset, detail, model, model_detail):
+def test_upscale_equals_the_package(client, images, name, preset, detail, model, options):
     file, width, height, seconds = client.predict(
         handle_file(images / name), detail=detail, preset=preset, api_name="/upscale"
     )
-    expected = SRGAN.from_pretrained(model).upscale(images / name, detail=model_detail)
+    expected = SRGAN.from_pretrained(model).upscale(images / name, **options)
     with Image.open(file) as result:
         assert result.format == "PNG" and result.mode == expected.mode
     assert np.abs(pixels(file) - np.asarray(expected)).max() <= 1
@@ -135,7 +137,7 @@ def test_endpoints_are_named_and_typed(client):
         "image": "filepath",
         "size": "str",
         "detail": "float",
-        "preset": "Literal['photo', 'clean']",
+        "preset": "Literal['photo', 'clean', 'texture', 'panorama']",
         "format": "Literal['PNG', 'JPEG', 'WebP']",
         "quality": "float",
         "strip_metadata": "Literal['gps', 'none', 'all']",

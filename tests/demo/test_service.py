@@ -24,7 +24,7 @@ ANN, BEN = Client("ann", "1.1.1.1"), Client("ben", "2.2.2.2")
 def _instant(monkeypatch) -> None:
     """Repeat pixels in place of the network, in ten strips, and report queue positions without delay."""
 
-    def stream(self, image: np.ndarray, size: object = None) -> Iterator[np.ndarray]:
+    def stream(self, image: np.ndarray, **_: object) -> Iterator[np.ndarray]:
         yield from np.array_split(image.repeat(4, 0).repeat(4, 1), 10)
 
     monkeypatch.setattr(Upscaler, "stream", stream)

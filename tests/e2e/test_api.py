@@ -309,7 +309,7 @@ def test_gradio_serves_no_other_files(url, images, tmp_path):
 
 
 def test_unexpected_errors_are_not_disclosed(client, images, monkeypatch):
-    def fail(self, image, size=None):
+    def fail(self, image, **_):
         raise RuntimeError("/secret/path")
 
     monkeypatch.setattr(Upscaler, "stream", fail)
@@ -382,7 +382,7 @@ def test_mcp_tools(url, images):
 def test_health_responds_during_a_job_and_disconnecting_ends_the_job(url, client, images, monkeypatch):
     strips = []
 
-    def slow(self, image, size=None):
+    def slow(self, image, **_):
         for _ in range(400):
             time.sleep(0.05)
             strips.append(1)

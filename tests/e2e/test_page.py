@@ -70,7 +70,7 @@ class SlowGenerator:
         self.may_finish = threading.Event()
         self.may_finish.set()
 
-    def stream(self, upscaler: object, image: np.ndarray, size: object) -> Iterator[np.ndarray]:
+    def stream(self, upscaler: object, image: np.ndarray) -> Iterator[np.ndarray]:
         self.calls += 1
         for number, rows in enumerate(np.array_split(image.repeat(4, 0).repeat(4, 1), self.strips)):
             time.sleep(self.seconds)
@@ -88,7 +88,7 @@ class SlowGenerator:
 @pytest.fixture
 def slow(monkeypatch) -> SlowGenerator:
     slow = SlowGenerator()
-    monkeypatch.setattr(Upscaler, "stream", lambda *args, size=None: slow.stream(*args, size))
+    monkeypatch.setattr(Upscaler, "stream", lambda *args, **_: slow.stream(*args))
     return slow
 
 

@@ -18,6 +18,7 @@ from srgan_hub.images.errors import ImageError, describe
         (f"not a TIFF: {open(__file__)!r}\n\n bad  <header>", "not a TIFF: bad <header>"),  # noqa: PTH123, SIM115
         ("", "ValueError"),
     ],
+    ids=["stream", "image", "file", "empty"],
 )
 def test_description_is_one_line_without_representations_of_objects(message, expected):
     assert describe(ValueError(message)) == expected

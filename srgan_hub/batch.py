@@ -185,6 +185,9 @@ class _BatchRunner:
                 found = opened
                 output = self._output(source, opened, target)
                 validate(width=output.width, height=output.height, kind=opened.kind)
+                if self.alpha == "independent" and target.suffix.lower() in (".gif", ".webp"):
+                    message = "'%s': animations of this format store no colors where alpha is 0; use .apng"
+                    logger.warning(message, target)
                 stack.pop_all()
             else:
                 found = encode.without_alpha(opened.load(), target, self.options.background)

@@ -59,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = vars(build_parser().parse_args(argv))
     run, threads = options.pop("run"), options.pop("threads", None)
     handler = logging.StreamHandler()
+    handler.setFormatter(_Formatter())
     logging.getLogger(__package__).addHandler(handler)
     # Raise instead of dying, so temporary files are deleted.
     previous = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
@@ -99,10 +100,21 @@ def build_parser() -> ArgumentParser:
     return parser
 
 
+class _Formatter(logging.Formatter):
+    """Names flags in place of parameters, and standard streams in place of the temporary files behind them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return _to_message(super().format(record))
+
+
+def _to_message(text: str) -> str:
+    text = re.sub(rf"'[^']*{PROGRAM}-\w+[/\\]std(in|out)\b[^']*'", r"standard \1put", text)
+    return re.sub(r"`(\w+)`", lambda match: FLAGS.get(match[1], match[0]), text)
+
+
 def _print_error(error: Exception | str) -> None:
-    message = re.sub(r"`(\w+)`", lambda match: FLAGS.get(match[1], match[0]), str(error))
     with suppress(OSError):  # as of a full disk: the files matter more
-        print(f"{PROGRAM}: {message}", file=sys.stderr, flush=True)
+        print(f"{PROGRAM}: {_to_message(str(error))}", file=sys.stderr, flush=True)
 
 
 class ProgressBar:
@@ -238,6 +250,8 @@ def _replace_streams(
         raise ValueError("--output - takes a single image, got several; name a directory.")
     if to_stdout and sys.stdout.isatty():
         raise ValueError("The output is a terminal; redirect it, or name a file with --output.")
+    if stdin in inputs and output is None and not to_stdout:
+        raise ValueError("- among several inputs has no directory for its output; pass --output.")
     if torch.distributed.is_initialized():
         raise ValueError("- cannot be shared by the processes of a launcher; name files.")
     with TemporaryDirectory(prefix=f"{PROGRAM}-") as directory:

@@ -63,7 +63,7 @@ class UpscalerOptions(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class _Source:
-    """What is streamed of images of one shape, and what of the output is kept.
+    """Images of one shape, extended for streaming, and the part of the output that is kept.
 
     Args:
         lr: (N, C, H, W), extended by the halo.
@@ -71,7 +71,7 @@ class _Source:
         dtype: Of the network, unless it overflows.
         repeated: Rows, and columns of all inputs, of the repetition: they select the backend.
         halo: Columns and rows by which `lr` exceeds the images on each side.
-        margin: Those whose outputs are kept, for downscaling.
+        margin: Columns and rows of the halo whose outputs are kept, for downscaling.
         start: Row of the output to start at.
     """
 

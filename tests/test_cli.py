@@ -246,7 +246,8 @@ def test_standard_input_or_output_alone(folder, capsys, monkeypatch):
     [
         (["a.png", "b.jpg", "--output", "-"], "--output -"),
         (["model", "--output", "-"], "--output -"),
-        (["-"], "not an image"),
+        (["-", "a.png"], "pass --output"),
+        (["-"], "standard input is not an image"),
         (["a.png", "--output", "a.jpg", "--format", "png"], "--format is png.*a.jpg"),
         (["alpha.png", "--output", "alpha.jpg"], "--background"),
         (["alpha.png", "--output", "alpha.jpg", "--background", "whitish"], "--background.*'whitish'"),

@@ -284,7 +284,7 @@ def test_alpha_that_is_data(upscaler, channels, dtype, size):
     assert np.array_equal(wrapped[..., :-1], upscaler.upscale(images[0][..., :-1], wrap="xy"))
 
 
-def test_alpha_that_is_data_in_files(tmp_path):
+def test_alpha_that_is_data_in_files(tmp_path, capsys):
     image = noise(12, 9, 4)
     image[3:9, :, 3] = 0
     frames = [Image.fromarray(image), Image.fromarray(image[::-1].copy())]
@@ -298,6 +298,12 @@ def test_alpha_that_is_data_in_files(tmp_path):
         with Image.open(tmp_path / name) as result:
             expected = upscaler.upscale(each, wrap="xy", alpha="independent")
             assert np.array_equal(np.asarray(result), expected), name
+    assert main(["upscale", str(tmp_path / "a.png"), "--output", str(tmp_path / "a.webp"), *options]) == 0
+    with Image.open(tmp_path / "a.webp") as result:
+        assert np.array_equal(np.asarray(result), upscaler.upscale(image, wrap="xy", alpha="independent"))
+    for suffix in ("gif", "webp"):
+        assert main(["upscale", str(tmp_path / "b.png"), "--output", str(tmp_path / f"b.{suffix}"), *options]) == 0
+        assert "no colors where alpha is 0" in capsys.readouterr().err
     with Image.open(tmp_path / "b_x4.png") as result:
         result.seek(1)
         assert np.array_equal(np.asarray(result), upscaler.upscale(image[::-1], wrap="xy", alpha="independent"))

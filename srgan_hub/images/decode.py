@@ -199,6 +199,8 @@ def _open_tiff(path: Path, file: BinaryIO, max_pixels: int | None) -> Opened:
         if not (pages and tiff.is_unsupported_by_pillow(next(iter(pages.values())))):
             image = pillow_fixes.open_pil(file, path, max_pixels)
             sizes = pillow_fixes.page_sizes(image, count)
+        if not sizes:
+            raise ImageError(f"'{path}' contains no image.")
         ((width, height), *others) = sizes.values()
         by_rows = image and pages and width * height >= tiff_media.LARGE and all(map(tiff.stores_rows, pages.values()))
         kind = PagesReader if others else RowsReader if by_rows else TiffImage

@@ -49,10 +49,12 @@ class SaveOptions:
     def __post_init__(self) -> None:
         if self.background is not None:
             try:
-                ImageColor.getrgb(self.background)
+                invalid = len(ImageColor.getrgb(self.background)) > 3
             except (ValueError, TypeError):
-                expected = "a color such as 'white' or '#ffffff'"
-                raise ValueError(f"`background` must be {expected}, got {self.background!r}.") from None
+                invalid = True
+            if invalid:
+                expected = "an opaque color such as 'white' or '#ffffff'"
+                raise ValueError(f"`background` must be {expected}, got {self.background!r}.")
         if self.strip_metadata not in (None, "all", "gps"):
             raise ValueError(f"`strip_metadata` must be None, 'all' or 'gps', got {self.strip_metadata!r}.")
 
@@ -132,7 +134,7 @@ def _write_pil(raster: Raster, temporary: Path, target: formats.Format, quality:
         if isinstance(error, OSError):  # not a fault of the metadata
             raise
         _check_space(temporary)
-        message = "'%s': dropped EXIF data and resolution that %s cannot store: %s"
+        message = "'%s': dropped metadata other than the color profile that %s cannot store: %s"
         logger.warning(message, path, target.name, describe(error))
         save_pil(image, temporary, format=target.pillow, **kwargs, icc_profile=raster.metadata.icc_profile)
     if raster.metadata.cicp and target is formats.AVIF:
@@ -173,7 +175,8 @@ def validate_output(
         what = f"{kind} as {path.suffix or 'a file without suffix'}"
         raise ImageError(f"'{path}': cannot save {what}; use {', '.join(suffixes)}.")
     if not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
-        raise ImageError(f"'{path}' cannot be written: '{path.parent}' is not a directory that you may write to.")
+        state = "is not a directory that you may write to" if path.parent.exists() else "does not exist"
+        raise ImageError(f"'{path}' cannot be written: '{path.parent}' {state}.")
     try:
         path.lstat()
     except FileNotFoundError:

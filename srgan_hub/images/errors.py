@@ -27,6 +27,8 @@ def one_line(text: str) -> str:
 
 def describe(error: BaseException) -> str:
     """Return an error's message in one line, without the number of an operating system's error."""
+    if isinstance(error, IndexError):  # of code that expects a valid file
+        return "data is missing"
     return getattr(error, "strerror", None) or one_line(str(error)) or type(error).__name__
 
 

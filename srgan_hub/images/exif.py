@@ -34,20 +34,20 @@ class Exif:
 
     @classmethod
     def load(cls, data: bytes) -> "Exif":
-        """Parse EXIF data. ValueError if it contains no readable tag."""
+        """Parse EXIF data. ValueError if none of its tags is readable."""
         while data.startswith(b"Exif\0\0"):
             data = data[6:]
         return cls.read(io.BytesIO(data))
 
     @classmethod
     def read(cls, file: IO[bytes], start: int | None = None) -> "Exif":
-        """Parse a TIFF's directory at `start`, by default the first. ValueError if it contains no readable tag."""
+        """Parse a TIFF's directory at `start`, by default the first. ValueError if none of its tags is readable."""
         unread = file.seek(0, io.SEEK_END)  # together, values are no longer than the file unless they overlap
         file.seek(0)
         layout = _Layout.read(file.read(16))
         order, word, width = layout.order, layout.word, layout.width
         entry = 4 + 2 * width
-        exif = cls(order)
+        exif, declared = cls(order), 0
         pending = [(0, layout.unpack(word, file, width) if start is None else start)]
         while pending:
             group, at = pending.pop()
@@ -56,7 +56,9 @@ class Exif:
             if group in exif.groups or len(count) < struct.calcsize(layout.count):
                 continue
             directory = exif.groups[group] = {}
-            table = file.read(min(entry * struct.unpack(order + layout.count, count)[0], unread))
+            (number,) = struct.unpack(order + layout.count, count)
+            declared += number
+            table = file.read(min(entry * number, unread))
             for at in range(0, len(table) - entry + 1, entry):
                 tag, kind, number = struct.unpack_from(f"{order}HH{word}", table, at)
                 data = table[at + entry - width : at + entry]
@@ -75,7 +77,7 @@ class Exif:
                     data = file.read(size)
                 if len(data) >= size:
                     directory[tag] = _correct_type(group, tag, kind), data[:size]
-        if not any(exif.groups.values()):
+        if not any(exif.groups.values()) and (declared or not exif.groups):
             raise ValueError("no readable tags")
         return exif
 

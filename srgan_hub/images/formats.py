@@ -64,7 +64,7 @@ JPEG = Format("JPEG", (".jpg", ".jpeg"), (".jfif", ".jpe", ".mpo"), pillow="JPEG
               stores=("image", "gray", *_COLOR_METADATA, "iptc", "dpi", "comment"),
               save={"quality": 95, "subsampling": "4:4:4"})
 WEBP = Format("WebP", (".webp",), pillow="WEBP", media=("animation",), max_side=16_383, quality=True,
-              stores=("image", "alpha", *_COLOR_METADATA), save={"lossless": True})
+              stores=("image", "alpha", *_COLOR_METADATA), save={"lossless": True, "exact": True})
 AVIF = Format("AVIF", (".avif",), pillow="AVIF", media=("animation",), max_side=65_535, quality=True,
               stores=("image", "alpha", *_COLOR_METADATA, "cicp"), reads=("high bit depth",),
               save={"quality": 90, "subsampling": "4:4:4"})

@@ -120,7 +120,7 @@ class Metadata:
     def hints(self, wrap: str | None) -> list[str]:
         """Return what a user should know of an image that is upscaled with `wrap`, as `Raster.warnings`."""
         if self.is_panorama and "x" not in (wrap or ""):
-            return ["is a 360° panorama, whose sides will not meet without a seam; set `wrap` (--wrap) to x"]
+            return ["is a 360° panorama, whose sides will not meet without a seam; set `wrap` to x"]
         return []
 
     def to_info(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from . import formats, repair
 from .errors import DECODE_ERRORS, ImageError, describe
 
 _COLOR_CHUNKS = (b"gAMA", b"cHRM", b"cICP", b"mDCV", b"cLLI")
-_AVIF_HEADER = 65_536  # bytes to search
+_AVIF_HEADER = 2**20  # bytes to search; a profile may come first
 _CODESTREAM_LIMIT = 2**24  # bytes of a JPEG 2000 to search; a color profile may come first
 MODES = ("1", "L", "P", "PA", "LA", "La", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "LAB")
 _UNSUPPORTED = {
@@ -64,7 +64,7 @@ def open_pil(file: BinaryIO, path: Path, max_pixels: int | None) -> ImageFile.Im
             except DECODE_ERRORS as error:
                 # The first bytes of some formats are two letters that text files also have.
                 if accept and not str(error).lower().startswith(("not a", "cannot identify")):
-                    failures.append(f"is a {name} file that is corrupt or of an unsupported kind: {describe(error)}")
+                    failures.append(f"is corrupt or of an unsupported kind ({name}: {describe(error)})")
     raise ImageError(f"'{path}' {failures[0] if failures else _explain(start)}.")
 
 
@@ -175,6 +175,8 @@ def decode(image: ImageFile.ImageFile) -> Image.Image:
     box = image.tile[0].extents if kind == "GIF" else None
     if photometric == 6 and image.mode == "RGB" and image.tile[0].codec_name == "raw":
         _use_libtiff(image)
+    if kind == "TIFF":  # which Pillow turns by XMP if it has no orientation of its own
+        tiff_tags(image).setdefault(ExifTags.Base.Orientation, 1)
     image.load()
     result: Image.Image = image
     if alpha is not None:

@@ -76,10 +76,10 @@ class Raster:
             ImageError: The mode has no such equivalent; the message contains `name`.
         """
         warnings, is_file = [], isinstance(image, ImageFile.ImageFile)
+        if _is_closed(image):
+            raise ImageError(f"{name} was closed before its pixels were read; call its `load` before.")
         pillow_fixes.read_color_chunks(image)
         if isinstance(image, ImageFile.ImageFile) and image.tile:
-            if image.fp is None:
-                raise ImageError(f"{name} was closed before its pixels were read; call its `load` before.")
             if reason := pillow_fixes.unsupported_reason(image):
                 raise ImageError(f"{name} {reason}.")
             bits = pillow_fixes.bit_depth(image)
@@ -138,6 +138,19 @@ def to_pixels(array: np.ndarray) -> np.ndarray:
         expected = "uint8, uint16, bool, or floating point in [0, 1]"
         raise ImageError(f"`image` must be an array of {expected}, got {array.dtype}; convert it with `astype`.")
     return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _is_closed(image: Image.Image) -> bool:
+    """Return whether an image, or its file before the pixels were read, was closed."""
+    if isinstance(image, ImageFile.ImageFile) and image.tile:
+        return image.fp is None or image.fp.closed
+    try:
+        image.im  # noqa: B018
+    except ValueError:
+        return True
+    except AssertionError:  # not decoded yet
+        return False
+    return False
 
 
 def correct_orientation(array: np.ndarray, orientation: int) -> np.ndarray:

@@ -259,7 +259,11 @@ class RowsWriter(MediaWriter):
         bits = output.options.bit_depth or reader.bits
         shape = (output.height, output.width, reader.rows.channels)
         directory = self._make_work_directory("rows", shape, bits)
-        self._spool = TileSpool(directory, shape, np.dtype(f"uint{bits}"), resume=output.resumable)
+        try:
+            self._spool = TileSpool(directory, shape, np.dtype(f"uint{bits}"), resume=output.resumable)
+        except BaseException:
+            super().close()  # its lock
+            raise
         self.done = self._spool.done
 
     def close(self) -> None:
@@ -307,11 +311,14 @@ class TileSpool:
     def __init__(self, directory: Path, shape: tuple[int, int, int], dtype: np.dtype, *, resume: bool) -> None:
         self.directory, self.shape, self.dtype = directory, shape, dtype
         self._data = (directory / "tiles").open("a+b")
-        self._index = (directory / "index").open("a+", encoding="utf-8")  # sizes of the tiles, a line per row of tiles
+        # Sizes of the tiles, a line per row of tiles.
+        self._index = (directory / "index").open("a+", encoding="ascii", errors="replace")
         self._index.seek(0)
         complete, total = [], 0
         for line in self._index if resume else ():
-            size = sum(json.loads(line)) if line.endswith("\n") else 0
+            size = 0
+            with suppress(ValueError):  # after a power failure
+                size = sum(json.loads(line)) if line.endswith("\n") else 0
             if not size or total + size > self._data.seek(0, os.SEEK_END):
                 break
             complete.append(line)

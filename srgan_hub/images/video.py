@@ -161,9 +161,9 @@ class VideoWriter(MediaWriter):
         self._segment_format = "mp4" if in_mp4 else self._container
         lost = self._plan_streams()
         try:
-            probe = av.open(io.BytesIO(), "w", format=self._container)
-            self._add_encoder(probe, 64, 64, Fraction(1, 1000))
-            probe.start_encoding()
+            with av.open(io.BytesIO(), "w", format=self._container) as probe:
+                self._add_encoder(probe, 64, 64, Fraction(1, 1000))
+                probe.start_encoding()
         except (av.FFmpegError, ValueError) as error:
             reason = f"{codec} cannot write a {suffix} file with these options ({describe(error)})"
             raise ImageError(f"'{output.path}': {reason}; use another `codec` or suffix.") from error
@@ -357,9 +357,9 @@ def _can_store(container: str, stream: Any) -> bool:
     if container == "webm" and stream.type == "attachment":
         return False  # libavformat writes it, against the standard
     try:
-        file = av.open(io.BytesIO(), "w", format=container)
-        file.add_stream_from_template(stream, opaque=True)
-        file.start_encoding()
+        with av.open(io.BytesIO(), "w", format=container) as file:
+            file.add_stream_from_template(stream, opaque=True)
+            file.start_encoding()
     except (av.FFmpegError, ValueError):
         return False
     return True

@@ -208,7 +208,7 @@ def test_validate_output(tmp_path):
         ("a.bmp", {"alpha": True}, "BMP cannot store transparency"),
         ("a.xyz", {}, "cannot save image as .xyz"),
         ("a.gif", {}, "cannot save image as .gif"),
-        ("no/a.png", {}, "not a directory"),
+        ("no/a.png", {}, "does not exist"),
         ("a.png", {"quality": 90}, "`quality` must be 1 to 100"),
         ("a.jpg", {"quality": 101}, "`quality` must be 1 to 100"),
     ]:

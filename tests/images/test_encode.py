@@ -52,7 +52,7 @@ def test_opaque_alpha_is_dropped_and_transparency_is_refused_with_the_way_out(tm
     assert np.array_equal(np.asarray(Image.open(tmp_path / "b.bmp"))[:8], array[:8, :, :3])
 
 
-@pytest.mark.parametrize("background", ["nonsense", "#12", "", 3])
+@pytest.mark.parametrize("background", ["nonsense", "#12", "#ffffff80", "", 3])
 def test_invalid_background(background):
     with pytest.raises(ValueError, match="`background`"):
         SaveOptions(background=background)

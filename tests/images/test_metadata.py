@@ -181,6 +181,25 @@ def test_converting_an_opened_image_twice_corrects_its_orientation_twice(load, s
     assert np.array_equal(first.array, np.rot90(pixels, -1)) and np.array_equal(first.array, second.array)
 
 
+def test_transposed_image_without_other_tags_has_no_warning(pixels):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", exif=exif)
+    transposed = ImageOps.exif_transpose(Image.open(buffer))  # which leaves an empty directory
+    assert transposed.info["exif"]
+    raster = Raster.from_pil(transposed)
+    assert not raster.warnings and raster.metadata.exif is None
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_tiff_is_not_turned_by_xmp(pixels, tmp_path, dtype):
+    xmp = packet("tiff:Orientation='6'")
+    tags = [(700, 1, len(xmp), xmp, True)]
+    tifffile.imwrite(tmp_path / "a.tif", pixels.astype(dtype), photometric="rgb", extratags=tags)
+    assert np.array_equal(load_raster(tmp_path / "a.tif").array, pixels)
+
+
 def test_orientation_of_a_copy_is_not_corrected_again(pixels, tmp_path):
     image = _rotated(pixels, "PNG")
     upright = np.rot90(pixels, -1)
@@ -196,6 +215,7 @@ def test_orientation_of_a_copy_is_not_corrected_again(pixels, tmp_path):
     ):
         raster = Raster.from_pil(copy)
         assert np.array_equal(raster.array, expected)
+        assert not raster.warnings
         save_image(copy, tmp_path / "a.png")
         with Image.open(tmp_path / "a.png") as saved:
             assert np.array_equal(np.asarray(ImageOps.exif_transpose(saved)), expected)

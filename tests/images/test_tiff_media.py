@@ -276,6 +276,16 @@ class TestRows:
         upscale_file(upscaler, tmp_path / "a.tif", tmp_path / "b.tif")
         assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tif", "b.tif"]
 
+    @pytest.mark.parametrize("damage", [b"\0" * 9 + b"\n", b"[1,\n", b"\xff\n"])
+    def test_damaged_work_of_an_interrupted_run_is_computed_again(self, tmp_path, damage):
+        tile = np.zeros((tiff_media._TILE, 8, 1), np.uint8)
+        for _ in range(2):
+            spool = tiff_media.TileSpool(tmp_path, (4 * tiff_media._TILE, 8, 1), np.dtype(np.uint8), resume=True)
+            assert spool.done == 0
+            spool.fill(iter([tile, tile]))
+            spool.close()
+            (tmp_path / "index").write_bytes(damage + (tmp_path / "index").read_bytes())
+
     @pytest.mark.parametrize(
         ("kind", "expected"),
         [

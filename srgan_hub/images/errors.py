@@ -27,8 +27,9 @@ def one_line(text: str) -> str:
 
 def describe(error: BaseException) -> str:
     """Return an error's message in one line, without the number of an operating system's error."""
-    if isinstance(error, IndexError):  # of code that expects a valid file
-        return "data is missing"
+    # Of a decoder that expects certain values; Pillow wraps some in a SyntaxError.
+    if isinstance(error, LookupError) or isinstance(error.__cause__, LookupError):
+        return "unexpected data"
     return getattr(error, "strerror", None) or one_line(str(error)) or type(error).__name__
 
 

@@ -83,7 +83,8 @@ def upscale_files(
         size, wrap, alpha: As for `Upscaler.upscale`.
         format: Format of outputs that are named by their inputs: png, jpeg, webp, avif or tiff. Animations and the like
             keep theirs if this one cannot store them.
-        value_range: Values of a floating-point TIFF that are black and white, by default its minimum and maximum.
+        value_range: Values of a floating-point, signed or 32-bit TIFF that are black and white, by default its minimum
+            and maximum.
         skip_existing: Skip inputs whose output exists, and log that.
         max_pixels: The largest input, in pixels.
         allow_truncated: Upscale what is there of an image whose file is cut off, with a warning.

@@ -161,7 +161,7 @@ def _add_upscale_arguments(command: ArgumentParser) -> None:
         flag, edge = name.replace("_", "-"), name.replace("_", " ")
         size.add_argument(f"--{flag}", type=int, metavar="PIXELS", help=f"{edge} of the output")
     add("--bit-depth", type=int, choices=(8, 16), help="bits per channel (default: as in the input)")
-    value_range = "black and white of a floating-point TIFF (default: its minimum and maximum)"
+    value_range = "black and white of a floating-point, signed or 32-bit TIFF (default: its range)"
     wrap = "axes along which the image repeats: x for a 360 degree panorama, xy for a texture that tiles"
     add("--wrap", choices=get_args(Wrap), help=wrap)
     alpha = "opacity, or data that leaves the colors alone: independent (default: opacity)"

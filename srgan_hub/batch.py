@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, groupby, islice
 from pathlib import Path
@@ -24,13 +24,15 @@ from .frames import upscale_frames
 from .images import animation, decode, encode, formats, tiff_media
 from .images.decode import MAX_PIXELS
 from .images.encode import SaveOptions
-from .images.errors import ImageError
-from .images.media import MediaReader, MediaWriter, Output
+from .images.errors import ImageError, describe, one_line
+from .images.media import MediaReader, MediaWriter, Opened, Output
 from .images.raster import Raster
 from .images.tensors import Alpha, Wrap, check_options
+from .plan import LEFT_OUT, Job, names_program, plan_outputs
 from .progress import Progress, ProgressCallback
 from .resize import SizeLike, TargetSize
 from .upscaler import ImageOptions, Upscaler
+from .version import PROGRAM
 
 logger = logging.getLogger(__name__)
 
@@ -53,9 +55,11 @@ def upscale_files(
     *,
     size: SizeLike | None = None,
     options: SaveOptions = SaveOptions(),  # noqa: B008  # frozen
+    format: str | None = None,
     value_range: tuple[float, float] | None = None,
     skip_existing: bool = False,
     max_pixels: int | None = MAX_PIXELS,
+    allow_truncated: bool = False,
     wrap: Wrap | None = None,
     alpha: Alpha = "opacity",
     progress: Callable[[Path], Progress] | None = None,
@@ -65,80 +69,64 @@ def upscale_files(
 
     Consecutive small images of equal size are upscaled together. Meanwhile a thread reads the next image and writes the
     previous ones. Stale temporary files of interrupted runs are removed first. If an input is a directory, each run
-    appends a line per image to `manifest.jsonl` in the output directory: input, output, state (done, failed or
-    skipped), seconds in the network, and the error.
+    appends a line per file to `manifest.jsonl` in the output directory: input, output, state (done, failed, skipped or
+    left out), seconds in the network, and the error or reason.
 
     Args:
-        inputs: Image files and directories. Of a directory all images below are taken, except for hidden ones, those in
-            `output`, and outputs next to their inputs.
+        inputs: Image files and directories. Of a directory all images below are taken, except for hidden ones and those
+            in `output`. Of several inputs, images that this program upscaled are left out: those with its name in the
+            metadata, and those with the name of an output of a file next to them. What is left out is logged.
         output: A file or a directory. It is a directory if it exists as one, ends in a slash, or there are several
             inputs or a directory among them; directories keep their structure below it. None writes NAME_x4.png, or
-            .gif, .tif and the like for multi-image inputs, next to each input.
+            .gif, .tif and the like for multi-image inputs, next to each input. Inputs of one name and different
+            suffixes become NAME_SUFFIX_x4.png.
         size, wrap, alpha: As for `Upscaler.upscale`.
-        value_range: Values of a floating-point TIFF that are black and white, by default its minimum and maximum.
+        format: Format of outputs that are named by their inputs: png, jpeg, webp, avif or tiff. Animations and the like
+            keep theirs if this one cannot store them.
+        value_range: Values of a floating-point, signed or 32-bit TIFF that are black and white, by default its minimum
+            and maximum.
         skip_existing: Skip inputs whose output exists, and log that.
         max_pixels: The largest input, in pixels.
+        allow_truncated: Upscale what is there of an image whose file is cut off, with a warning.
         progress: Called with an input, returns its progress display.
         shard: (rank, count): take every count-th image from index `rank` on. Several write `manifest-RANK.jsonl` each.
 
     Raises:
-        ValueError: `size`, `wrap` or `alpha` is invalid, or a directory contains no images.
+        ValueError: An argument is invalid, or an input directory contains no images.
     """
     size = TargetSize.parse(size)
     check_options(wrap, alpha)
     if value_range and not -math.inf < value_range[0] < value_range[1] < math.inf:
         raise ValueError(f"`value_range` must be two finite values, the lower one first, got {value_range}.")
     paths = [Path(each) for each in ([inputs] if isinstance(inputs, (str, os.PathLike)) else inputs)]
-    pairs = _plan_outputs(paths, None if output is None else os.fspath(output), size.suffix(upscaler.scale))
-    manifest = None
+    plan = plan_outputs(paths, None if output is None else os.fspath(output), size.suffix(upscaler.scale), format)
+    jobs, manifest = plan.jobs, None
     rank, count = shard
-    if output is not None and not (len(pairs) == 1 and pairs[0][1] == Path(output)):
-        for directory in (Path(output), *(target.parent for _, target in pairs)):
+    for warning in plan.warnings if rank == 0 else ():
+        logger.warning("%s", warning)
+    is_file = len(jobs) == 1 and output is not None and jobs[0].target == Path(output)
+    if output is not None and not is_file:
+        for directory in (Path(output), *(job.target.parent for job in jobs)):
             with suppress(OSError):  # reported for each image
                 directory.mkdir(parents=True, exist_ok=True)
         if any(map(decode.is_directory, paths)):
             manifest = Path(output) / (f"manifest-{rank}.jsonl" if count > 1 else "manifest.jsonl")
-    for directory in {target.parent for _, target in pairs}:
-        remove_stale_parts(directory)
+    for directory in {job.target.parent for job in jobs}:
+        with suppress(OSError):  # reported for each image
+            remove_stale_parts(directory)
+    read = partial(decode.open_image, max_pixels=max_pixels, allow_truncated=allow_truncated)
+    skip_results = len(paths) > 1 or any(map(decode.is_directory, paths))
     with ThreadPoolExecutor(1) as io_pool:
         run = _BatchRunner(
-            upscaler, size, wrap, alpha, options, value_range, skip_existing, max_pixels, progress, manifest, io_pool
-        )
-        pending: list[Future[FileResult]] = []
-        for batch in chain(run.batches(pairs[rank::count]), [[]]):
-            for future in pending:
-                yield future.result()
+            upscaler, size, wrap, alpha, options, value_range, skip_existing, skip_results, read, progress, manifest,
+            io_pool,
+        )  # fmt: skip
+        for path, reason in list(plan.left_out.items())[rank::count]:
+            run.write_manifest(path, state="left out", reason=reason)
+        pending: list[Future[FileResult | None]] = []
+        for batch in chain(run.batches(jobs[rank::count]), [[]]):
+            yield from filter(None, (future.result() for future in pending))
             pending = batch
-
-
-def _plan_outputs(inputs: Sequence[Path], output: str | None, suffix: str) -> list[tuple[Path, Path]]:
-    """Return pairs of input and output; the names of outputs end in `suffix`."""
-    directories = [path for path in inputs if decode.is_directory(path)]
-    root = None if output is None else Path(output)
-    several = len(inputs) > 1 or directories
-    if output and root and not (several or output.endswith(("/", "\\")) or root.is_dir()):
-        return [(inputs[0], root)]
-    pairs = []
-    for path in inputs:
-        found = decode.find_images(path, root) if path in directories else [path]
-        targets = {each: each.with_name(f"{each.stem}_{suffix}{decode.default_suffix(each)}") for each in found}
-        if path in directories:
-            targets = {each: target for each, target in targets.items() if each not in targets.values()}
-        if not targets:
-            raise ValueError(f"The directory '{path}' contains no images.")
-        for each, target in targets.items():
-            relative = target.relative_to(path) if path in directories else target.name
-            pairs.append((each, root / relative if root else target))
-    return pairs
-
-
-@dataclass
-class _Job:
-    """An input and its decoded content: an image, media, an error, or None for an output that exists."""
-
-    source: Path
-    target: Path
-    found: Raster | MediaReader | ImageError | None
 
 
 @dataclass
@@ -152,47 +140,45 @@ class _BatchRunner:
     options: SaveOptions
     value_range: tuple[float, float] | None
     skip_existing: bool
-    max_pixels: int | None
+    skip_results: bool  # of this program, from before
+    read: Callable[[Path], Opened]
     progress: Callable[[Path], Progress] | None
     manifest: Path | None
     io_pool: Executor  # one thread that reads and writes
-    claimed: set[Path] = field(default_factory=set)  # outputs of the inputs so far
 
-    def batches(self, pairs: Sequence[tuple[Path, Path]]) -> Iterator[list[Future[FileResult]]]:
+    def batches(self, jobs: Sequence[Job]) -> Iterator[list[Future[FileResult | None]]]:
         """Yield results in batches that were upscaled together."""
 
-        def shape_of(job: _Job) -> tuple[int, ...] | None:
+        def shape_of(job: Job) -> tuple[int, ...] | None:
             return (*job.found.array.shape, job.found.bits) if isinstance(job.found, Raster) else None
 
-        for shape, jobs in groupby(self._read_ahead(pairs), shape_of):
+        for shape, equal in groupby(self._read_ahead(jobs), shape_of):
             if shape is None:
-                yield from ([self._process_other(job)] for job in jobs)
+                yield from ([self._process_other(job)] for job in equal)
                 continue
-            while batch := list(islice(jobs, self.upscaler.max_batch_size(*shape[:2]))):
+            while batch := list(islice(equal, self.upscaler.max_batch_size(*shape[:2]))):
                 yield list(self._upscale_batch(batch))
 
-    def _read_ahead(self, pairs: Sequence[tuple[Path, Path]]) -> Iterator[_Job]:
+    def _read_ahead(self, jobs: Sequence[Job]) -> Iterator[Job]:
         """Yield all jobs in order, while the next one is read."""
-        jobs = (self.io_pool.submit(self._read, source, target) for source, target in pairs)
-        ahead = next(jobs, None)
+        reading = (self.io_pool.submit(self._read, job) for job in jobs)
+        ahead = next(reading, None)
         while ahead:
-            job, ahead = ahead, next(jobs, None)
+            job, ahead = ahead, next(reading, None)
             yield job.result()
 
-    def _read(self, source: Path, target: Path) -> _Job:
-        return _Job(source, target, _capture_error(source, partial(self._open, source, target)))
+    def _read(self, job: Job) -> Job:
+        found = job.found or _capture_error(job.source, partial(self._open, job.source, job.target))
+        return replace(job, found=found)
 
-    def _open(self, source: Path, target: Path) -> Raster | MediaReader | None:
-        """Load an image, or open media, unless the output exists or cannot be written."""
-        if target in self.claimed:
-            raise ImageError(f"'{source}': output '{target}' is already used by another input; rename one of them.")
-        self.claimed.add(target)
+    def _open(self, source: Path, target: Path) -> Raster | MediaReader | str:
+        """Load an image, or open media, unless the output exists or cannot be written, or the input is one."""
         if self.skip_existing and _is_finished(target):
-            return None
+            return "skipped"
         if os.path.lexists(target) and not self.options.overwrite:
             raise ImageError(f"'{target}' already exists; set `overwrite` to replace it, or `skip_existing`.")
         with ExitStack() as stack:
-            opened = stack.enter_context(decode.open_image(source, max_pixels=self.max_pixels))
+            opened = stack.enter_context(self.read(source))
             found: Raster | MediaReader
             validate = partial(encode.validate_output, target, quality=self.options.quality)
             is_tiff = target.suffix.lower() in formats.TIFF.suffixes
@@ -200,15 +186,25 @@ class _BatchRunner:
                 found = opened
                 output = self._output(source, opened, target)
                 validate(width=output.width, height=output.height, kind=opened.kind)
+                if self.alpha == "independent" and target.suffix.lower() in (".gif", ".webp"):
+                    message = "'%s': animations of this format store no colors where alpha is 0; use .apng"
+                    logger.warning(message, target)
                 stack.pop_all()
             else:
-                found = opened.load()
+                found = encode.without_alpha(opened.load(), target, self.options.background)
                 width, height = self._resolve_size(source, found.width, found.height)
                 bits = self.options.bit_depth or found.bits
                 validate(width=width, height=height, alpha=found.has_alpha, bits=bits)
                 # 8 bits are widened ahead of the network, which computes with more; 16 are reduced after it.
                 found = found.with_bits(max(bits, found.bits))
-        for warning in dict.fromkeys(found.warnings):
+        metadata = getattr(found, "metadata", None)
+        if self.skip_results and names_program(metadata):
+            logger.warning("'%s': left out, since %s made it; pass it alone to upscale it again", source, PROGRAM)
+            if isinstance(found, MediaReader):
+                found.close()
+            return LEFT_OUT
+        hints = metadata.hints(self.wrap) if metadata else []
+        for warning in dict.fromkeys(found.warnings + hints):
             logger.warning("'%s': %s", source, warning)
         return found
 
@@ -226,7 +222,7 @@ class _BatchRunner:
         key = f"{self.upscaler.fingerprint()} {self.size} {self.options.bit_depth} {self.wrap} {self.alpha}"
         return Output(target, width, height, self.options, resumable, key)
 
-    def _upscale_batch(self, batch: Sequence[_Job]) -> Iterator[Future[FileResult]]:
+    def _upscale_batch(self, batch: Sequence[Job]) -> Iterator[Future[FileResult | None]]:
         """Upscale images together, and submit them for writing."""
         images = [job.found for job in batch if isinstance(job.found, Raster)]
         source, height = batch[0].source, images[0].height
@@ -249,15 +245,15 @@ class _BatchRunner:
                     progress(height, height)
                 yield self.io_pool.submit(self._finish, job, replace(image, array=array), seconds)
 
-    def _process_other(self, job: _Job) -> Future[FileResult]:
+    def _process_other(self, job: Job) -> Future[FileResult | None]:
         """Upscale and write media, or pass on why there is nothing to do."""
         started = time.monotonic()
-        result: ImageError | str = job.found if isinstance(job.found, ImageError) else "skipped"
-        if isinstance(job.found, MediaReader):
-            result = _capture_error(job.source, partial(self._process_media, job, job.found)) or "done"
+        result = job.found or "done"
+        if isinstance(result, MediaReader):
+            result = _capture_error(job.source, partial(self._process_media, job, result)) or "done"
         return self.io_pool.submit(self._finish, job, result, time.monotonic() - started)
 
-    def _process_media(self, job: _Job, reader: MediaReader) -> None:
+    def _process_media(self, job: Job, reader: MediaReader) -> None:
         output = self._output(job.source, reader, job.target)
         with (
             reader,
@@ -306,12 +302,12 @@ class _BatchRunner:
         self, reader: MediaReader, writer: MediaWriter, progress: ProgressCallback
     ) -> Iterator[tiff_media.ChannelStack]:
         for number, stack in enumerate(reader.read(writer.done), 1):
-            low, high = self.value_range or tiff_media.value_range_of(stack.array)
-            yield stack.map(partial(self._upscale_channel, low=low, high=high))
+            low, high = self.value_range or stack.value_range
+            yield stack.map(partial(self._upscale_channel, low=low, high=high, nodata=stack.nodata))
             progress(number, reader.count)
 
-    def _upscale_channel(self, channel: np.ndarray, *, low: float, high: float) -> np.ndarray:
-        lr = tiff_media.normalize(channel, low, high, self.wrap)
+    def _upscale_channel(self, channel: np.ndarray, *, low: float, high: float, nodata: float) -> np.ndarray:
+        lr = tiff_media.normalize(channel, low, high, nodata, self.wrap)
         width, height = self.size.resolve(channel.shape[1], channel.shape[0], scale=self.upscaler.scale)
         down, across = (repeated // side for repeated, side in zip(lr.shape, channel.shape, strict=True))
         sr = self.upscaler.upscale(
@@ -321,27 +317,29 @@ class _BatchRunner:
         ).mean(0)
         top, left = down // 2 * height, across // 2 * width
         sr = sr[top : top + height, left : left + width]
-        return tiff_media.denormalize(sr.numpy(), channel, low, high)
+        return tiff_media.denormalize(sr.numpy(), channel, low, high, nodata)
 
-    def _finish(self, job: _Job, result: Raster | ImageError | str, seconds: float) -> FileResult:
-        """Write an image that is not written yet, and the line in the manifest."""
-        error = result if isinstance(result, ImageError) else None
+    def _finish(self, job: Job, result: Raster | ImageError | str, seconds: float) -> FileResult | None:
+        """Write an image that is not written yet, and the line in the manifest; None if it is left out."""
         if isinstance(result, Raster):
-            error = _capture_error(job.source, partial(self._write, result, job.target))
-            result = "done"
-        if self.manifest:
-            state = "failed" if error else str(result)
-            line = {"input": str(job.source), "output": str(job.target), "state": state, "seconds": round(seconds, 3)}
-            with self.manifest.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({**line, "error": str(error)} if error else line) + "\n")
-        return FileResult(job.source, job.target, error)
+            write = partial(encode.write_raster, result, job.target, self.options)
+            result = _capture_error(job.source, write) or "done"
+        if isinstance(result, ImageError) and not isinstance(job.found, ImageError) and self.skip_existing:
+            result = "skipped" if _is_finished(job.target) else result  # written by another run meanwhile
+        error = result if isinstance(result, ImageError) else None
+        line = {"output": str(job.target), "state": "failed" if error else str(result), "seconds": round(seconds, 3)}
+        self.write_manifest(job.source, **line, **({"error": str(error)} if error else {}))
+        return None if result == LEFT_OUT else FileResult(job.source, job.target, error)
 
-    def _write(self, image: Raster, target: Path) -> None:
-        try:
-            encode.write_raster(image, target, self.options)
-        except ImageError:
-            if not (self.skip_existing and _is_finished(target)):  # written by another run meanwhile
-                raise
+    def write_manifest(self, source: Path, **values: object) -> None:
+        """Append a line to the manifest, if there is one."""
+        if self.manifest:
+            try:
+                with self.manifest.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps({"input": str(source), **values}) + "\n")
+            except OSError as error:
+                logger.warning("'%s' cannot be written: %s", self.manifest, describe(error))
+                self.manifest = None
 
     @contextmanager
     def _show_progress(self, source: Path | None) -> Iterator[ProgressCallback]:
@@ -385,7 +383,7 @@ def _capture_error(source: Path, action: Callable[[], T]) -> T | ImageError:
         if isinstance(error, ImageError):
             return error
         kind = "out of memory" if isinstance(error, MemoryError) else type(error).__name__
-        reason = " ".join(str(error).split())
+        reason = one_line(str(error))
         wrapped = ImageError(f"'{source}' cannot be upscaled: {kind}{': ' if reason else ''}{reason}")
         wrapped.__cause__ = error
         return wrapped

@@ -4,15 +4,17 @@ import io
 import logging
 import os
 import re
+import shutil
 import signal
 import sys
 import traceback
 from argparse import ArgumentParser, BooleanOptionalAction
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, get_args
 
 import torch
@@ -29,20 +31,21 @@ from .images.encode import SaveOptions
 from .images.tensors import Alpha, Wrap
 from .model import SRGAN
 from .model_card import get_metadata
+from .plan import IMAGE_FORMATS
 from .publish import push_folder
 from .resize import TargetSize
-from .version import __version__
+from .version import PROGRAM, __version__
 
-PROGRAM = "srgan-hub"
 MODEL_HELP = "bundled model, local directory or Hub id"
 SIZES = ("scale_factor", "width", "height", "longest_edge", "shortest_edge")
 UPSCALER_OPTIONS = ("detail", "dtype", "device", "strip_height", "backend")
-SAVE_OPTIONS = ("quality", "bit_depth", "strip_metadata", "overwrite", "codec", "crf")
+SAVE_OPTIONS = ("quality", "bit_depth", "strip_metadata", "overwrite", "codec", "crf", "background")
 # Flags of the parameters that errors of the library name.
 FLAGS = {
     name: f"--{name.replace('_', '-')}"
     for name in (
-        *SIZES, *UPSCALER_OPTIONS, *SAVE_OPTIONS, "value_range", "skip_existing", "max_pixels", "wrap", "alpha",
+        *SIZES, *UPSCALER_OPTIONS, *SAVE_OPTIONS, "format", "value_range", "skip_existing", "max_pixels",
+        "allow_truncated", "wrap", "alpha",
         "metrics", "jpeg", "degradation", "lr", "downsampling", "crop_border", "tag", "private",
     )
 } | {"scale_factor": "--scale", "models": "--model", "repo_id": "ORG/NAME"}  # fmt: skip
@@ -50,9 +53,13 @@ FLAGS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command. Return 0, 1 if some of several images failed, or 2 if an argument or the only image is invalid."""
+    for name in ("stdin", "stdout", "stderr"):  # A closed one is None, and the next file would get its descriptor.
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("r" if name == "stdin" else "w"))  # noqa: SIM115
     options = vars(build_parser().parse_args(argv))
     run, threads = options.pop("run"), options.pop("threads", None)
     handler = logging.StreamHandler()
+    handler.setFormatter(_Formatter())
     logging.getLogger(__package__).addHandler(handler)
     # Raise instead of dying, so temporary files are deleted.
     previous = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
@@ -65,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _print_error(error)
         return 2
     except KeyboardInterrupt:
-        print(f"{PROGRAM}: interrupted", file=sys.stderr)
+        _print_error("interrupted")
         return 130
     finally:
         signal.signal(signal.SIGTERM, previous)
@@ -93,9 +100,21 @@ def build_parser() -> ArgumentParser:
     return parser
 
 
-def _print_error(error: Exception) -> None:
-    message = re.sub(r"`(\w+)`", lambda match: FLAGS.get(match[1], match[0]), str(error))
-    print(f"{PROGRAM}: {message}", file=sys.stderr, flush=True)
+class _Formatter(logging.Formatter):
+    """Names flags in place of parameters, and standard streams in place of the temporary files behind them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return _to_message(super().format(record))
+
+
+def _to_message(text: str) -> str:
+    text = re.sub(rf"'[^']*{PROGRAM}-\w+[/\\]std(in|out)\b[^']*'", r"standard \1put", text)
+    return re.sub(r"`(\w+)`", lambda match: FLAGS.get(match[1], match[0]), text)
+
+
+def _print_error(error: Exception | str) -> None:
+    with suppress(OSError):  # as of a full disk: the files matter more
+        print(f"{PROGRAM}: {_to_message(str(error))}", file=sys.stderr, flush=True)
 
 
 class ProgressBar:
@@ -128,8 +147,8 @@ def _add_inference_arguments(command: ArgumentParser, *, dtype: str, backend: st
 
 def _add_upscale_arguments(command: ArgumentParser) -> None:
     add = command.add_argument
-    add("inputs", nargs="+", type=Path, metavar="INPUT", help="image files or directories of them")
-    output = "file, or directory if it exists, ends in a slash or there are several inputs"
+    add("inputs", nargs="+", type=Path, metavar="INPUT", help="image files or directories of them; - is stdin")
+    output = "file, - for stdout, or directory if it exists, ends in a slash or there are several inputs"
     add("--output", metavar="PATH", help=f"{output} (default: NAME_x4.png next to each input)")
     model = f"{MODEL_HELP}; bundled: {', '.join(hub.bundled_models())} (default: {hub.DEFAULT_MODEL})"
     add("--model", default=hub.DEFAULT_MODEL, help=model)
@@ -142,23 +161,27 @@ def _add_upscale_arguments(command: ArgumentParser) -> None:
         flag, edge = name.replace("_", "-"), name.replace("_", " ")
         size.add_argument(f"--{flag}", type=int, metavar="PIXELS", help=f"{edge} of the output")
     add("--bit-depth", type=int, choices=(8, 16), help="bits per channel (default: as in the input)")
-    value_range = "black and white of a floating-point TIFF (default: its minimum and maximum)"
+    value_range = "black and white of a floating-point, signed or 32-bit TIFF (default: its range)"
     wrap = "axes along which the image repeats: x for a 360 degree panorama, xy for a texture that tiles"
     add("--wrap", choices=get_args(Wrap), help=wrap)
     alpha = "opacity, or data that leaves the colors alone: independent (default: opacity)"
     add("--alpha", choices=get_args(Alpha), default="opacity", help=alpha)
     add("--value-range", nargs=2, type=float, metavar=("LOW", "HIGH"), help=value_range)
+    add("--format", choices=IMAGE_FORMATS, help="format of single images (default: png, or the suffix of --output)")
+    background = "color behind transparent images in JPEG and BMP, such as white or #ffffff"
+    add("--background", metavar="COLOR", help=background)
     add("--quality", type=int, metavar="1..100", help="default: JPEG 95, AVIF 90, WebP lossless")
     metadata = command.add_mutually_exclusive_group()
     strip = partial(metadata.add_argument, dest="strip_metadata", action="store_const")
     strip("--strip-metadata", const="all", help="remove all metadata except the color profile")
-    strip("--strip-gps", const="gps", help="remove only the GPS location")
+    strip("--strip-gps", const="gps", help="remove only the location, and maker notes")
     add("--codec", help="video encoder: libx264, libx265, libvpx-vp9 or another one of PyAV")
     add("--crf", type=int, help="constant rate factor of a video; lower is better")
     _add_flag(command, "--software-tag", default=True, help="name program, model and scale in the metadata")
     _add_inference_arguments(command, dtype="auto", backend="auto")
     add("--strip-height", type=int, metavar="ROWS", help="input rows per pass (default: by image width)")
     add("--max-pixels", type=int, default=MAX_PIXELS, help=f"reject larger inputs (default: {MAX_PIXELS})")
+    _add_flag(command, "--allow-truncated", help="upscale what is there of images whose files are cut off")
     existing = command.add_mutually_exclusive_group()
     _add_flag(existing, "--overwrite", help="replace existing outputs")
     skip = "skip existing outputs; partly written videos and large TIFFs are always resumed"
@@ -169,41 +192,94 @@ def _add_upscale_arguments(command: ArgumentParser) -> None:
 def run_upscale(
     inputs: list[Path], output: str | None, model: str, software_tag: bool, debug: bool, **options: Any
 ) -> int:
-    """Upscale images; print the path of each output."""
+    """Upscale images; print the path of each output, or the only output itself."""
     if isinstance(sys.stdout, io.TextIOWrapper):  # File names may have characters that its encoding lacks.
         sys.stdout.reconfigure(errors="backslashreplace")
     size = TargetSize(**{name: options.pop(name) for name in SIZES})
     shard = _init_process_group()
     upscaler = SRGAN.from_pretrained(model).upscaler(**{name: options.pop(name) for name in UPSCALER_OPTIONS})
     software = f"{PROGRAM} {__version__}, {Path(model).name}, {size.suffix(upscaler.scale)}" if software_tag else None
-    results = upscale_files(
-        upscaler,
-        inputs,
-        output,
-        size=size,
-        options=SaveOptions(software=software, **{name: options.pop(name) for name in SAVE_OPTIONS}),
-        progress=lambda source: ProgressBar(desc=source.name, unit="row"),
-        shard=shard,
-        **options,
-    )
-    images = failures = 0
-    for result in results:
-        images += 1
-        if result.error is None:
-            print(f"{result.target}\n", end="", flush=True)  # in one write: the processes of a launcher share stdout
-            continue
-        failures += 1
-        _print_error(result.error)
-        if debug:
-            traceback.print_exception(result.error)
+    save_options = SaveOptions(software=software, **{name: options.pop(name) for name in SAVE_OPTIONS})
+    images = failures = unprinted = 0
+    with _replace_streams(inputs, output, options["format"]) as (paths, target, prints_paths):
+        results = upscale_files(
+            upscaler,
+            paths,
+            target,
+            size=size,
+            options=save_options,
+            progress=lambda source: ProgressBar(desc=source.name, unit="row"),
+            shard=shard,
+            **options,
+        )
+        for result in results:
+            images += 1
+            if result.error is None:
+                unprinted += prints_paths and not _print_path(result.target)
+                continue
+            failures += 1
+            _print_error(result.error)
+            if debug:
+                with suppress(OSError):
+                    traceback.print_exception(result.error)
     if torch.distributed.is_initialized():  # Launchers end all processes as soon as one exits with an error.
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
     if failures and len(inputs) == 1 and not is_directory(inputs[0]):
         return 2
     if failures:
-        print(f"{PROGRAM}: {failures} of {images} images failed", file=sys.stderr)
-    return 1 if failures else 0
+        _print_error(f"{failures} of {images} images failed")
+    return 1 if failures or unprinted else 0
+
+
+@contextmanager
+def _replace_streams(
+    inputs: list[Path], output: str | None, format: str | None
+) -> Iterator[tuple[list[Path], str | None, bool]]:
+    """Replace - by temporary files, of which the output is written to stdout at the end.
+
+    Yields:
+        Inputs, output, and whether the paths of outputs should be printed.
+    """
+    stdin = Path("-")
+    to_stdout = output == "-" or (output is None and inputs == [stdin])
+    if not to_stdout and stdin not in inputs:
+        yield inputs, output, True
+        return
+    if to_stdout and (len(inputs) > 1 or is_directory(inputs[0])):
+        raise ValueError("--output - takes a single image, got several; name a directory.")
+    if to_stdout and sys.stdout.isatty():
+        raise ValueError("The output is a terminal; redirect it, or name a file with --output.")
+    if stdin in inputs and output is None and not to_stdout:
+        raise ValueError("- among several inputs has no directory for its output; pass --output.")
+    if torch.distributed.is_initialized():
+        raise ValueError("- cannot be shared by the processes of a launcher; name files.")
+    with TemporaryDirectory(prefix=f"{PROGRAM}-") as directory:
+        spooled, target = Path(directory, "stdin"), output
+        if stdin in inputs:
+            with spooled.open("wb") as file:
+                shutil.copyfileobj(sys.stdin.buffer, file)
+        if to_stdout:
+            target = f"{directory}/stdout.{format or 'png'}"
+        yield [spooled if path == stdin else path for path in inputs], target, not to_stdout
+        if to_stdout and Path(str(target)).exists():
+            try:
+                with Path(str(target)).open("rb") as file, open(sys.stdout.fileno(), "wb", closefd=False) as stdout:
+                    shutil.copyfileobj(file, stdout)
+            except OSError as error:
+                raise OSError(f"cannot write the image to standard output: {error.strerror}") from error
+
+
+def _print_path(path: Path) -> bool:
+    """Print a path, and return whether that was possible; the first failure is reported."""
+    try:
+        print(f"{path}\n", end="", flush=True)  # in one write: the processes of a launcher share stdout
+    except OSError as error:
+        _print_error(f"cannot print the paths of outputs: {error.strerror}")
+        with Path(os.devnull).open("w") as null:  # where the rest goes
+            os.dup2(null.fileno(), sys.stdout.fileno())
+        return False
+    return True
 
 
 def _init_process_group() -> tuple[int, int]:

@@ -83,6 +83,12 @@ class _ExactFloat32(contextlib.AbstractContextManager[None]):
 exact_float32 = _ExactFloat32(torch.backends.cudnn)
 
 
+def no_autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Return a context in which the host program's autocast does not change the dtype of convolutions and products."""
+    available = torch.amp.is_autocast_available(device.type)
+    return torch.autocast(device.type, enabled=False) if available else contextlib.nullcontext()
+
+
 def copy_to_cpu(strips: Iterator[Tensor], device: torch.device) -> Iterator[Tensor]:
     """Return strips on the CPU. From a CUDA device, each is copied while the network computes the next one."""
     if device.type == "cpu":

@@ -4,6 +4,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -22,7 +23,7 @@ def atomic_write(path: Path, *, directory: bool = False, overwrite: bool = True,
     Args:
         path: Destination.
         directory: Create a directory. An existing one is renamed away first: a crash at that moment leaves none.
-        overwrite: Replace an existing file. Directories are always replaced.
+        overwrite: Replace an existing file and keep its permissions. Directories are always replaced.
         fsync: Flush to disk before and after renaming, so a power cut leaves either the old or the new file.
 
     Raises:
@@ -48,16 +49,48 @@ def remove_stale_parts(directory: Path) -> None:
 
     A running process holds a lock on its own, which ends with the process. File systems without locks keep all of them.
     """
-    if sys.platform == "win32" or not directory.is_dir():
+    for path in [path for path in directory.iterdir() if _PART.fullmatch(path.name)] if directory.is_dir() else []:
+        remove_unlocked(path)
+
+
+def remove_unlocked(path: Path) -> None:
+    """Delete a file or directory unless a running process holds a lock on it, or there are no locks."""
+    if sys.platform == "win32":
         return
-    for path in [path for path in directory.iterdir() if _PART.fullmatch(path.name)]:
-        with suppress(OSError):
+    with suppress(OSError):
+        lock = os.open(path, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _remove(path)
+        finally:
+            os.close(lock)
+
+
+def lock_directory(path: Path) -> int | None:
+    """Create a directory if it is missing, and lock it until the returned descriptor is closed or the process ends.
+
+    Returns:
+        The descriptor; None on Windows, where directories cannot be locked.
+
+    Raises:
+        BlockingIOError: It is locked already.
+    """
+    while True:
+        path.mkdir(exist_ok=True)
+        if sys.platform == "win32":
+            return None
+        with suppress(FileNotFoundError):  # Another process removed it as stale before it was locked: retry.
             lock = os.open(path, os.O_RDONLY)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                _remove(path)
-            finally:
+            except BlockingIOError:
                 os.close(lock)
+                raise
+            except OSError:  # Some network file systems have no locks.
+                return lock
+            if path.exists():
+                return lock
+            os.close(lock)
 
 
 def _part_name(path: Path) -> Path:
@@ -89,6 +122,8 @@ def _commit(tmp_path: Path, path: Path, overwrite: bool) -> None:
         tmp_path.rename(path)
         _remove(old)
     elif tmp_path.is_dir() or overwrite:
+        with suppress(OSError):  # a new file; or a file system without permissions
+            tmp_path.chmod(stat.S_IMODE(path.stat().st_mode))
         tmp_path.replace(path)
     else:
         try:

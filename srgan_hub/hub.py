@@ -17,6 +17,7 @@ from torch import nn
 
 from .model_card import WEIGHTS_HASH, ModelInfo, file_sha256, get_metadata, load_card_text
 from .network.generator import build_generator
+from .network.layers import find_non_finite
 from .network.streaming import receptive_field_radius
 
 CONFIG = "config.json"
@@ -31,6 +32,16 @@ _DOWNLOAD_ERRORS = (  # the first match counts
     (errors.RepositoryNotFoundError, "not on the Hub; check the name, or run `hf auth login` if it is private"),
     (errors.RevisionNotFoundError, "the Hub model has no such revision; check its branches and tags"),
 )
+
+# By a pattern in the type and message of an error or one of its causes, since HTTP clients have no classes for them.
+_CONNECTION_ERRORS = {
+    "socksio": "the proxy is a SOCKS proxy, which requires the `socksio` package: pip install socksio",
+    "(?i)proxy URL|unknown proxy": "the proxy's URL is invalid; check ALL_PROXY, HTTPS_PROXY and HTTP_PROXY",
+    "CERTIFICATE_VERIFY_FAILED": "the server's certificate is not trusted; set SSL_CERT_FILE to those that are",
+    r"X509|FileNotFoundError: \[Errno 2\] [\w ]+$": "the trusted certificates cannot be read; check SSL_CERT_FILE",
+    "Illegal header|UnicodeEncodeError": "the token has invalid characters; run `hf auth login`, or set HF_TOKEN again",
+    "Invalid credentials|Invalid user token": "the token is invalid; run `hf auth login`, or set HF_TOKEN again",
+}
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -80,9 +91,11 @@ def resolve_model_path(name: str | Path, **download: Any) -> Path:
     try:
         directory = Path(snapshot_download(name, allow_patterns=[CONFIG, WEIGHTS, REPOCARD_NAME], **download))
     # HTTPError: a broken connection. ValueError: an invalid name, or `force_download` without a connection.
-    except (OSError, errors.HTTPError, ValueError) as error:
+    # ImportError: a package for the proxy is missing.
+    except (OSError, errors.HTTPError, ValueError, ImportError) as error:
         reasons = (reason for kind, reason in _DOWNLOAD_ERRORS if isinstance(error, kind))
-        raise ModelLoadError(f"{not_local} {next(reasons, f'download failed: {shorten_error(error)}')}.") from error
+        reason = describe_connection_error(error) or next(reasons, f"download failed: {shorten_error(error)}")
+        raise ModelLoadError(f"{not_local} {reason}.") from error
     for file in (CONFIG, WEIGHTS):
         if not (directory / file).is_file():
             advice = "pickle files such as pytorch_model.bin are never loaded"
@@ -98,8 +111,10 @@ def resolve_model_path(name: str | Path, **download: Any) -> Path:
     return directory
 
 
-def load_config(directory: Path, options: Iterable[str] = ()) -> dict[str, Any]:
+def load_config(directory: Path, options: Iterable[str] | None = ()) -> dict[str, Any]:
     """Read a model's config.json, which must have all options of the generator, and may have the further `options`.
+
+    If `options` is None, it may have any, which the constructor checks.
 
     Raises:
         ModelLoadError: The file is missing, invalid, or has missing or unexpected keys.
@@ -114,7 +129,8 @@ def load_config(directory: Path, options: Iterable[str] = ()) -> dict[str, Any]:
         found = set(config)
     except (OSError, ValueError, TypeError) as error:
         raise ModelLoadError(f"Invalid config '{path}': {shorten_error(error)}.") from error
-    problems = [f"unexpected key {key!r}" for key in sorted(found - {*required, *options})]
+    unexpected = set() if options is None else found - {*required, *options}
+    problems = [f"unexpected key {key!r}" for key in sorted(unexpected)]
     problems += [f"missing key {key!r}" for key in sorted(required.keys() - found)]
     if problems:
         raise ModelLoadError(f"Invalid config '{path}': {', '.join(problems)}.")
@@ -134,17 +150,24 @@ def build_model(
     `strict` refuses missing and unexpected tensors.
 
     Raises:
-        ModelLoadError: The config is invalid, the weights do not fit, or their SHA-256 is not that of the model card.
+        ModelLoadError: The config is invalid, the weights do not fit or are not finite, or their SHA-256 is not that of
+            the model card.
     """
     path = directory / WEIGHTS
     try:
-        model = build(**config)
+        # Whatever the host program's defaults, and never inference tensors, which cannot be trained.
+        with torch.inference_mode(False), torch.device("cpu"):
+            model = build(**config)
+            if torch.get_default_dtype() != torch.float32:
+                model = model.float()
     except (ValueError, TypeError) as error:
         raise ModelLoadError(f"Invalid config '{directory / CONFIG}': {error}") from error
     try:
-        model.load_state_dict(load_file(path), strict=strict)
+        with torch.inference_mode(False), torch.device("cpu"):
+            model.load_state_dict(load_file(path), strict=strict)
     except (OSError, SafetensorError, RuntimeError) as error:
         raise ModelLoadError(f"'{path}' does not match {CONFIG}: {shorten_error(error)}.") from error
+    require_finite(model, path)
     expected = get_metadata(load_card_text(directory), WEIGHTS_HASH)
     if expected and expected != (actual := file_sha256(path)):
         raise ModelLoadError(
@@ -152,6 +175,13 @@ def build_model(
             f"or, if you changed it yourself, delete the line {WEIGHTS_HASH} from {REPOCARD_NAME}."
         )
     return model.to(map_location)
+
+
+def require_finite(model: nn.Module, path: Path) -> None:
+    """Raise ModelLoadError if a model that was loaded from `path` has NaN or infinite weights."""
+    if name := find_non_finite(model):
+        advice = "it is corrupt, or its training diverged; use an earlier checkpoint"
+        raise ModelLoadError(f"'{path}' has NaN or infinite values in {name!r}: {advice}.")
 
 
 def load_generator(directory: Path) -> tuple[dict[str, Any], nn.Sequential]:
@@ -175,6 +205,17 @@ def model_info(name: str | Path, **download: Any) -> ModelInfo:
         sha256=file_sha256(directory / WEIGHTS),
         card=load_card_text(directory),
     )
+
+
+def describe_connection_error(error: BaseException) -> str | None:
+    """Return what is wrong with the proxy, the certificates or the token, None if nothing is."""
+    cause: BaseException | None = error
+    while cause:
+        text = f"{type(cause).__name__}: {cause}"
+        if reason := next((each for pattern, each in _CONNECTION_ERRORS.items() if re.search(pattern, text)), None):
+            return reason
+        cause = cause.__cause__
+    return None
 
 
 def shorten_error(error: BaseException) -> str:

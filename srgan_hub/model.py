@@ -146,7 +146,7 @@ class SRGAN(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY_NAME, pipeline
         result, other = copy.deepcopy(model_a), model_b.state_dict()
         for name, tensor in result.state_dict().items():
             if tensor.is_floating_point():
-                tensor.copy_(tensor.lerp(other[name].to(tensor.device), alpha))
+                tensor.copy_(tensor.lerp(other[name].to(tensor), alpha))
         return result.eval()
 
     # Overridden since the mixin knows no bundled names, and could fetch config and weights from two commits.
@@ -177,8 +177,9 @@ class SRGAN(nn.Module, PyTorchModelHubMixin, library_name=LIBRARY_NAME, pipeline
         download: dict[str, Any] = {"force_download": force_download, "token": token, "cache_dir": cache_dir}
         download |= {"local_files_only": local_files_only, "revision": revision}
         directory = hub.resolve_model_path(pretrained_model_name_or_path, **download)
-        classes = [each for each in cls.__mro__ if issubclass(each, SRGAN)]
-        hub.load_config(directory, {name for each in classes for name in inspect.signature(each).parameters})
+        parameters = inspect.signature(cls).parameters
+        any_option = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values())
+        hub.load_config(directory, None if any_option else parameters)
         return super().from_pretrained(directory, **model_kwargs)
 
     @classmethod

@@ -11,7 +11,16 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, Mo
 from huggingface_hub.constants import REPOCARD_NAME
 from huggingface_hub.utils import filter_repo_objects
 
-from .hub import CONFIG, WEIGHTS, ModelLoadError, bundled_models, is_hub_id, load_generator, shorten_error
+from .hub import (
+    CONFIG,
+    WEIGHTS,
+    ModelLoadError,
+    bundled_models,
+    describe_connection_error,
+    is_hub_id,
+    load_generator,
+    shorten_error,
+)
 from .model_card import create_model_card, load_card_text, set_weights_sha256
 from .upscaler import Upscaler
 from .version import __version__, code_version
@@ -123,8 +132,8 @@ def push_folder(
         return commit.commit_url
     except PushError:
         raise
-    # RuntimeError: raised by the client for a failed upload.
-    except (OSError, errors.HTTPError, RuntimeError, ValueError) as error:
+    # RuntimeError: raised by the client for a failed upload. ImportError: a package for the proxy is missing.
+    except (OSError, errors.HTTPError, RuntimeError, ValueError, ImportError) as error:
         raise PushError(f"Cannot push to '{repo_id}': {_describe_error(error)}.") from error
 
 
@@ -168,6 +177,8 @@ def _describe_error(error: BaseException) -> str:
         status = 401
     if status in _UPLOAD_ERRORS:
         return _UPLOAD_ERRORS[status]
+    if reason := describe_connection_error(error):
+        return reason
     if (status is None and isinstance(error, errors.HTTPError)) or (status or 0) >= 500:
         return f"the Hub is unreachable or down ({shorten_error(error)}); push again later"
     return shorten_error(error)

@@ -171,7 +171,7 @@ def downscale_rows(
         if ready:
             taps = indices[done : done + ready] - first
             # Summed tap by tap: a matrix product would round differently by shape, and so between batches and strips.
-            output = torch.zeros(())
+            output = torch.zeros((), device=cached.device)
             for tap, weight in zip(taps.T, weights[done : done + ready].T, strict=True):
                 output = output + cached[:, :, tap] * weight[:, None]
             output = output[..., left : left + new[0]]
@@ -199,8 +199,8 @@ def _row_weights(length: int, size: int) -> tuple[Tensor, Tensor]:
     MATLAB's, but slower, and would change up to 0.3 % of the 8-bit values.
     """
     step = length / size
-    center = (torch.arange(size, dtype=torch.float64) + 0.5) * step - 0.5
-    taps = (center - 2 * step).floor()[:, None] + torch.arange(math.ceil(4 * step) + 2)
+    center = (torch.arange(size, dtype=torch.float64, device="cpu") + 0.5) * step - 0.5
+    taps = (center - 2 * step).floor()[:, None] + torch.arange(math.ceil(4 * step) + 2, device="cpu")
     x = ((taps - center[:, None]) / step).abs()
     near, far = 1.5 * x**3 - 2.5 * x**2 + 1, -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
     weights = torch.where(x < 1, near, torch.where(x < 2, far, 0))

@@ -17,11 +17,12 @@ from torch import Tensor, nn
 from .backends.base import Backend, create_backend, select_backend
 from .devices import copy_to_cpu, parse_dtype, preferred_dtype, resolve_device
 from .images.decode import load_raster
+from .images.errors import wrap_decode_errors
 from .images.lazy import LazyRows, WrappedRows
-from .images.raster import Raster
+from .images.raster import Raster, to_pixels
 from .images.tensors import Alpha, TensorImage, Wrap, check_options
 from .network.fusion import fuse
-from .network.layers import weights_sha256
+from .network.layers import find_non_finite, weights_sha256
 from .network.streaming import receptive_field_radius
 from .network.winograd import TILE
 from .progress import ProgressCallback
@@ -62,7 +63,7 @@ class UpscalerOptions(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class _Source:
-    """What is streamed of images of one shape, and what of the output is kept.
+    """Images of one shape, extended for streaming, and the part of the output that is kept.
 
     Args:
         lr: (N, C, H, W), extended by the halo.
@@ -70,7 +71,7 @@ class _Source:
         dtype: Of the network, unless it overflows.
         repeated: Rows, and columns of all inputs, of the repetition: they select the backend.
         halo: Columns and rows by which `lr` exceeds the images on each side.
-        margin: Those whose outputs are kept, for downscaling.
+        margin: Columns and rows of the halo whose outputs are kept, for downscaling.
         start: Row of the output to start at.
     """
 
@@ -91,6 +92,9 @@ class _Source:
 class Upscaler:
     """Run a generator on images. Threads may share an instance: all per-image state is local to the call.
 
+    It can be copied, and pickled for other processes. Results do not depend on PyTorch's default dtype and device,
+    autocast or inference mode.
+
     Args:
         generator: A network from `build_generator`; it is copied.
         scale: The upscaling factor of the generator.
@@ -103,7 +107,7 @@ class Upscaler:
             faster one for each image.
 
     Raises:
-        ValueError: An argument is out of range or unavailable.
+        ValueError: An argument is out of range or unavailable, or the generator has NaN or infinite weights.
     """
 
     def __init__(
@@ -124,12 +128,24 @@ class Upscaler:
         self.strip_height = strip_height
         self.backend = select_backend(backend, device=self.device, dtype=self.dtype)
         self._requested_backend = backend
-        fused = fuse(generator).to(self.device).to(memory_format=torch.channels_last)
+        if any(parameter.is_meta for parameter in generator.parameters()):
+            raise ValueError("`generator` is on the device 'meta', without weights; load or create it on another one.")
+        fused = fuse(generator)
+        # Fusion divides by the variances of batch norm, which may be almost zero.
+        if name := find_non_finite(generator) or find_non_finite(fused):
+            raise ValueError(f"`generator` has NaN or infinite weights in {name!r}; load an earlier checkpoint.")
+        fused = fused.to(self.device).to(memory_format=torch.channels_last)
         # The last layer runs in float32, after the check for overflow in half precision.
         self._backbone, self._output_activation = fused[:-1], fused[-1]
         self._backends: dict[tuple[str, torch.dtype], Backend] = {}
         self._lock = threading.Lock()
         self.receptive_field = receptive_field_radius(fused)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_backends": {}, "_lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _lock=threading.Lock())
 
     @overload
     def upscale(self, image: Array, **options: "Unpack[CallOptions]") -> Array: ...
@@ -147,8 +163,9 @@ class Upscaler:
         """Upscale an image.
 
         Args:
-            image: A path; a PIL image; a uint8 or uint16 array (H, W) or (H, W, C); or a float tensor (3, H, W) or
-                (N, 3, H, W), RGB in [0, 1].
+            image: A path; a PIL image, whose EXIF orientation is corrected only if it comes straight from `Image.open`;
+                an array (H, W) or (H, W, C) of uint8, uint16, bool, or floats in [0, 1], which are rounded to 16 bits;
+                or a float tensor (3, H, W) or (N, 3, H, W), RGB in [0, 1].
             size: Target size: a factor ("2x"), the longest edge in pixels, or `(width, height)` where one may be
                 `None`. Defaults to `scale`. The model always runs at its native scale; smaller targets are bicubically
                 downscaled.
@@ -159,14 +176,15 @@ class Upscaler:
             progress: Called with (LR rows done, LR rows in total) after each strip.
 
         Returns:
-            The upscaled image, of the input's type; a PIL image for a path. Grayscale, transparency, and the color
-            profile, EXIF data and resolution of PIL images are kept. 16-bit grayscale becomes a PIL image of mode I;16;
-            all other PIL images have 8 bits per channel, since Pillow has no modes for more.
+            The upscaled image, of the input's type and dtype, uint8 for bool; a PIL image for a path. Grayscale,
+            transparency, and the color profile, EXIF data and resolution of PIL images are kept. 16-bit grayscale
+            becomes a PIL image of mode I;16; all other PIL images have 8 bits per channel, since Pillow has no modes
+            for more.
 
         Raises:
             ImageError: The file or image cannot be decoded.
-            ValueError: The array or tensor has an unsupported shape, dtype or range, `size` exceeds the model's, or an
-                option is invalid.
+            ValueError: The array or tensor has an unsupported shape, dtype or range, `size` exceeds the model's, an
+                option is invalid, or the network's output is not finite.
         """
         if not isinstance(image, Tensor):
             images: list[Any] = [image]
@@ -203,12 +221,12 @@ class Upscaler:
             ImageError: A file or image cannot be decoded.
             ValueError: The shapes or dtypes differ or are unsupported.
         """
-        arrays, to_output = zip(*map(_to_array, images), strict=True)
+        arrays, to_output = zip(*(_to_array(image, wrap) for image in images), strict=True)
         kinds = {(array.shape, array.dtype) for array in arrays}
         if len(kinds) > 1:
             raise ValueError(f"`images` must have one shape and dtype, got {', '.join(sorted(map(str, kinds)))}.")
-        height, width, *channels = arrays[0].shape
         batch = [TensorImage(array, self.scale, wrap=wrap, alpha=alpha) for array in arrays]
+        height, width, *channels = arrays[0].shape
         target = TargetSize.parse(size).resolve(width, height, scale=self.scale)
         outputs = np.empty((len(batch), target[1], target[0], *channels), arrays[0].dtype)
         done = 0
@@ -257,17 +275,20 @@ class Upscaler:
             _check_tensor(image)
             height, width = image.shape[-2:]
         else:
+            to_output: Callable[[np.ndarray], Any] = np.asarray
             if isinstance(image, LazyRows):
                 pixels = TensorImage.of_rows(image, self.scale)
             else:
-                pixels = TensorImage(_to_array(image)[0], self.scale, wrap=wrap, alpha=alpha)
+                array, convert = _to_array(image, wrap)
+                to_output = convert if isinstance(image, np.ndarray) else to_output
+                pixels = TensorImage(array, self.scale, wrap=wrap, alpha=alpha)
             height, width = pixels.height, pixels.width
         target = TargetSize.parse(size).resolve(width, height, scale=self.scale)
         if start and target != (width * self.scale, height * self.scale):
             raise ValueError(f"`start` requires the model's native scale, got `size` {size!r}.")
         if not isinstance(image, Tensor):
             for rows in self._stream_arrays([pixels], target, wrap, start):
-                yield rows[0]
+                yield to_output(rows[0])
             return
         lr = image.detach().reshape(-1, 3, height, width)
         source = self._source([lr], (height, width), target, wrap, self.dtype or torch.float32, len(lr), start)
@@ -308,18 +329,20 @@ class Upscaler:
         start: int,
     ) -> "_Source":
         """Extend an image that repeats by what its edges, and downscaling to `size` there, depend on."""
-        height, width = sides
-        repeated = height * (3 if "y" in (wrap or "") else 1), num_inputs * width * (3 if "x" in (wrap or "") else 1)
-        columns = self._backend_for(dtype, *repeated).column_radius
+        axes, (height, width) = wrap or "", sides
+        repeated = height * (3 if "y" in axes else 1), num_inputs * width * (3 if "x" in axes else 1)
+        radii = self._backend_for(dtype, *repeated).column_radius, self.receptive_field
         halo, margin = [0, 0], [0, 0]
-        for axis, side, radius in ((0, width, columns), (1, height, self.receptive_field)):
-            if "xy"[axis] in (wrap or ""):
-                margin[axis] = min(side, -(-halo_radius(side * self.scale, size[axis]) // self.scale))
-                halo[axis] = margin[axis] + radius
+        for index, (side, radius) in enumerate(zip((width, height), radii, strict=True)):
+            if "xy"[index] in axes:
+                margin[index] = min(side, -(-halo_radius(side * self.scale, size[index]) // self.scale))
+                halo[index] = margin[index] + radius
                 # Convolutions round as in the repetition where their tiles begin at the same columns.
-                halo[axis] = min(side, halo[axis] + (side - halo[axis]) % TILE)
-        lr = torch.cat([*images]) if len(images) > 1 and not wrap else images[0]
-        lr = WrappedRows.of(images, sides, (halo[0], halo[1])) if wrap else lr
+                halo[index] = min(side, halo[index] + (side - halo[index]) % TILE)
+        if wrap:
+            lr: Any = WrappedRows.of(images, sides, (halo[0], halo[1]))
+        else:
+            lr = torch.cat([*images]) if len(images) > 1 else images[0]
         return _Source(lr, num_inputs, dtype, repeated, (halo[0], halo[1]), (margin[0], margin[1]), start)
 
     def _finish(
@@ -371,7 +394,9 @@ class Upscaler:
                     if skipped == logits.shape[2]:
                         continue
                     sr = logits[:, :, skipped : skipped + end - top, left : logits.shape[3] - left].float()
-                    if dtype != torch.float32 and not sr.isfinite().all():
+                    if not sr.isfinite().all():
+                        if dtype == torch.float32:
+                            raise ValueError("The network's output is infinite in float32; its weights are too large.")
                         logger.warning("Non-finite values at row %d in %s; falling back to float32.", top, dtype)
                         dtype = torch.float32
                         backend = self._backend_for(dtype, *source.repeated)
@@ -399,21 +424,23 @@ class Upscaler:
             return self._backends[name, dtype]
 
 
-def _to_array(image: Any) -> tuple[np.ndarray, Callable[[np.ndarray], Any]]:
+def _to_array(image: Any, wrap: Wrap | None) -> tuple[np.ndarray, Callable[[np.ndarray], Any]]:
     """Return an image's pixels, and a function that converts upscaled pixels to the type that `upscale` returns."""
     if isinstance(image, np.ndarray):
-        return image, lambda pixels: pixels
+        dtype = image.dtype.newbyteorder("=")
+        return to_pixels(image), lambda x: (x / 65_535).astype(dtype) if dtype.kind == "f" else x
     if isinstance(image, (str, os.PathLike)):
         raster = load_raster(Path(image))
         if raster.bits > 8 and raster.array.ndim == 3:
             message = "'%s': %d-bit channels are reduced to 8 bits; pass an array to keep them."
             logger.warning(message, image, raster.bits)
     elif isinstance(image, Image.Image):
-        raster = Raster.from_pil(image)
+        with wrap_decode_errors():
+            raster = Raster.from_pil(image)
     else:
         raise ValueError(f"`image` must be a path, PIL image, array or tensor, got {type(image).__name__}.")
     name = "the image" if isinstance(image, Image.Image) else f"'{image}'"
-    for warning in raster.warnings:
+    for warning in raster.fit_colors().warnings + raster.metadata.hints(wrap):
         logger.warning("%s: %s", name, warning)
     return raster.array, lambda x: Raster(x, raster.metadata.resized(x.shape[1], x.shape[0])).to_pil()
 

@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 __version__ = "1.0.0"
+PROGRAM = "srgan-hub"
 
 
 @functools.cache
@@ -14,7 +15,7 @@ def code_version() -> str:
     root = Path(__file__).parents[1]
     # Only this project's own checkout: a virtual environment inside another repository must not report its commit.
     if not (root / ".git").exists() or not shutil.which("git"):
-        return f"srgan-hub {__version__}"
+        return f"{PROGRAM} {__version__}"
     command = ["git", "-C", str(root), "describe", "--always", "--exclude=*", "--dirty"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
-    return f"srgan-hub {__version__}" + (f", commit {result.stdout.strip()}" if result.returncode == 0 else "")
+    return f"{PROGRAM} {__version__}" + (f", commit {result.stdout.strip()}" if result.returncode == 0 else "")

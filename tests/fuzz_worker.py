@@ -126,6 +126,8 @@ def check(upscaler: Upscaler, path: Path) -> str:
     message = str(error or "")
     if "cannot be upscaled:" in message:  # an error of another type
         return message
+    if " object at 0x" in message or "\n" in message:
+        return f"shows more than a sentence: {message}"
     return "" if error is None or str(path) in message or str(target) in message else f"names no file: {message}"
 
 

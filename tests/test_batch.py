@@ -1,6 +1,7 @@
 """Directories of images: small ones are upscaled together, and each has its own order, output and error."""
 
 import json
+import os
 import struct
 import threading
 from pathlib import Path
@@ -111,8 +112,8 @@ def test_errors_stay_with_their_files(upscaler, log, tmp_path):
     results = list(upscale_files(upscaler, [*paths, paths[0]]))
     assert [result.source for result in results] == [*paths, paths[0]]
     assert errors(results) == [False, True, False, True, False, True]
-    assert "corrupt" in str(results[1].error) and "already exists" in str(results[3].error)
-    assert "already used by another input" in str(results[5].error)
+    assert "truncated" in str(results[1].error) and "already exists" in str(results[3].error)
+    assert "passed twice" in str(results[5].error)
     assert (tmp_path / "03_x4.png").read_text() == "mine"
 
 
@@ -214,6 +215,23 @@ def test_output_of_a_concurrent_run_is_kept(upscaler, tmp_path, monkeypatch, ski
     assert errors(results) == [not skip, False]
     assert (tmp_path / "00_x4.png").read_bytes() == b"theirs"
     assert sorted(path.name for path in tmp_path.iterdir() if "x4" in path.name) == ["00_x4.png", "01_x4.png"]
+
+
+def test_output_of_a_concurrent_run_is_not_reported_as_done(upscaler, tmp_path, monkeypatch):
+    frames = [Image.new("RGB", (6, 5), color) for color in ("red", "blue")]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    make(tmp_path, [(6, 5, 3)] * 2)
+    upscale, out = Upscaler._stream_with_recovery, tmp_path / "out"
+
+    def write_meanwhile(self, *args):
+        for name in ("00_x4.png", "a_x4.gif"):
+            (out / name).write_bytes(b"theirs")
+        return upscale(self, *args)
+
+    monkeypatch.setattr(Upscaler, "_stream_with_recovery", write_meanwhile)
+    results = list(upscale_files(upscaler, [tmp_path], str(out), skip_existing=True))
+    assert not any(errors(results)) and (out / "a_x4.gif").read_bytes() == b"theirs"
+    assert [line["state"] for line in read_manifest(out / "manifest.jsonl")] == ["skipped", "done", "skipped"]
 
 
 def test_stale_temporary_files_are_removed(upscaler, tmp_path):
@@ -332,7 +350,129 @@ def test_shards_of_several_processes(upscaler, album, tmp_path):
         for rank in range(3)
     ]
     assert shards == [[sources[0], sources[3]], [sources[1]], [sources[2]]]
-    assert [len(read_manifest(tmp_path / "shards" / f"manifest-{rank}.jsonl")) for rank in range(3)] == [2, 1, 1]
+    lines = [read_manifest(tmp_path / "shards" / f"manifest-{rank}.jsonl") for rank in range(3)]
+    assert [sum(line["state"] == "done" for line in each) for each in lines] == [2, 1, 1]
+    assert [sum(line["state"] == "left out" for line in each) for each in lines] == [1, 1, 1]
+
+
+def test_images_of_one_name_in_several_processes_are_all_upscaled(upscaler, tmp_path):
+    paths = make(tmp_path, [(6, 5, 3)] * 3)
+    for path in paths:
+        Image.open(path).save(path.with_suffix(".jpg"))
+    for _ in range(2):
+        for rank in range(2):
+            list(upscale_files(upscaler, [tmp_path], f"{tmp_path}/out", shard=(rank, 2), skip_existing=True))
+    lines = [line for rank in range(2) for line in read_manifest(tmp_path / "out" / f"manifest-{rank}.jsonl")]
+    done = [line["output"] for line in lines if line["state"] == "done"]
+    names = sorted(path.name for path in (tmp_path / "out").glob("*.png"))
+    assert sorted(Path(name).name for name in done) == names and len(names) == 6
+    assert names[:2] == ["00_jpg_x4.png", "00_png_x4.png"]
+
+
+def test_what_is_left_out_is_logged_and_in_the_manifest(upscaler, album, caplog):
+    for name in ("film.mp4", "link"):
+        (album / name).symlink_to("A" if name == "link" else "nowhere")
+    (result,) = upscale_files(upscaler, [album / "b.png"])
+    assert result.target.name == "b_x4.png" and not caplog.records
+    list(upscale_files(upscaler, [album], f"{album}/out"))
+    (summary,) = (record.message for record in caplog.records)
+    assert all(part in summary for part in (".mp4", ".txt", "link", "hidden", "1 already upscaled (b_x4.png)"))
+    left_out = {line["input"]: line for line in read_manifest(album / "out" / "manifest.jsonl") if "reason" in line}
+    assert {Path(name).relative_to(album).as_posix() for name in left_out} == {
+        "film.mp4", "link", "A/notes.txt", "A/.hidden.png", ".thumbnails", "b_x4.png",
+    }  # fmt: skip
+    assert {line["state"] for line in left_out.values()} == {"left out"}
+
+
+def test_results_are_known_by_their_tag_unless_passed_alone(upscaler, tmp_path, caplog):
+    (path,) = make(tmp_path, [(6, 5, 3)])
+    options = SaveOptions(software="srgan-hub 1.0.0, m, x4")
+    (tagged,) = upscale_files(upscaler, path, f"{tmp_path}/album/renamed.png", options=options)
+    (tmp_path / "album").mkdir()
+    (tagged,) = upscale_files(upscaler, path, f"{tmp_path}/album/renamed.png", options=options)
+    frames = [Image.new("RGB", (6, 5), color) for color in ("red", "blue")]
+    frames[0].save(tmp_path / "b.gif", save_all=True, append_images=frames[1:])
+    list(upscale_files(upscaler, tmp_path / "b.gif", f"{tmp_path}/album/renamed.gif", options=options))
+    (tmp_path / "album" / "new.png").write_bytes(path.read_bytes())
+    for inputs in ([tmp_path / "album"], sorted((tmp_path / "album").iterdir())):
+        results = list(upscale_files(upscaler, inputs, f"{tmp_path}/out", options=SaveOptions(overwrite=True)))
+        assert [result.source.name for result in results] == ["new.png"] and not results[0].error
+    assert sum("renamed.png" in record.message for record in caplog.records) == 2
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["manifest.jsonl", "new_x4.png"]
+    states = [line["state"] for line in read_manifest(tmp_path / "out" / "manifest.jsonl")]
+    assert states == ["done", "left out", "left out"]
+    (alone,) = upscale_files(upscaler, tagged.target)
+    assert not alone.error and alone.target.is_file()
+
+
+def test_links_to_themselves_missing_and_undecodable_names_are_single_failures(upscaler, tmp_path):
+    album = tmp_path / "album"
+    album.mkdir()
+    (album / "loop.png").symlink_to("loop.png")
+    (album / "dangling.png").symlink_to("nowhere.png")
+    odd = album / os.fsdecode(b"na\xffme.png")
+    Image.new("RGB", (6, 5)).save(odd)
+    for inputs in ([album], sorted(album.iterdir())):
+        found = {
+            result.source.name: result.error
+            for result in upscale_files(upscaler, inputs, f"{tmp_path}/out", options=SaveOptions(overwrite=True))
+        }
+        assert {name for name, error in found.items() if not error} == {odd.name}
+        assert "symbolic links" in str(found["loop.png"]) and "does not exist" in str(found["dangling.png"])
+    lines = read_manifest(tmp_path / "out" / "manifest.jsonl")
+    assert sorted(line["state"] for line in lines) == ["done", "failed", "failed"]
+    assert lines[-1]["input"] == str(odd)
+
+
+def test_file_that_vanishes_after_planning_is_a_single_failure(upscaler, tmp_path, monkeypatch):
+    paths = make(tmp_path, [(31, 5, 3), (30, 5, 3), (29, 5, 3)])
+    upscale = Upscaler.upscale_batch
+
+    def upscale_and_delete(self, arrays, **options):
+        paths[2].unlink(missing_ok=True)
+        return upscale(self, arrays, **options)
+
+    monkeypatch.setattr(Upscaler, "upscale_batch", upscale_and_delete)
+    assert errors(list(upscale_files(upscaler, [tmp_path]))) == [False, False, True]
+
+
+def test_directory_that_cannot_be_read_is_a_failure(upscaler, album, tmp_path, monkeypatch):
+    scandir = os.scandir
+
+    def refuse(path="."):
+        if not isinstance(path, int) and Path(path).name == "deep er":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    *others, failed = upscale_files(upscaler, [album], f"{tmp_path}/new")
+    assert len(others) == 3 and not any(errors(others))
+    assert failed.source == album / "A" / "deep er" and "Permission denied" in str(failed.error)
+    assert read_manifest(tmp_path / "new" / "manifest.jsonl")[-1]["state"] == "failed"
+    (failed,) = upscale_files(upscaler, [album / "A" / "deep er"], f"{tmp_path}/new")
+    assert failed.error
+
+
+def test_manifest_that_cannot_be_written_is_a_warning(upscaler, album, tmp_path, caplog):
+    (tmp_path / "new" / "manifest.jsonl").mkdir(parents=True)
+    results = list(upscale_files(upscaler, [album], f"{tmp_path}/new"))
+    assert len(results) == 4 and not any(errors(results))
+    assert sum("manifest.jsonl' cannot be written" in record.message for record in caplog.records) == 1
+
+
+def test_background_and_opaque_alpha_in_jpeg(upscaler, tmp_path):
+    array = np.full((6, 5, 4), 100, np.uint8)
+    array[..., 3] = 255
+    Image.fromarray(array).save(tmp_path / "opaque.png")
+    array[2, 2, 3] = 254
+    Image.fromarray(array).save(tmp_path / "transparent.png")
+    opaque, transparent = upscale_files(upscaler, sorted(tmp_path.glob("*.png")), format="jpeg")
+    assert opaque.error is None and opaque.target.name == "opaque_x4.jpg"
+    assert "`background`" in str(transparent.error) and not transparent.target.exists()
+    options = SaveOptions(background="white")
+    (flat,) = upscale_files(upscaler, tmp_path / "transparent.png", f"{tmp_path}/b.jpg", options=options)
+    with Image.open(flat.target) as image:
+        assert image.mode == "RGB" and image.size == (20, 24)
 
 
 def test_reading_and_writing_overlap_with_upscaling(upscaler, tmp_path, monkeypatch):

@@ -99,17 +99,18 @@ def test_upscale_passes_every_flag(folder, monkeypatch):
     monkeypatch.setattr(cli, "upscale_files", upscale_files)
     monkeypatch.setattr(torch, "set_num_threads", lambda count: seen.update(threads=count))
     arguments = (
-        "--output out --detail 0.5 --scale 3 --bit-depth 16 --value-range -1 2.5 --quality 80 --strip-gps "
+        "--format webp --background red --output out "
+        "--detail 0.5 --scale 3 --bit-depth 16 --value-range -1 2.5 --quality 80 --strip-gps "
         "--codec libx265 --crf 20 --no-software-tag --dtype bfloat16 --device cpu --backend torch --threads 3 "
-        "--strip-height 7 --max-pixels 1000 --skip-existing --wrap xy --alpha independent"
+        "--strip-height 7 --max-pixels 1000 --allow-truncated --skip-existing --wrap xy --alpha independent"
     )
     assert upscale("a.png", "b.jpg", *arguments.split()) == 0
     assert seen == {
         "inputs": [Path("a.png"), Path("b.jpg")], "output": "out", "detail": 0.5, "size": TargetSize(scale_factor=3),
-        "options": SaveOptions(quality=80, bit_depth=16, strip_metadata="gps", codec="libx265", crf=20),
+        "options": SaveOptions(80, 16, "gps", codec="libx265", crf=20, background="red"), "format": "webp",
         "value_range": [-1, 2.5], "dtype": "bfloat16", "device": "cpu", "backend": "torch", "threads": 3,
-        "strip_height": 7, "max_pixels": 1000, "skip_existing": True, "shard": (0, 1),
-            "wrap": "xy", "alpha": "independent",
+        "strip_height": 7, "max_pixels": 1000, "allow_truncated": True, "skip_existing": True, "shard": (0, 1),
+        "wrap": "xy", "alpha": "independent",
     }  # fmt: skip
 
 
@@ -192,6 +193,127 @@ def test_quality_and_metadata(folder):
     assert Path("lossy.webp").stat().st_size * 2 < Path("exact.webp").stat().st_size
 
 
+def test_names_that_begin_with_a_dash(folder, capsys):
+    shutil.copy("a.png", "-dash.png")
+    assert main(["upscale", "--model", "model", "--", "-dash.png"]) == 0
+    assert capsys.readouterr().out == "-dash_x4.png\n" and Path("-dash_x4.png").is_file()
+
+
+def pipe(monkeypatch, data: bytes) -> Path:
+    """Make standard input hold data, and return the file that receives standard output."""
+    Path("piped").write_bytes(data)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+    monkeypatch.setattr(sys, "stdout", Path("piped").open("w"))  # noqa: SIM115
+    return Path("piped")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "format"),
+    [
+        ((), "PNG"),
+        (("--output", "-"), "PNG"),
+        (("--output", "-", "--format", "webp"), "WEBP"),
+        (("--format", "jpeg", "--output", "-"), "JPEG"),
+    ],
+)
+def test_standard_input_to_standard_output(folder, capsys, monkeypatch, arguments, format):
+    out = pipe(monkeypatch, Path("a.png").read_bytes())
+    assert upscale("-", *arguments) == 0
+    with Image.open(out) as result:
+        assert result.format == format and result.size == (48, 80)
+        if format != "JPEG":
+            assert np.array_equal(np.asarray(result), np.asarray(SRGAN.from_pretrained("model").upscale("a.png")))
+    assert not capsys.readouterr().err and outputs(folder) == []
+
+
+def test_standard_input_or_output_alone(folder, capsys, monkeypatch):
+    out = pipe(monkeypatch, Path("a.png").read_bytes())
+    assert upscale("b.jpg", "--output", "-", "--format", "tiff") == 0
+    with Image.open(out) as result:
+        assert result.format == "TIFF" and result.size == (48, 80)
+    assert upscale("-", "b.jpg", "--output", "out/") == 0
+    assert outputs(folder) == ["out/b_x4.png", "out/stdin_x4.png"]
+    frames = [Image.new("RGB", (4, 3), color) for color in ("red", "blue")]
+    frames[0].save("c.gif", save_all=True, append_images=frames[1:])
+    out = pipe(monkeypatch, Path("c.gif").read_bytes())
+    assert upscale("-") == 0
+    with Image.open(out) as result:
+        assert result.format == "PNG" and result.n_frames == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["a.png", "b.jpg", "--output", "-"], "--output -"),
+        (["model", "--output", "-"], "--output -"),
+        (["-", "a.png"], "pass --output"),
+        (["-"], "standard input is not an image"),
+        (["a.png", "--output", "a.jpg", "--format", "png"], "--format is png.*a.jpg"),
+        (["alpha.png", "--output", "alpha.jpg"], "--background"),
+        (["alpha.png", "--output", "alpha.jpg", "--background", "whitish"], "--background.*'whitish'"),
+    ],
+)
+def test_streams_and_formats_that_are_refused(folder, capsys, monkeypatch, arguments, message):
+    Image.new("RGBA", (4, 3), (1, 2, 3, 4)).save("alpha.png")
+    out = pipe(monkeypatch, b"no image")
+    assert upscale(*arguments) == 2
+    err = capsys.readouterr().err
+    assert re.search(message, err) and err.count("\n") == 1 and not out.read_bytes()
+    assert not list(folder.glob("a*.jpg"))
+
+
+def test_image_that_standard_output_does_not_take(folder, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", Path("/dev/full").open("w"))  # noqa: SIM115
+    assert upscale("a.png", "--output", "-") == 2
+    assert re.search("standard output: No space left", capsys.readouterr().err)
+
+
+def test_terminal_is_no_output(folder, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert upscale("a.png", "--output", "-") == 2
+    assert "terminal" in capsys.readouterr().err
+
+
+def test_format_and_background_of_an_album(folder, capsys):
+    Image.new("RGBA", (4, 3), (0, 0, 0, 0)).save("c.png")
+    assert upscale("a.png", "b.jpg", "c.png", "--format", "jpeg", "--background", "#00f", "--output", "out") == 0
+    assert outputs(folder) == ["out/a_x4.jpg", "out/b_x4.jpg", "out/c_x4.jpg"]
+
+
+@pytest.mark.parametrize("streams", [{"stdout", "stderr"}, {"stdin", "stdout"}, {"stderr"}])
+def test_closed_streams_stop_nothing(folder, monkeypatch, streams):
+    for name in streams:
+        monkeypatch.setattr(sys, name, None)
+    assert upscale("a.png", "b.jpg") == 0
+    assert outputs(folder) == ["a_x4.png", "b_x4.png"]
+
+
+def test_full_streams_stop_nothing(folder, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", Path("/dev/full").open("w"))  # noqa: SIM115
+    assert upscale("a.png", "b.jpg") == 1
+    assert capsys.readouterr().err == "srgan-hub: cannot print the paths of outputs: No space left on device\n"
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, Path("/dev/full").open("w"))  # noqa: SIM115
+    assert upscale("a.png", "b.jpg", "missing.png", "--overwrite", "--debug") == 1
+    assert outputs(folder) == ["a_x4.png", "b_x4.png"]
+
+
+def test_unreadable_directory_is_named(folder, capsys, monkeypatch):
+    Path("in/locked").mkdir(parents=True)
+    shutil.copy("a.png", "in")
+    scandir = os.scandir
+
+    def refuse(path="."):
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert upscale("in", "--output", "out") == 1
+    assert re.search("in/locked.*Permission denied", capsys.readouterr().err)
+    assert outputs(folder) == ["out/a_x4.png"]
+
+
 def test_existing_output_is_kept_without_overwrite(folder, capsys):
     Path("a_x4.png").write_text("mine")
     assert upscale("a.png") == 2
@@ -207,10 +329,10 @@ def test_failed_images_do_not_stop_a_batch(folder, capsys):
     Path("a.jpg").write_bytes(Path("a.png").read_bytes())
     assert upscale("a.png", "b.jpg", "missing.png", "a.jpg", "c.png", "--output", "out/") == 1
     out, err = capsys.readouterr()
-    assert out.split() == outputs(folder) == ["out/a_x4.png", "out/c_x4.png"]
-    for line, name in zip(err.splitlines()[:3], ("b.jpg", "missing.png", "out/a_x4.png"), strict=True):
+    assert sorted(out.split()) == outputs(folder) == ["out/a_jpg_x4.png", "out/a_png_x4.png", "out/c_x4.png"]
+    for line, name in zip(err.splitlines()[:2], ("b.jpg", "missing.png"), strict=True):
         assert line.startswith("srgan-hub: ") and name in line
-    assert err.splitlines()[3:] == ["srgan-hub: 3 of 5 images failed"]
+    assert err.splitlines()[2:] == ["srgan-hub: 2 of 5 images failed"]
 
 
 def test_failed_image_closes_its_progress_bar(folder, monkeypatch):

@@ -3,11 +3,12 @@
 import fcntl
 import os
 import signal
+import stat
 from pathlib import Path
 
 import pytest
 
-from srgan_hub.fileio import atomic_write, remove_stale_parts
+from srgan_hub.fileio import atomic_write, lock_directory, remove_stale_parts, remove_unlocked
 
 
 def names(directory: Path) -> list[str]:
@@ -48,6 +49,15 @@ def test_output_has_default_permissions_and_may_have_the_longest_name(tmp_path):
         part.write_bytes(b"x")
     (tmp_path / "usual").write_bytes(b"")
     assert longest.stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o664, 0o444])
+def test_replaced_file_keeps_its_permissions(tmp_path, mode):
+    (tmp_path / "a").write_bytes(b"old")
+    (tmp_path / "a").chmod(mode)
+    with atomic_write(tmp_path / "a") as part:
+        part.write_bytes(b"new")
+    assert (tmp_path / "a").read_bytes() == b"new" and stat.S_IMODE((tmp_path / "a").stat().st_mode) == mode
 
 
 def test_stale_parts_of_a_killed_process_are_removed_and_those_in_use_stay(tmp_path):
@@ -121,3 +131,36 @@ def test_fsync_flushes_the_file_before_the_rename_and_the_directory_after(tmp_pa
     with atomic_write(tmp_path / "a", fsync=True) as part:
         part.write_bytes(b"complete")
     assert calls == [(part.name, [part.name]), (tmp_path.name, ["a"])]
+
+
+def test_directory_in_use_is_locked(tmp_path, monkeypatch):
+    lock = lock_directory(tmp_path / "work")
+    with pytest.raises(BlockingIOError):
+        lock_directory(tmp_path / "work")
+    remove_unlocked(tmp_path / "work")
+    assert names(tmp_path) == ["work"]
+    os.close(lock)
+    flock, removed = fcntl.flock, []
+
+    def late(file, operation):
+        if not removed:
+            removed.extend(names(tmp_path))
+            (tmp_path / "work").rmdir()
+        flock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    os.close(lock_directory(tmp_path / "work"))  # created again, as another process removed it
+    assert names(tmp_path) == ["work"] == removed
+    monkeypatch.undo()
+    remove_unlocked(tmp_path / "work")
+    assert not names(tmp_path)
+
+
+def test_directory_can_be_used_on_file_systems_without_locks(tmp_path, monkeypatch):
+    def unsupported(file, operation):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    os.close(lock_directory(tmp_path / "work"))
+    remove_unlocked(tmp_path / "work")
+    assert names(tmp_path) == ["work"]

@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 import torch
 from fake_hub import READER, WRITER, Hub, Repo
-from huggingface_hub import constants
+from huggingface_hub import close_session, constants, errors
 from PIL import Image
 from torch import Tensor
 
@@ -363,6 +363,63 @@ def test_refused_push_reports_the_reason(
         client(publish, make_model(tmp_path / "model"), "org/refused", **options)
     assert "\n" not in str(caught.value)
     assert "org/refused" not in hub.repos or set(hub.repos["org/refused"].files()) == {".gitattributes"}
+
+
+@pytest.mark.parametrize(
+    ("environ", "content", "token", "message"),
+    [
+        ({"ALL_PROXY": "socks5://127.0.0.1:1"}, None, None, "SOCKS proxy.*pip install socksio"),
+        ({"ALL_PROXY": "ftp://user:secret@127.0.0.1:1"}, None, None, "proxy's URL is invalid; check ALL_PROXY"),
+        ({"SSL_CERT_FILE": "missing.pem"}, None, None, "certificates cannot be read; check SSL_CERT_FILE"),
+        ({"SSL_CERT_FILE": "other.pem"}, "no certificate", None, "certificates cannot be read; check SSL_CERT_FILE"),
+        ({}, None, "hf_secret\u00e4", "token has invalid characters"),
+    ],
+)
+def test_proxies_certificates_and_tokens_are_explained(
+    environ: dict[str, str], content: str | None, token: str | None, message: str,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    if content:
+        Path(environ["SSL_CERT_FILE"]).write_text(content)
+    for name in ("ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setitem(sys.modules, "socksio", None)
+    options = {"token": token} if token else {}
+    directory = make_model(tmp_path / "model")
+    close_session()
+    try:
+        with pytest.raises(ModelLoadError, match=message) as load:
+            SRGAN.from_pretrained("org/name", cache_dir=tmp_path / "cache", **options)
+        with pytest.raises(PushError, match=message) as push:
+            push_folder(directory, "org/name", **options)
+    finally:
+        close_session()
+    assert "\n" not in f"{load.value}{push.value}" and "secret" not in f"{load.value}{push.value}"
+
+
+def test_untrusted_certificate_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        try:
+            raise OSError("[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: self-signed certificate")
+        except OSError as error:
+            raise errors.LocalEntryNotFoundError("Got: ConnectError\nCannot find the files") from error
+
+    monkeypatch.setattr("srgan_hub.hub.snapshot_download", fail)
+    with pytest.raises(ModelLoadError, match=r"not trusted; set SSL_CERT_FILE") as caught:
+        SRGAN.from_pretrained("org/name")
+    assert "\n" not in str(caught.value)
+
+
+def test_invalid_token_is_explained(hub: Hub, client: Process) -> None:
+    with pytest.raises(ModelLoadError, match="token is invalid; run `hf auth login`"):
+        client(upscale, "org/open", token="hf_expired")
+    with pytest.raises(ModelLoadError, match="token has invalid characters") as caught:
+        client(upscale, "org/open", token="hf_secret\n\n1")
+    assert "secret" not in str(caught.value)
 
 
 def test_concurrent_push_is_detected(hub: Hub, client: Process, tmp_path: Path) -> None:

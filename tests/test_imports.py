@@ -15,7 +15,7 @@ LAYERS = [
     {"network", "images"},
     {"backends"},
     {"model_card", "upscaler", "metrics", "perceptual", "degradations"},
-    {"hub", "frames"},
+    {"hub", "frames", "plan"},
     {"publish"},
     {"model"},
     {"batch", "conversion", "export", "evaluate", "handler"},

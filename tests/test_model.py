@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 import inspect
 import json
 import shutil
@@ -41,6 +42,20 @@ class FixedScale(SRGAN):
     def __init__(self, *, channels: int = 4):
         super().__init__(scale=2, channels=channels, num_blocks=1)
         self.extra = torch.nn.Conv2d(3, 3, 1)
+
+
+@dataclasses.dataclass
+class Style:
+    name: str = "film"
+    grain: float = 0.5
+
+
+class WithPositionalOptions(SRGAN):
+    def __init__(self, alpha, num_blocks=1, *, style: Style = Style(), note=None, **options):  # noqa: B008
+        self.depth = options.pop("depth", 1)
+        super().__init__(num_blocks=num_blocks, **options)
+        self.options = alpha, num_blocks, style, note
+        self.register_buffer("table", torch.arange(3, dtype=torch.float64) / 3 * self.depth)
 
 
 @pytest.fixture
@@ -88,6 +103,25 @@ def test_subclass_that_sets_an_option_round_trips(tmp_path):
     loaded = FixedScale.from_pretrained(tmp_path)
     assert loaded.config == model.config and loaded.scale == 2 and loaded.generator.head_conv.out_channels == 5
     assert torch.equal(loaded.extra.weight, model.extra.weight)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options"),
+    [
+        ((3,), {}),
+        ((3, 2), {"note": "x", "depth": 2}),
+        ((None, 1), {"style": Style("drawing", 0.25), "note": None, "depth": -1}),
+    ],
+)
+def test_positional_nested_and_collected_options_round_trip(arguments, options, tmp_path):
+    model = WithPositionalOptions(*arguments, channels=4, **options)
+    model.save_pretrained(tmp_path)
+    loaded = WithPositionalOptions.from_pretrained(tmp_path)
+    assert loaded.options == model.options and loaded.config == model.config
+    assert loaded.table.dtype == torch.float64 and torch.equal(loaded.table, model.table)
+    change_config(tmp_path, lambda config: config.update(color="red"))
+    with pytest.raises(ModelLoadError, match="'color'"):
+        WithPositionalOptions.from_pretrained(tmp_path)
 
 
 def test_mixin_parameters_are_accepted(directory):
@@ -141,6 +175,14 @@ HEAD = "generator.head_conv.weight"
             rf"size mismatch for {HEAD}: .*4, 3, 7, 7.*4, 3, 9, 9",
             lambda d: change_weights(d, lambda w: w.update({HEAD: torch.zeros(4, 3, 7, 7)})),
         ),
+        *(
+            (f"NaN or infinite values in '{HEAD}'", lambda d, v=value: change_weights(d, lambda w: w[HEAD][0].fill_(v)))
+            for value in (float("nan"), float("inf"), -float("inf"))
+        ),
+        (
+            "NaN or infinite values in 'generator.trunk.bn.running_var'",
+            lambda d: change_weights(d, lambda w: w["generator.trunk.bn.running_var"].fill_(float("nan"))),
+        ),
         (
             "model card: expected SHA-256 0{64}",
             lambda d: change_weights(d, lambda w: w.update({HEAD: w[HEAD] + 1})),
@@ -167,7 +209,7 @@ def test_options_are_validated(directory):
     with pytest.raises(TypeError, match="strip"):
         SRGAN(channels=4, num_blocks=1).upscale(np.zeros((4, 4), np.uint8), strip=4)
     assert set(inspect.signature(SRGAN.upscale).parameters) == {
-        *("self", "image", "size", "progress", "detail", "options")
+        *("self", "image", "size", "wrap", "alpha", "progress", "detail", "options")
     }
 
 

@@ -1,3 +1,4 @@
+import io
 import logging
 import traceback
 from concurrent.futures import ThreadPoolExecutor
@@ -281,6 +282,35 @@ def test_non_finite_rows_in_half_precision_are_computed_in_float32(tiny_generato
     torch.testing.assert_close(sr[:, :, affected], whole[:, :, affected], atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["head_conv.weight", "trunk.block0.bn1.running_var", "up1_act.weight"])
+def test_generators_with_non_finite_weights_are_refused(name, value, tiny_generator):
+    network = tiny_generator()
+    network.state_dict()[name].view(-1)[1] = value
+    with pytest.raises(ValueError, match=f"NaN or infinite weights in '{name}'"):
+        Upscaler(network, scale=4)
+
+
+def test_weights_that_overflow_when_fused_are_refused(tiny_generator):
+    network = tiny_generator()
+    network.trunk.bn.eps = 1e-45
+    network.trunk.bn.running_var[0], network.trunk.bn.weight.data[0] = 0, 1e30
+    with pytest.raises(ValueError, match=r"infinite weights in 'trunk\.conv"):
+        Upscaler(network, scale=4)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("backend", ["torch", "openvino"])
+def test_infinite_output_in_float32_is_an_error(backend, dtype, tiny_generator):
+    network = tiny_generator()
+    for layer in (network.head_conv, network.up0_conv):
+        layer.weight.data.fill_(1e30)
+    upscaler = Upscaler(network, scale=4, dtype=dtype, backend=backend, device="cpu", strip_height=8)
+    for image in (np.full((60, 8, 3), 255, np.uint8), torch.ones(3, 60, 8)):
+        with pytest.raises(ValueError, match="infinite in float32"):
+            upscaler.upscale(image)
+
+
 def test_auto_dtype_depends_on_hardware_and_bit_depth(bfloat16, model, cat, monkeypatch):
     used, backend_for = [], Upscaler._backend_for
     monkeypatch.setattr(
@@ -298,6 +328,55 @@ def test_auto_dtype_depends_on_hardware_and_bit_depth(bfloat16, model, cat, monk
 
 
 @pytest.mark.parametrize(
+    "change",
+    [
+        lambda a: a.astype(">u2"),
+        lambda a: a.byteswap().view(a.dtype.newbyteorder()),
+        lambda a: np.flip(np.flip(a, 1).copy(), 1),
+        lambda a: np.asfortranarray(a),
+        lambda a: np.ma.array(a),
+        lambda a: np.frombuffer(a.tobytes(), a.dtype).reshape(a.shape),  # read-only
+        lambda a: a / 65_535,
+        lambda a: (a / 65_535).astype(">f4"),
+    ],
+)
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_arrays_of_any_layout_byte_order_and_float_type(change, channels, tiny_generator):
+    array = np.random.default_rng(0).integers(0, 65_536, (6, 5, channels), np.uint16)
+    upscaler = Upscaler(tiny_generator(), scale=4, dtype="float32")
+    expected, changed = upscaler.upscale(array), change(array)
+    result = upscaler.upscale(changed)
+    assert result.dtype == changed.dtype.newbyteorder("=")
+    if result.dtype.kind == "f":
+        assert np.array_equal(result, (expected / 65_535).astype(result.dtype))
+    else:
+        assert np.array_equal(result, expected)
+    assert np.array_equal(np.concatenate([*upscaler.stream(changed)]), result)
+    assert upscaler.upscale_batch([changed])[0].dtype == result.dtype
+
+
+def test_booleans_are_black_and_white(tiny_generator):
+    upscaler = Upscaler(tiny_generator(), scale=4)
+    mask = np.random.default_rng(0).random((7, 6)) > 0.5
+    result = upscaler.upscale(mask)
+    assert result.dtype == np.uint8 and np.array_equal(
+        result, upscaler.upscale(np.where(mask, 255, 0).astype(np.uint8))
+    )
+
+
+def opened(size: int | None = None) -> Image.Image:
+    buffer = io.BytesIO()
+    Image.effect_noise((50, 50), 50).save(buffer, "PNG")
+    return Image.open(io.BytesIO(buffer.getvalue()[:size]))
+
+
+def closed(image: Image.Image, what: str = "") -> Image.Image:
+    """Close an image, or its file."""
+    (getattr(image, what) if what else image).close()
+    return image
+
+
+@pytest.mark.parametrize(
     ("image", "message"),
     [
         (torch.zeros(4, 5, 5), r"\(3, H, W\)"),
@@ -305,7 +384,23 @@ def test_auto_dtype_depends_on_hardware_and_bit_depth(bfloat16, model, cat, monk
         (torch.zeros(3, 5, 5, dtype=torch.uint8), "float tensor"),
         (torch.full((3, 5, 5), 255.0), r"got 255 to 255"),
         (torch.full((3, 5, 5), torch.nan), r"values in \[0, 1\]"),
-        (np.zeros((5, 5, 3), np.float32), "uint8 or uint16"),
+        (torch.zeros(5), r"\(3, H, W\)"),
+        (torch.tensor(0.0), r"\(3, H, W\)"),
+        (np.full((5, 5, 3), 255.0), r"float64.*\[0, 1\], got 255 to 255"),
+        (np.full((5, 5), np.nan, np.float16), r"float16.*\[0, 1\], got nan to nan"),
+        (np.zeros((3, 5, 5), np.float32), r"\(H, W, 1 to 4\), got \(3, 5, 5\)"),
+        (np.zeros((5, 5, 3), np.int64), "uint8, uint16.*got int64; convert"),
+        (np.zeros((5, 5, 3), np.uint32), "uint8, uint16.*got uint32; convert"),
+        (np.zeros((5, 5), complex), "uint8, uint16.*got complex128; convert"),
+        (np.zeros((5, 5), object), "uint8, uint16.*got object; convert"),
+        (np.ma.masked_equal(np.eye(5, dtype=np.uint8), 1), "masked values.*`filled`"),
+        (np.zeros((0, 5), float), r"\(H, W\)"),
+        (np.zeros(5, np.uint8), r"\(H, W\)"),
+        (np.uint8(5), "got uint8"),
+        (opened(1500), "Cannot decode the image: .*truncated"),
+        (closed(opened()), "the image was closed before"),
+        (closed(Image.new("RGB", (5, 5))), "the image was closed before"),
+        (closed(opened(), "fp"), "the image was closed before"),
         (7, "got int"),
         ("no/such/file.png", "no/such/file.png"),
     ],

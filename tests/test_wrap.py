@@ -18,7 +18,7 @@ from srgan_hub.frames import upscale_frames
 from srgan_hub.images import tiff_media
 from srgan_hub.images.lazy import LazyRows
 from srgan_hub.network.streaming import StreamingState
-from srgan_hub.resize import TargetSize
+from srgan_hub.resize import TargetSize, downscale_rows, resize
 from srgan_hub.upscaler import Upscaler
 
 AXES = ("x", "y", "xy")
@@ -78,6 +78,14 @@ def test_exact_sizes_wrap_too(upscaler, channels, size):
         repeated = tuple(side * (3 if axis in wrap else 1) for side, axis in ((width, "x"), (height, "y")))
         expected = middle(upscaler.upscale(repeat(image, wrap), size=repeated), wrap)
         assert np.array_equal(result, expected), wrap
+
+
+def test_tensors_at_exact_sizes(upscaler):
+    image, calls = torch.rand(2, 3, 20, 31), []
+    result = upscaler.upscale(image, size=(50, 40), wrap="xy", progress=lambda *rows: calls.append(rows))
+    assert result.shape == (2, 3, 40, 50) and calls[-1] == (20, 20) and result.min() >= 0 and result.max() <= 1
+    assert torch.equal(result, middle(upscaler.upscale(repeat(image, "xy", 2), size=(150, 120)), "xy", 2))
+    assert (result - resize(upscaler.upscale(image, wrap="xy"), (40, 50)))[..., 9:-9, 9:-9].abs().max() < 1e-5
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
@@ -224,8 +232,11 @@ def test_pages_and_large_files_that_resume(upscaler, tmp_path, monkeypatch):
         file_of(upscaler, tmp_path / "a.tif", wrap="y")
     assert np.array_equal(file_of(upscaler, tmp_path / "a.tif"), upscaler.upscale(image))  # starts from the top
     assert sum(rows) == 5 * 32 + 280
+    rows.clear()
+    with pytest.raises(KeyboardInterrupt):
+        file_of(upscaler, tmp_path / "a.tif", wrap="y")
     assert np.array_equal(file_of(upscaler, tmp_path / "a.tif", wrap="y"), upscaler.upscale(image, wrap="y"))
-    assert sum(rows) == 2 * 280 + 32
+    assert sum(rows) == 280 + 32  # the fifth strip twice
 
 
 @pytest.mark.parametrize(
@@ -244,6 +255,14 @@ def test_invalid_options(upscaler, tmp_path, options, message):
     ):
         with pytest.raises(ValueError, match=message):
             call()
+
+
+def test_opacity_weights_colors_at_exact_sizes(upscaler):
+    image = noise(20, 31, 4)
+    image[:, :9, 3] = 0
+    native = torch.from_numpy(upscaler.upscale(image))[None]
+    (expected,) = downscale_rows(iter([native]), (124, 80), (50, 40), max_value=255, alpha=True)
+    assert np.array_equal(upscaler.upscale(image, size=(50, 40)), expected[0])
 
 
 @pytest.mark.parametrize("size", [None, "2x"])
@@ -265,7 +284,7 @@ def test_alpha_that_is_data(upscaler, channels, dtype, size):
     assert np.array_equal(wrapped[..., :-1], upscaler.upscale(images[0][..., :-1], wrap="xy"))
 
 
-def test_alpha_that_is_data_in_files(tmp_path):
+def test_alpha_that_is_data_in_files(tmp_path, capsys):
     image = noise(12, 9, 4)
     image[3:9, :, 3] = 0
     frames = [Image.fromarray(image), Image.fromarray(image[::-1].copy())]
@@ -279,6 +298,12 @@ def test_alpha_that_is_data_in_files(tmp_path):
         with Image.open(tmp_path / name) as result:
             expected = upscaler.upscale(each, wrap="xy", alpha="independent")
             assert np.array_equal(np.asarray(result), expected), name
+    assert main(["upscale", str(tmp_path / "a.png"), "--output", str(tmp_path / "a.webp"), *options]) == 0
+    with Image.open(tmp_path / "a.webp") as result:
+        assert np.array_equal(np.asarray(result), upscaler.upscale(image, wrap="xy", alpha="independent"))
+    for suffix in ("gif", "webp"):
+        assert main(["upscale", str(tmp_path / "b.png"), "--output", str(tmp_path / f"b.{suffix}"), *options]) == 0
+        assert "no colors where alpha is 0" in capsys.readouterr().err
     with Image.open(tmp_path / "b_x4.png") as result:
         result.seek(1)
         assert np.array_equal(np.asarray(result), upscaler.upscale(image[::-1], wrap="xy", alpha="independent"))
@@ -289,7 +314,21 @@ def test_work_of_interrupted_runs_is_kept_per_option(upscaler):
 
     keys = set()
     for wrap, alpha in itertools.product((None, *AXES), ("opacity", "independent")):
-        run = _BatchRunner(upscaler, TargetSize(), wrap, alpha, SaveOptions(), None, False, None, None, None, None)
+        run = _BatchRunner(upscaler, TargetSize(), wrap, alpha, SaveOptions(), *[None] * 7)
         reader = SimpleNamespace(width=4, height=4, kind="video")
         keys.add(run._output("a", reader, "b").key)
     assert len(keys) == 8
+
+
+@pytest.mark.parametrize(("wrap", "hinted"), [(None, True), ("y", True), ("x", False), ("xy", False)])
+def test_panorama_that_is_not_wrapped_is_named(upscaler, tmp_path, caplog, wrap, hinted):
+    names = (
+        "xmlns:rdf='http://www.w3.org/1999/02/22-rdf-syntax-ns#' xmlns:g='http://ns.google.com/photos/1.0/panorama/'"
+    )
+    sizes = "g:ProjectionType='equirectangular' g:FullPanoWidthPixels='8' g:CroppedAreaImageWidthPixels='8'"
+    xmp = f"<rdf:RDF {names}><rdf:Description {sizes} g:FullPanoHeightPixels='4'/></rdf:RDF>"
+    Image.fromarray(noise(4, 8, 3)).save(tmp_path / "a.jpg", xmp=xmp.encode())
+    upscaler.upscale(tmp_path / "a.jpg", wrap=wrap)
+    (result,) = upscale_files(upscaler, [tmp_path / "a.jpg"], wrap=wrap)
+    assert result.error is None
+    assert ["360° panorama" in message and "a.jpg" in message for message in caplog.messages] == [True, True] * hinted

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from ..network.layers import ChannelSlice, Residual, is_same_conv, nearest_scale
@@ -123,7 +124,7 @@ class _Graph:
             self.channels //= factor**2
             y = self.node("DepthToSpace", [x], blocksize=factor, mode="CRD")
         elif factor := nearest_scale(layer):
-            scales = self.initializer(Tensor([1, 1, factor, factor]))
+            scales = self.initializer(torch.tensor([1, 1, factor, factor], device="cpu"))
             modes = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
             y = self.node("Resize", [x, "", scales], **modes)
         else:
@@ -148,7 +149,7 @@ class _Graph:
         if isinstance(layer, nn.Sigmoid):
             return self.node("Sigmoid", [x])
         assert isinstance(layer, nn.Hardtanh)
-        limits = [self.initializer(Tensor([limit])[0]) for limit in (layer.min_val, layer.max_val)]
+        limits = [self.initializer(torch.tensor(each, device="cpu")) for each in (layer.min_val, layer.max_val)]
         return self.node("Clip", [x, *limits])
 
     def with_cache(self, x: str, count: int) -> str:

@@ -89,8 +89,12 @@ class OpenVINOBackend:
         """Lend a compiled stage; its working memory is released after the last concurrent user."""
         with self._lock:
             if stage not in self._compiled:
-                model = _core().read_model(build_onnx(self.network, scale=self.scale, stage=stage).data)
-                self._compiled[stage] = _core().compile_model(model, "CPU", self.options | _cache_config(self.network))
+                core, pid = _core()
+                model = core.read_model(build_onnx(self.network, scale=self.scale, stage=stage).data)
+                # A forked process lacks the threads of the streams, which compilation waits for.
+                forked = {"NUM_STREAMS": 0} if pid != os.getpid() else {}
+                options = self.options | forked | _cache_config(self.network)
+                self._compiled[stage] = core.compile_model(model, "CPU", options)
             compiled = self._compiled[stage]
             self._users[stage] += 1
         try:
@@ -104,15 +108,15 @@ class OpenVINOBackend:
 
 
 @functools.cache
-def _core() -> Any:
-    """Return the process's only core.
+def _core() -> tuple[Any, int]:
+    """Return the process's only core, and the id of the process that created it.
 
     Each core installs a stack for signal handlers, and restores the previous one when it is deleted. If two are deleted
     in order of creation, a freed stack is restored, and the next signal kills the process (2026.4).
     """
     import openvino
 
-    return openvino.Core()
+    return openvino.Core(), os.getpid()
 
 
 def _cache_config(network: nn.Module) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ..hub import ModelLoadError
+from ..hub import ModelLoadError, require_finite
 from ..model import SRGAN
 from ..model_card import file_sha256
 from .keras import convert_krasserm
@@ -48,7 +48,8 @@ def convert(source: Path, destination: Path, *, origin: str | None = None) -> SR
         origin: Expected project, of `SOURCES`; None detects it.
 
     Raises:
-        ModelLoadError: The file is missing, incomplete, or of another project or architecture.
+        ModelLoadError: The file is missing, incomplete, of another project or architecture, or its weights are not
+            finite.
     """
     try:
         with source.open("rb") as file:
@@ -58,6 +59,7 @@ def convert(source: Path, destination: Path, *, origin: str | None = None) -> SR
     found, model = ("krasserm", convert_krasserm(source)) if hdf5 else convert_state(read_state(source), source)
     if origin not in (None, found):
         raise ModelLoadError(f"'{source}' is a checkpoint of {found}, not of {origin}.")
+    require_finite(model, source)
     license, note = _NOTES[found]
     name, command = f"`{source.name}` (SHA-256 `{file_sha256(source)}`)", f"`srgan-hub convert --from {found}`"
     fields = {"name": destination.name, "license": license, "origin": f"Converted from {name} by {command}. {note}"}

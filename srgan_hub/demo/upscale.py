@@ -51,7 +51,7 @@ class LoadedImage:
 
 def load(path: Path, *, max_pixels: int) -> LoadedImage:
     """Load an image with 8 bits per channel. Raises `ImageError` if it cannot be decoded or has more pixels."""
-    raster = load_raster(path, max_pixels=max_pixels)
+    raster = load_raster(path, max_pixels=max_pixels).fit_colors()
     warnings = list(raster.warnings)
     if raster.bits > 8:
         warnings.append(f"has {raster.bits} bits per channel and is read with 8")

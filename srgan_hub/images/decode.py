@@ -1,11 +1,14 @@
 """Open and decode image files."""
 
 import importlib
+import os
+import stat
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from PIL import Image
+from PIL import Image, ImageFile
 
 from . import animation, formats, pillow_fixes, tiff, tiff_media
 from .errors import ImageError, describe, wrap_decode_errors
@@ -15,15 +18,17 @@ from .tiff_media import ChannelsReader, PagesReader, RowsReader, TiffImage
 
 # 8000 x 8000 pixels; upscaled 4 times, that is a gigapixel.
 MAX_PIXELS = 64_000_000
+_START = 400  # bytes that identify a file
 
 
-def open_image(path: Path, *, max_pixels: int | None = MAX_PIXELS) -> Opened:
+def open_image(path: Path, *, max_pixels: int | None = MAX_PIXELS, allow_truncated: bool = False) -> Opened:
     """Open an image, animation or video, and classify it by its bytes.
 
     Args:
         path: The file.
         max_pixels: The largest width times height, checked before and after decoding. Pillow refuses TIFFs, and some
             images within files, of more than twice `PIL.Image.MAX_IMAGE_PIXELS` regardless.
+        allow_truncated: Read what is there of an image whose file is cut off, with a warning.
 
     Returns:
         The opened file; a `MediaReader` if it is to be upscaled piece by piece.
@@ -42,6 +47,7 @@ def open_image(path: Path, *, max_pixels: int | None = MAX_PIXELS) -> Opened:
     try:
         with wrap_decode_errors(path):
             opened = _classify(path, file, max_pixels)
+        opened.allow_truncated = allow_truncated
         pillow_fixes.check_size(opened.width, opened.height, path, max_pixels)
     except BaseException:
         file.close()
@@ -49,38 +55,43 @@ def open_image(path: Path, *, max_pixels: int | None = MAX_PIXELS) -> Opened:
     return opened
 
 
-def load_raster(path: Path, *, max_pixels: int | None = MAX_PIXELS, page: int | None = None) -> Raster:
+def load_raster(
+    path: Path, *, max_pixels: int | None = MAX_PIXELS, page: int | None = None, allow_truncated: bool = False
+) -> Raster:
     """Decode an image file, with corrected orientation, to gray or RGB, with alpha if present, of 8 or 16 bits.
 
     Args:
-        path, max_pixels: As for `open_image`.
-        page: Index of the image, required if there are several.
+        path, max_pixels, allow_truncated: As for `open_image`.
+        page: Index of the image, required for an animation or a TIFF of several pages.
 
     Raises:
-        ImageError: As for `open_image`; or there are several images and `page` is None.
+        ImageError: As for `open_image`; or it cannot be decoded, or `page` is required.
     """
-    with open_image(path, max_pixels=max_pixels) as opened:
+    with open_image(path, max_pixels=max_pixels, allow_truncated=allow_truncated) as opened:
         return opened.load(page)
 
 
 def load_image(path: Path, *, max_pixels: int | None = MAX_PIXELS) -> Image.Image:
     """Decode an image file, as `load_raster` does, to a PIL image of mode L, LA, RGB or RGBA."""
-    return load_raster(path, max_pixels=max_pixels).with_bits(8).to_pil()
+    return load_raster(path, max_pixels=max_pixels).fit_colors().with_bits(8).to_pil()
 
 
 def default_suffix(path: Path) -> str:
-    """Return the suffix of an upscaled file: .png, but that of the input for several images or a large TIFF."""
+    """Return the suffix of an upscaled file, whatever that of the input.
+
+    It is .png, but that of a video, an animated GIF, or a multi-page, floating-point or large TIFF.
+    """
     suffix = path.suffix.lower()
-    found = formats.find_format(suffix)
-    if found is formats.VIDEO:
-        return suffix if suffix in found.suffixes else found.suffixes[0]
-    if found not in (formats.GIF, formats.TIFF):  # others become .png
-        return ".png"
     try:
-        with open_image(path, max_pixels=None) as opened:
-            return opened.default_suffix
+        with path.open("rb") as file:
+            found = formats.identify(file.read(_START))
+            if found is formats.VIDEO:
+                return suffix if suffix in found.suffixes else found.suffixes[0]
+            if found in (formats.GIF, formats.TIFF):  # others become .png
+                return _classify(path, file, None).default_suffix
     except Exception:  # reported when the file is upscaled
         return ".png"
+    return ".png"
 
 
 def is_directory(path: Path) -> bool:
@@ -91,22 +102,71 @@ def is_directory(path: Path) -> bool:
         return False
 
 
-def find_images(
+@dataclass
+class Listing:
+    """Content of a directory and its subdirectories.
+
+    Args:
+        images: Paths of images in the order of their names.
+        left_out: Why the other paths are left out.
+        errors: Errors of directories that cannot be read, with their `filename`.
+    """
+
+    images: list[Path] = field(default_factory=list)
+    left_out: dict[Path, str] = field(default_factory=dict)
+    errors: list[OSError] = field(default_factory=list)
+
+
+def list_directory(
     directory: Path, exclude: Path | None = None, suffixes: Sequence[str] = formats.READ_SUFFIXES
-) -> list[Path]:
-    """List the images below a directory in the order of their names, without hidden ones and those in `exclude`."""
-    found = {}
-    exclude = exclude and exclude.resolve()
-    for path in directory.rglob("*"):
-        name = path.relative_to(directory).as_posix()
-        hidden = name.startswith(".") or "/." in name
-        if path.suffix.lower() in suffixes and not hidden and exclude not in path.resolve().parents and path.is_file():
-            found[name] = path
-    return [path for _, path in sorted(found.items())]
+) -> Listing:
+    """List the images below a directory by their suffixes, and everything else except for a directory `exclude`."""
+    found = Listing()
+    excluded = exclude and os.path.realpath(exclude)
+    for root, directories, files in os.walk(directory, onerror=found.errors.append):
+        for name in directories[:]:
+            path = Path(root, name)
+            if name.startswith("."):
+                found.left_out[path] = "hidden"
+            elif os.path.islink(path):  # noqa: PTH114  # which may raise
+                found.left_out[path] = "linked (links to directories are not followed)"
+            elif os.path.realpath(path) != excluded:
+                continue
+            directories.remove(name)
+        for path in (Path(root, name) for name in files):
+            if reason := _left_out_reason(path, suffixes):
+                found.left_out[path] = reason
+            else:
+                found.images.append(path)
+    found.images.sort(key=lambda path: path.relative_to(directory).as_posix())
+    return found
+
+
+def _left_out_reason(path: Path, suffixes: Sequence[str]) -> str | None:
+    suffix = path.suffix.lower()
+    if path.name.startswith("."):
+        return "hidden"
+    if formats.find_format(suffix) is formats.VIDEO:
+        return f"{suffix} (pass videos as files)"
+    if suffix not in suffixes:
+        return f"{suffix or 'without suffix'} (not an image format)"
+    try:
+        return None if stat.S_ISREG(path.stat().st_mode) else "special (not a regular file)"
+    except OSError:  # reported when it is opened
+        return None
+
+
+def find_images(directory: Path, exclude: Path | None, suffixes: Sequence[str]) -> list[Path]:
+    """List image files as `list_directory` does. OSError if a directory cannot be read."""
+    found = list_directory(directory, exclude, suffixes)
+    if found.errors:
+        raise found.errors[0]
+    return [path for path in found.images if path.is_file()]
 
 
 def _classify(path: Path, file: BinaryIO, max_pixels: int | None) -> Opened:
-    start = file.read(400)
+    file.seek(0)
+    start = file.read(_START)
     if not start:
         raise ImageError(f"'{path}' is empty (0 bytes).")
     found = formats.identify(start)
@@ -118,27 +178,35 @@ def _classify(path: Path, file: BinaryIO, max_pixels: int | None) -> Opened:
         from .video import VideoReader
 
         return VideoReader(path, file, max_pixels)
-    if found and found.is_available():
+    if found and found.package and found.is_available():
         plugin = importlib.import_module(found.package)  # which registers JPEG XL
         if found is formats.HEIC:
             plugin.register_heif_opener()
     image = pillow_fixes.open_pil(file, path, max_pixels)
-    count = len(pillow_fixes.page_sizes(image))
+    count = pillow_fixes.count_images(image)
     if count > 1 and image.format in animation.FORMATS:
         return animation.AnimationReader(path, file, image, max_pixels, count)
     return Opened(path, file, image, max_pixels, count)
 
 
 def _open_tiff(path: Path, file: BinaryIO, max_pixels: int | None) -> Opened:
-    pages = tiff.open_pages(file)
+    count, is_cut = tiff.count_pages(file, path)
+    pages = tiff.open_pages(file, count)
     sizes = {index: (page.imagewidth, page.imagelength) for index, page in pages.items()}
-    if any(map(tiff.stores_channels, pages.values())):
-        return ChannelsReader(path, file, None, max_pixels, pages, sizes)
-    image = None
-    if not (pages and all(map(tiff.is_unsupported_by_pillow, pages.values()))):
-        image = pillow_fixes.open_pil(file, path, max_pixels)
-        sizes = pillow_fixes.page_sizes(image)
-    ((width, height), *others) = sizes.values()
-    by_rows = image and pages and width * height >= tiff_media.LARGE and all(map(tiff.stores_rows, pages.values()))
-    kind: type[TiffImage] = PagesReader if others else RowsReader if by_rows else TiffImage
-    return kind(path, file, image, max_pixels, pages, sizes)
+    image: ImageFile.ImageFile | None = None
+    kind: type[TiffImage] = ChannelsReader
+    if not any(map(tiff.stores_channels, pages.values())):
+        if not (pages and tiff.is_unsupported_by_pillow(next(iter(pages.values())))):
+            image = pillow_fixes.open_pil(file, path, max_pixels)
+            sizes = pillow_fixes.page_sizes(image, count)
+        if not sizes:
+            raise ImageError(f"'{path}' contains no image.")
+        ((width, height), *others) = sizes.values()
+        by_rows = image and pages and width * height >= tiff_media.LARGE and all(map(tiff.stores_rows, pages.values()))
+        kind = PagesReader if others else RowsReader if by_rows else TiffImage
+    opened = kind(path, file, image, max_pixels, pages, sizes)
+    if any(tiff.GEO_KEYS in page.tags for page in pages.values()):
+        opened.warnings.append("its georeference is not kept; docs/scientific.md has a recipe that keeps it")
+    if is_cut:
+        opened.warnings.append(f"the chain of its pages ends in a corrupt directory after page {len(sizes)}")
+    return opened

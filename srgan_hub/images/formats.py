@@ -11,8 +11,9 @@ from typing import Any
 class Format:
     """A file format.
 
-    A feature is "image" (single images), "high bit depth" (more than 8 bits per channel), "float", "alpha", "streaming"
-    (files larger than memory), or a field of `Metadata`; "comment" is the text "Comment" alone.
+    A feature is "image" (single images), "high bit depth" (more than 8 bits per channel), "float", "alpha", "gray" and
+    "gray with alpha" (not stored as RGB), "streaming" (files larger than memory), or a field of `Metadata`; "comment"
+    is the text "Comment" alone.
 
     Args:
         suffixes: Suffixes that are written, the default first.
@@ -53,26 +54,30 @@ class Format:
         return not self.package or importlib.util.find_spec(self.package) is not None
 
 
+_GRAY = ("gray", "gray with alpha")
 _COLOR_METADATA = ("icc_profile", "exif", "xmp")
 # fmt: off
 PNG = Format("PNG", (".png", ".apng"), pillow="PNG", media=("animation",),
-             stores=("image", "high bit depth", "alpha", *_COLOR_METADATA, "dpi", "text", "color_chunks"))
-JPEG = Format("JPEG", (".jpg", ".jpeg"), (".jfif", ".jpe"), pillow="JPEG", max_side=65_535, quality=True,
-              stores=("image", *_COLOR_METADATA, "dpi", "comment"), save={"quality": 95, "subsampling": "4:4:4"})
+             stores=("image", "high bit depth", "alpha", *_GRAY, *_COLOR_METADATA, "dpi", "text", "color_chunks",
+                     "cicp"))
+JPEG = Format("JPEG", (".jpg", ".jpeg"), (".jfif", ".jpe", ".mpo"), pillow="JPEG", max_side=65_535, quality=True,
+              stores=("image", "gray", *_COLOR_METADATA, "iptc", "dpi", "comment"),
+              save={"quality": 95, "subsampling": "4:4:4"})
 WEBP = Format("WebP", (".webp",), pillow="WEBP", media=("animation",), max_side=16_383, quality=True,
-              stores=("image", "alpha", *_COLOR_METADATA), save={"lossless": True})
+              stores=("image", "alpha", *_COLOR_METADATA), save={"lossless": True, "exact": True})
 AVIF = Format("AVIF", (".avif",), pillow="AVIF", media=("animation",), max_side=65_535, quality=True,
-              stores=("image", "alpha", *_COLOR_METADATA), reads=("high bit depth",),
+              stores=("image", "alpha", *_COLOR_METADATA, "cicp"), reads=("high bit depth",),
               save={"quality": 90, "subsampling": "4:4:4"})
 BMP = Format("BMP", (".bmp",), (".dib",), pillow="BMP", stores=("image", "dpi"), reads=("alpha",))
 TIFF = Format("TIFF, BigTIFF", (".tif", ".tiff"), pillow="TIFF", media=("pages", "channels", "rows"),
-              stores=("image", "high bit depth", "float", "alpha", "streaming", *_COLOR_METADATA, "dpi", "comment"),
+              stores=("image", "high bit depth", "float", "alpha", *_GRAY, "streaming", *_COLOR_METADATA, "iptc", "dpi",
+                      "comment"),
               save={"compression": "tiff_adobe_deflate"}, package="tifffile", extra="srgan-hub[tiff]",
               signature=rb"II[*+]\0|MM\0[*+]")
 GIF = Format("GIF", (".gif",), pillow="GIF", media=("animation",), max_side=65_535, stores=("alpha", "comment"),
-             reads=("image",))
+             reads=("image",), signature=rb"GIF8[79]a")
 HEIC = Format("HEIC", (), (".heic", ".heif", ".hif"), pillow="HEIF", package="pillow_heif", extra="srgan-hub[heif]",
-              reads=("image", "high bit depth", "alpha", *_COLOR_METADATA),
+              reads=("image", "high bit depth", "alpha", *_COLOR_METADATA, "cicp"),
               signature=rb".{4}ftyp(hei[cfmsx]|hev[cmsx]|mif1|msf1)")
 # The plugin's license is the GPL: it is used where it is installed, and no extra of this package.
 JPEG_XL = Format("JPEG XL", (), (".jxl",), pillow="JXL", reads=("image", "alpha"), package="pillow_jxl",
@@ -85,11 +90,15 @@ VIDEO = Format("MP4, MOV, MKV, WebM", (".mp4", ".m4v", ".mov", ".mkv", ".webm"),
                rb"|\0\0\1[\xb3\xba]|(?!GIF8)(.{4})?G.{187}(.{4})?G.{187}(.{4})?G")
 FORMATS = (
     PNG, JPEG, WEBP, AVIF, BMP, TIFF, GIF, HEIC, JPEG_XL,
-    Format("JPEG 2000", (), (".jp2",), pillow="JPEG2000", reads=("image", "alpha", "comment")),
+    Format("JPEG 2000", (), (".jp2", ".j2k", ".jpx", ".jpf"), pillow="JPEG2000", reads=("image", "alpha", "comment")),
     Format("PBM, PGM, PPM", (), (".pbm", ".pgm", ".pnm", ".ppm"), pillow="PPM", reads=("image",)),
     Format("PSD", (), (".psd",), pillow="PSD", reads=("image", "alpha")),
     Format("TGA", (), (".tga",), pillow="TGA", reads=("image", "alpha")),
     Format("DDS", (), (".dds",), pillow="DDS", reads=("image", "alpha")),
+    Format("ICO, ICNS", (), (".ico", ".icns"), pillow="ICO", reads=("image", "alpha")),
+    Format("SGI", (), (".sgi",), pillow="SGI", reads=("image", "alpha")),
+    Format("QOI", (), (".qoi",), pillow="QOI", reads=("image", "alpha")),
+    Format("PCX", (), (".pcx",), pillow="PCX", reads=("image",)),
     VIDEO,
 )
 # fmt: on

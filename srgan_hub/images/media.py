@@ -1,20 +1,28 @@
 """Opened image files, and the base classes of readers and writers of media that are not loaded as one image."""
 
 import hashlib
+import os
+import re
+import time
 from abc import abstractmethod
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
 from PIL import ImageFile
 
-from . import formats, pillow_fixes, png16
+from ..fileio import lock_directory, remove_unlocked
+from . import formats, pillow_fixes, png16, repair
 from .encode import SaveOptions
-from .errors import ImageError, wrap_decode_errors
+from .errors import DECODE_ERRORS, ImageError, describe, wrap_decode_errors
 from .metadata import read_metadata
 from .raster import Raster, correct_orientation
+
+# Directories of interrupted runs, named by the output, and hashes of output, input and settings.
+_WORK_DIRECTORY = re.compile(r"\..+\.([0-9a-f]{8})-([0-9a-f]{8})-[0-9a-f]{8}\.(segments|rows)", re.DOTALL)
+_ABANDONED = 7 * 24 * 3600  # seconds
 
 
 class Opened(AbstractContextManager["Opened"]):
@@ -28,10 +36,11 @@ class Opened(AbstractContextManager["Opened"]):
         count: Number of images.
 
     Attributes:
-        kind: "image", "animation", "video", or of a TIFF "pages", "channels" (floating point, or channels that are not
-            colors) or "rows" (larger than a run should load).
+        kind: "image", "animation", "video", or of a TIFF "pages", "channels" (floating point, signed or 32-bit
+            integers, or channels that are not colors) or "rows" (larger than a run should load).
         width, height: Size of the largest image, in pixels.
         warnings: Messages about reading, without the file's name.
+        allow_truncated: Whether `load` fills in what a truncated file lacks.
     """
 
     kind: ClassVar[str] = "image"
@@ -40,7 +49,8 @@ class Opened(AbstractContextManager["Opened"]):
         self, path: Path, file: BinaryIO, image: ImageFile.ImageFile | None, max_pixels: int | None, count: int = 1
     ) -> None:
         self.path, self.file, self.count = path, file, count
-        self.warnings: list[str] = []
+        self.warnings: list[str] = list(getattr(image, "warnings", ()))
+        self.allow_truncated = False
         self._image, self._max_pixels = image, max_pixels
         self.width, self.height = image.size if image else (0, 0)
 
@@ -58,12 +68,40 @@ class Opened(AbstractContextManager["Opened"]):
         return ".png" if self.kind == "image" else formats.media_suffixes(self.kind, name)[0]
 
     def load(self, page: int | None = None) -> Raster:
-        """Decode one image; `page` is its index, required if there are several. ImageError if that fails."""
+        """Decode one image; `page` is its index, by default the primary image's. ImageError if that fails.
+
+        It is required if there are several images that are upscaled as a whole.
+        """
+        warnings = list(self.warnings) if self.kind == "image" else []
         if page is None and self.count > 1:
-            hint = "`upscale_files` and `srgan-hub upscale` upscale all of them"
-            raise ImageError(f"'{self.path}' contains {self.count} images; {hint}.")
+            if self.kind != "image":
+                hint = "`upscale_files` and `srgan-hub upscale` upscale all of them"
+                raise ImageError(f"'{self.path}' contains {self.count} images; {hint}.")
+            warnings.append(f"contains {self.count} images, of which the primary one is read")
         with wrap_decode_errors(self.path):
-            return self._decode(page)
+            try:
+                raster = self._decode(page)
+            except ImageError:
+                raise
+            except DECODE_ERRORS as error:
+                raster = self._decode_completed(page, error)
+        raster.warnings[:0] = warnings
+        return raster
+
+    def _decode_completed(self, page: int | None, error: Exception) -> Raster:
+        """Decode a file that ends too early, or raise the error of decoding it as it is."""
+        found = self._image and repair.complete(self.file, self._image, allow_truncated=self.allow_truncated)
+        if not found:
+            if "truncated" in str(error) and not self.allow_truncated:
+                reason = f"the file is truncated ({describe(error)}); `allow_truncated` reads what is there"
+                raise ImageError(f"Cannot decode '{self.path}': {reason}.") from error
+            raise error
+        self.file.close()
+        self.file, warning = found
+        self._image = pillow_fixes.open_pil(self.file, self.path, self._max_pixels)
+        raster = self._decode(page)
+        raster.warnings.insert(0, warning)
+        return raster
 
     def _decode(self, page: int | None) -> Raster:
         image = self._image
@@ -75,7 +113,7 @@ class Opened(AbstractContextManager["Opened"]):
             image.seek(page)
             pillow_fixes.check_size(*image.size, self.path, self._max_pixels)
         pillow_fixes.read_color_chunks(image)
-        if reason := pillow_fixes.unsupported_reason(image):
+        if image.format != "PNG" and (reason := pillow_fixes.unsupported_reason(image)):
             raise ImageError(f"'{self.path}' {reason}.")
         if (array := png16.decode16(image, self.file)) is not None:
             orientation, metadata, warnings = read_metadata(image)
@@ -129,6 +167,8 @@ class MediaWriter(AbstractContextManager["MediaWriter"]):
 
     done: int = 0
     restart_interval: int | None = None
+    _directory: Path | None = None
+    _lock: int | None = None
 
     def __init__(self, reader: Any, path: Path, output: Output) -> None:
         self.reader, self.path, self.output = reader, path, output
@@ -138,16 +178,40 @@ class MediaWriter(AbstractContextManager["MediaWriter"]):
 
     def close(self) -> None:
         """Close files; what is finished stays for resumption unless `write` has returned."""
+        if self._directory:
+            with suppress(OSError):  # not empty
+                self._directory.rmdir()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     @abstractmethod
     def write(self, pieces: Iterator[Any]) -> None:
         """Write upscaled pieces as they come, and complete the file."""
 
     def _make_work_directory(self, kind: str, *settings: object) -> Path:
-        """Create the hidden directory next to the output where interrupted runs with equal settings left pieces."""
-        source = self.reader.path.stat()
-        key = repr((source.st_size, source.st_mtime_ns, self.output.key, *settings)).encode()
-        name = f".{self.output.path.name[:50]}.{hashlib.sha256(key).hexdigest()[:16]}.{kind}"
-        directory = self.output.path.with_name(name)
-        directory.mkdir(exist_ok=True)
+        """Create and lock the hidden directory next to the output where a run with equal settings left pieces.
+
+        Those of interrupted runs for the same output or input with other settings are removed, and abandoned ones.
+        """
+        output, source = self.output.path, self.reader.path.stat()
+        keys = (
+            output.name,
+            (source.st_dev, source.st_ino),
+            (source.st_size, source.st_mtime_ns, self.output.key, settings),
+        )
+        hashes = [hashlib.sha256(repr(key).encode()).hexdigest()[:8] for key in keys]
+        self._directory = directory = output.with_name(f".{output.name[:50]}.{'-'.join(hashes)}.{kind}")
+        try:
+            self._lock = lock_directory(directory)
+        except BlockingIOError:
+            raise ImageError(f"'{output}' is being written by another process; wait until it has finished.") from None
+        os.utime(directory)
+        for other in output.parent.iterdir():
+            match = _WORK_DIRECTORY.fullmatch(other.name)
+            with suppress(FileNotFoundError):  # removed meanwhile
+                if match and other != directory:
+                    is_replaced = match[1] == hashes[0] or match[2] == hashes[1]
+                    if is_replaced or time.time() - other.stat().st_mtime > _ABANDONED:
+                        remove_unlocked(other)
         return directory

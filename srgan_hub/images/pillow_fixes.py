@@ -9,11 +9,11 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, TiffImagePlugin
 
-from . import formats
+from . import formats, repair
 from .errors import DECODE_ERRORS, ImageError, describe
 
-_MAX_PAGES = 10_000  # of a TIFF; longer chains are corrupt
-_COLOR_CHUNKS = (b"gAMA", b"cHRM", b"cICP")
+_COLOR_CHUNKS = (b"gAMA", b"cHRM", b"cICP", b"mDCV", b"cLLI")
+_AVIF_HEADER = 2**20  # bytes to search; a profile may come first
 _CODESTREAM_LIMIT = 2**24  # bytes of a JPEG 2000 to search; a color profile may come first
 MODES = ("1", "L", "P", "PA", "LA", "La", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "LAB")
 _UNSUPPORTED = {
@@ -22,6 +22,7 @@ _UNSUPPORTED = {
     "FITS": "is a FITS file, whose values are not 8-bit; read it with astropy and pass the array",
     "WMF": "is a vector graphic; convert it to PNG in the size you need",
 }
+_READERS: dict[str, Any] = {"PNG": repair.PngFile, "BMP": repair.BmpFile}
 # Image formats that Pillow does not know, by their first bytes.
 _UNKNOWN_FORMATS = {
     rb"\x76\x2f\x31\x01": "OpenEXR",
@@ -31,7 +32,7 @@ _UNKNOWN_FORMATS = {
     rb"gimp xcf": "GIMP",
     rb"P7\s": "PAM",
     rb"AT&TFORM": "DjVu",
-    rb"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*|<!DOCTYPE svg.*?>\s*)*<svg": "SVG",
+    rb"\s*(<\?xml[^>]*>\s*)?(<!--((?!-->).)*-->\s*|<!DOCTYPE svg[^>]*>\s*)*<svg": "SVG",
 }
 
 
@@ -53,7 +54,7 @@ def open_pil(file: BinaryIO, path: Path, max_pixels: int | None) -> ImageFile.Im
                 if name == "ICO":  # which is decoded by opening it
                     _check_icon(file, path, max_pixels)
                 file.seek(0)
-                image: Any = factory(file, "")
+                image: Any = _READERS.get(name, factory)(file, "")
                 check_size(image.width, image.height, path, max_pixels)
                 if name == "ICNS":
                     _check_mac_icon(image, file, path, max_pixels)
@@ -63,7 +64,7 @@ def open_pil(file: BinaryIO, path: Path, max_pixels: int | None) -> ImageFile.Im
             except DECODE_ERRORS as error:
                 # The first bytes of some formats are two letters that text files also have.
                 if accept and not str(error).lower().startswith(("not a", "cannot identify")):
-                    failures.append(f"is a {name} file that is corrupt or of an unsupported kind: {describe(error)}")
+                    failures.append(f"is corrupt or of an unsupported kind ({name}: {describe(error)})")
     raise ImageError(f"'{path}' {failures[0] if failures else _explain(start)}.")
 
 
@@ -127,23 +128,17 @@ def unsupported_reason(image: ImageFile.ImageFile) -> str | None:
     return _unsupported_jpeg2000(image) if image.format == "JPEG2000" else None
 
 
-def page_sizes(image: ImageFile.ImageFile) -> dict[int, tuple[int, int]]:
-    """Return width and height of each image in an opened file by its index.
+def count_images(image: ImageFile.ImageFile) -> int:
+    """Return the number of images in an opened file. Previews of an MPO and layers of a PSD are not images."""
+    return 1 if image.format in ("MPO", "PSD") else getattr(image, "n_frames", 1)
 
-    Previews of an MPO, layers of a PSD, and thumbnails and masks of a TIFF are not images.
-    """
-    if image.format in ("MPO", "PSD"):
-        return {0: image.size}
-    if image.format != "TIFF":
-        return dict.fromkeys(range(getattr(image, "n_frames", 1)), image.size)
+
+def page_sizes(image: ImageFile.ImageFile, count: int) -> dict[int, tuple[int, int]]:
+    """Return width and height of each of a TIFF's `count` pages, except thumbnails and masks, by its index."""
     found = {}
-    for index in range(_MAX_PAGES):
-        try:
+    for index in range(count):
+        with suppress(SyntaxError):  # Pillow does not know the kind, such as a mask, but has read the tags
             image.seek(index)
-        except EOFError:
-            break
-        except SyntaxError:  # Pillow does not know the kind, such as a mask, but has read the tags
-            pass
         if not tiff_tags(image).get(ExifTags.Base.NewSubfileType, 0) & (1 | 4):  # thumbnail, mask
             found[index] = image.size
     return found or {0: image.size}
@@ -157,7 +152,7 @@ def bit_depth(image: ImageFile.ImageFile) -> int:
         return _codestream(_peek(image, _CODESTREAM_LIMIT))[2]
     if image.format == "AVIF":
         # The AV1 configuration record: its third byte contains high_bitdepth and twelve_bit.
-        flags = [match[1][0] for match in re.finditer(rb"av1C..(.)", _peek(image, 65_536), re.DOTALL)]
+        flags = [match[1][0] for match in re.finditer(rb"av1C..(.)", _peek(image, _AVIF_HEADER), re.DOTALL)]
         return max((12 if flag & 0x20 else 10 if flag & 0x40 else 8 for flag in flags), default=8)
     if image.format == "PPM":
         arguments = image.tile[0][3]
@@ -169,13 +164,19 @@ def bit_depth(image: ImageFile.ImageFile) -> int:
 
 
 def decode(image: ImageFile.ImageFile) -> Image.Image:
-    """Decode an opened file and correct transparent colors, inverted gray, and gray that Pillow stores as RGBA.
+    """Decode an opened file; correct transparent colors and areas, inverted gray, and gray that Pillow stores as RGBA.
 
     `unsupported_reason` must have returned None. Gray of more than 8 bits becomes mode I;16 with its full range.
     """
     kind, raw, bits = image.format, raw_mode(image), bit_depth(image)
     alpha = _bmp_alpha(image) if kind in ("BMP", "DIB") and raw == "BGRX" else None
-    inverted = kind == "TIFF" and tiff_tags(image).get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0
+    photometric = tiff_tags(image).get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) if kind == "TIFF" else None
+    inverted = photometric == 0
+    box = image.tile[0].extents if kind == "GIF" else None
+    if photometric == 6 and image.mode == "RGB" and image.tile[0].codec_name == "raw":
+        _use_libtiff(image)
+    if kind == "TIFF":  # which Pillow turns by XMP if it has no orientation of its own
+        tiff_tags(image).setdefault(ExifTags.Base.Orientation, 1)
     image.load()
     result: Image.Image = image
     if alpha is not None:
@@ -184,6 +185,9 @@ def decode(image: ImageFile.ImageFile) -> Image.Image:
         image.info["transparency"] *= 255 // (2 ** int(raw[2:]) - 1)
     elif kind == "PNG" and raw == "LA;16B":
         result = Image.merge("LA", (image.getchannel("R"), image.getchannel("A")))
+    elif box and box != (0, 0, *image.size):  # the bare area of a GIF is transparent
+        result = Image.new("RGBA", image.size)
+        result.paste(image.convert("RGBA").crop(box), box[:2])
     elif kind == "PPM" and image.mode == "I":
         result = Image.fromarray(np.asarray(image).astype(np.uint16))
     elif kind == "TIFF" and image.mode.startswith("I;16") and (inverted or bits < 16):
@@ -194,23 +198,30 @@ def decode(image: ImageFile.ImageFile) -> Image.Image:
 
 
 def read_color_chunks(image: Image.Image) -> None:
-    """Add to a PNG's `info`, as "color_chunks", the chunks ahead of its pixels that define its colors."""
-    if image.format != "PNG" or "color_chunks" in image.info:
+    """Add to the `info` of a PNG or AVIF its CICP code points as "cicp", and a PNG's other chunks that define colors.
+
+    Those of an AVIF count if it has no profile, and only for colors: the decoder applies matrix and range.
+    """
+    if image.format not in ("PNG", "AVIF") or "color_chunks" in image.info:
         return
     name, file = getattr(image, "filename", ""), getattr(image, "fp", None)
     if file is None and not name:
         return
-    found = {}
+    found: dict[bytes, bytes] = {}
     with suppress(OSError), nullcontext(file) if file else open(name, "rb") as stream:  # noqa: PTH123  # a name, no path
         position = stream.tell()
-        stream.seek(8)
-        while len(head := stream.read(8)) == 8 and head[4:] != b"IDAT":
+        stream.seek(0)
+        start = stream.read(_AVIF_HEADER if image.format == "AVIF" else 8)
+        if (match := re.search(rb"colrnclx\0(.)\0(.)", start, re.DOTALL)) and not image.info.get("icc_profile"):
+            found[b"cICP"] = match[1] + match[2] + b"\0\1"
+        while image.format == "PNG" and len(head := stream.read(8)) == 8 and head[4:] != b"IDAT":
             size = int.from_bytes(head[:4], "big")
             if head[4:] in _COLOR_CHUNKS:
                 found[head[4:]] = stream.read(size)
                 size = 0
             stream.seek(size + 4, 1)
         stream.seek(position)
+    image.info["cicp"] = tuple(found.pop(b"cICP", b""))
     image.info["color_chunks"] = found
 
 
@@ -220,8 +231,12 @@ def _unsupported_tiff(image: ImageFile.ImageFile) -> str | None:
     bits = bit_depth(image)
     if set(tags.get(TiffImagePlugin.SAMPLEFORMAT, (1,))) != {1}:
         return "stores signed values; convert it to 8 bits or pass an array"
-    if tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 6 and raw and image.mode == "RGB":
-        return "stores uncompressed YCbCr, which Pillow decodes incorrectly; convert it to RGB"
+    is_jpeg = tags.get(TiffImagePlugin.COMPRESSION) in (6, 7)
+    if tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 6 and image.mode == "RGB" and not is_jpeg:
+        subsampling = tags.get(TiffImagePlugin.YCBCRSUBSAMPLING)
+        raw_size = raw and sum(tags.get(TiffImagePlugin.STRIPBYTECOUNTS, ()))
+        if subsampling == (4, 4) or (not subsampling and raw_size == 3 * image.width * image.height):
+            return f"stores YCbCr with subsampling {subsampling}, which libtiff decodes incorrectly; convert it to RGB"
     if tags.get(TiffImagePlugin.PLANAR_CONFIGURATION) == 2 and (
         image.mode in ("LA", "PA") or (bits > 8 and raw and len(image.getbands()) > 1)
     ):
@@ -232,15 +247,16 @@ def _unsupported_tiff(image: ImageFile.ImageFile) -> str | None:
 
 
 def _unsupported_bmp(image: ImageFile.ImageFile) -> str | None:
+    if image.tile and not image.tile[0].codec_name:  # not decoded by Pillow
+        return None
     header = _peek(image, 14 + 124)[14 if image.format == "BMP" else 0 :]
     size = int.from_bytes(header[:4], "little")
     bits = int.from_bytes(header[10:12] if size == 12 else header[14:16], "little")
-    if image.info["compression"] == 2:
-        return "is a BMP with RLE4 compression, which Pillow decodes incorrectly; save it as PNG"
+    if repair.is_misread_by_pillow(image, bits):
+        kind = "RLE4 compression" if image.info["compression"] == 2 else f"a gray palette of {bits} bits"
+        return f"is a BMP with {kind}, which Pillow decodes incorrectly; {formats.VIDEO.install_hint} decodes it"
     if bits == 16 and size >= 56 and header[52:56] != b"\0\0\0\0":
         return "is a 16-bit BMP with transparency, which Pillow decodes incorrectly; save it as PNG"
-    if bits != {"1": 1, "L": 8}.get(image.mode, bits):
-        return f"is a BMP with a gray palette of {bits} bits, which Pillow decodes incorrectly; save it as PNG"
     return None
 
 
@@ -252,6 +268,14 @@ def _unsupported_jpeg2000(image: ImageFile.ImageFile) -> str | None:
         kind = f"{bits} bits and {channels} channels"
         return f"is a JPEG 2000 of {kind}, which Pillow decodes incorrectly; save it as PNG"
     return None
+
+
+def _use_libtiff(image: Any) -> None:
+    """Let libtiff, which knows subsampling, decode an uncompressed TIFF."""
+    tags = tiff_tags(image)
+    size = tags[TiffImagePlugin.IMAGEWIDTH], tags[TiffImagePlugin.IMAGELENGTH]
+    image.tile = [ImageFile._Tile("libtiff", (0, 0, *size), 0, ("RGBX", "raw", False, tags.offset))]
+    image.use_load_libtiff = True
 
 
 def tiff_tags(image: Image.Image) -> Any:

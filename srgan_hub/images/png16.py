@@ -11,6 +11,7 @@ import numpy as np
 from PIL import ImageFile, TiffImagePlugin
 from PIL.PngImagePlugin import putchunk
 
+from .errors import DECODE_ERRORS
 from .metadata import png_info
 from .pillow_fixes import bit_depth, raw_mode, tiff_tags
 from .raster import Raster
@@ -46,7 +47,10 @@ def decode16(image: ImageFile.ImageFile, file: BinaryIO) -> np.ndarray | None:
     file.seek(0)
     again = plugin(file)
     again.seek(index)
-    return upper | _decode_as(again, f"{mode};16{'B' if order == 'L' else 'L'}")
+    values = upper | _decode_as(again, f"{mode};16{'B' if order == 'L' else 'L'}")
+    if (key := image.info.get("transparency")) is not None and mode == "RGB":
+        values = np.dstack([values, np.where((values == key).all(-1), 0, 65_535).astype(np.uint16)])
+    return values
 
 
 def _decode_as(image: ImageFile.ImageFile, raw: str) -> np.ndarray:
@@ -69,10 +73,15 @@ def _decode_heif_avif(image: ImageFile.ImageFile, file: BinaryIO) -> np.ndarray 
     elif importlib.util.find_spec("av") and not image.has_transparency_data:
         import av
 
-        with av.open(file, "r") as container:
-            frame = next(container.decode(video=0))
-            values = np.asarray(frame.to_ndarray(format="rgb48le"), np.uint16) >> (16 - bits)
+        try:
+            with av.open(file, "r") as container:
+                frame = next(container.decode(video=0))
+                values = np.asarray(frame.to_ndarray(format="rgb48le"), np.uint16) >> (16 - bits)
+        except (*DECODE_ERRORS, StopIteration):  # such as a color matrix that FFmpeg cannot convert
+            return None
     else:
+        return None
+    if values.shape[:2] != (image.height, image.width):  # of a single tile
         return None
     return np.asarray(values.astype(np.uint32) * 65_535 // (2**bits - 1), np.uint16)
 

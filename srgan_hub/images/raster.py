@@ -1,6 +1,7 @@
 """In-memory image: pixel array plus metadata."""
 
 import io
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
@@ -8,11 +9,12 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image, ImageCms, ImageFile
 
-from . import pillow_fixes
+from . import color, pillow_fixes
 from .errors import ImageError
 from .metadata import Metadata, read_metadata
 
 R = TypeVar("R", bound="Raster")
+_PIL = ("gray", "gray with alpha", "icc_profile")  # features of PIL images
 
 
 @dataclass
@@ -58,14 +60,24 @@ class Raster:
         array = ((wide + 128) // 257).astype(np.uint8) if bits == 8 else (wide * 257).astype(np.uint16)
         return replace(self, array=array)
 
+    def fit_colors(self: R, stores: Collection[str] = _PIL) -> R:
+        """Return the image with colors that a format of these features can describe, and warnings about changes."""
+        array, metadata, warnings = color.fit_colors(self.array, self.metadata, stores)
+        return replace(self, array=array, metadata=metadata, warnings=[*self.warnings, *warnings])
+
     @classmethod
     def from_pil(cls, image: Image.Image, *, name: str = "the image") -> "Raster":
-        """Convert a PIL image to gray or RGB, gray where its palette has no colors, and correct its orientation.
+        """Convert a PIL image to gray or RGB, gray where its palette has no colors, and correct a file's orientation.
+
+        Copies of an opened file, as Pillow's methods return them, may have been rotated already, and are taken as they
+        are.
 
         Raises:
             ImageError: The mode has no such equivalent; the message contains `name`.
         """
-        warnings = []
+        warnings, is_file = [], isinstance(image, ImageFile.ImageFile)
+        if _is_closed(image):
+            raise ImageError(f"{name} was closed before its pixels were read; call its `load` before.")
         pillow_fixes.read_color_chunks(image)
         if isinstance(image, ImageFile.ImageFile) and image.tile:
             if reason := pillow_fixes.unsupported_reason(image):
@@ -89,14 +101,56 @@ class Raster:
             array = np.asarray(image.convert(("L" if gray else "RGB") + ("A" if alpha else "")))
         else:
             raise ImageError(f"{name} has mode {image.mode}; supported are 8-bit gray, color and palette.")
-        return cls(correct_orientation(array, orientation), metadata, warnings + invalid)
+        return cls(correct_orientation(array, orientation if is_file else 1), metadata, warnings + invalid)
 
     def to_pil(self) -> Image.Image:
-        """Return a PIL image of mode L, LA, RGB, RGBA or I;16; of 8 bits where Pillow has no mode for 16."""
-        raster = self if self.array.ndim == 2 else self.with_bits(8)
+        """Return a PIL image of mode L, LA, RGB, RGBA or I;16; of 8 bits where Pillow has no mode for 16.
+
+        Its colors are described by a profile or sRGB, since Pillow ignores code points: HDR is reduced to SDR.
+        """
+        raster = self.fit_colors()
+        raster = raster if raster.array.ndim == 2 else raster.with_bits(8)
         image = Image.fromarray(raster.array)
-        image.info.update(self.metadata.to_info())
+        image.info.update(raster.metadata.to_info())
         return image
+
+
+def to_pixels(array: np.ndarray) -> np.ndarray:
+    """Convert an array to uint8 or uint16: booleans to 0 and 255, floats in [0, 1] to 16 bits.
+
+    Raises:
+        ImageError: The array has masked values, another dtype, or floats out of range.
+    """
+    if np.ma.is_masked(array):
+        raise ImageError("`image` is an array with masked values; replace them first with `filled`.")
+    array = np.asarray(array)
+    if array.dtype.kind == "f":
+        lowest, highest = (array.min(), array.max()) if array.size else (0, 0)
+        if not (lowest >= -1e-3 and highest <= 1 + 1e-3):
+            found = f"{lowest:.4g} to {highest:.4g}"
+            raise ImageError(
+                f"`image` is of {array.dtype} and must have values in [0, 1], got {found}; divide it first."
+            )
+        return (array.astype(np.float64).clip(0, 1) * 65_535).round().astype(np.uint16)
+    if array.dtype == bool:
+        return array.astype(np.uint8) * 255
+    if array.dtype.kind != "u" or array.itemsize > 2:
+        expected = "uint8, uint16, bool, or floating point in [0, 1]"
+        raise ImageError(f"`image` must be an array of {expected}, got {array.dtype}; convert it with `astype`.")
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _is_closed(image: Image.Image) -> bool:
+    """Return whether an image, or its file before the pixels were read, was closed."""
+    if isinstance(image, ImageFile.ImageFile) and image.tile:
+        return image.fp is None or image.fp.closed
+    try:
+        image.im  # noqa: B018
+    except ValueError:
+        return True
+    except AssertionError:  # not decoded yet
+        return False
+    return False
 
 
 def correct_orientation(array: np.ndarray, orientation: int) -> np.ndarray:

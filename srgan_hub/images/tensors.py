@@ -66,10 +66,9 @@ class TensorImage:
         elif self.masks and not array[:, :, -1].all():
             filled = inpaint(colors, array[:, :, -1], wrap)
             array = np.dstack([filled, repeat(array[:, :, -1], wrap)])
-        # A view (1, C, H, W), which is converted strip by strip.
-        self.lr: Tensor | LazyRows | WrappedRows = torch.from_numpy(np.require(array, requirements=["C", "W"])).permute(
-            2, 0, 1
-        )[None]
+        # A view (1, C, H, W), which is converted strip by strip. Of a repetition if the copies' hidden colors differ.
+        view = torch.from_numpy(np.require(array, requirements=["C", "W"])).permute(2, 0, 1)[None]
+        self.lr: Tensor | LazyRows | WrappedRows = view
 
     @classmethod
     def of_rows(cls, rows: LazyRows, scale: int) -> "TensorImage":

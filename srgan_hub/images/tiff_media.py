@@ -6,30 +6,34 @@ interrupted run resumes after the last of them.
 """
 
 import json
+import math
 import os
 import shutil
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from PIL import ImageFile
 
 from . import tiff
+from .encode import fit_colors
 from .errors import ImageError, wrap_decode_errors
+from .formats import TIFF
 from .lazy import LazyRows
 from .media import MediaReader, MediaWriter, Opened, Output
-from .metadata import Metadata, read_metadata
+from .metadata import Metadata, add_tiff_tags, read_metadata
 from .raster import Raster
 from .tensors import Wrap, inpaint
 
 # Files of this many pixels or more are processed by rows.
 LARGE = 16_000_000
 _TILE = 256
+_NODATA = 42_113  # GDAL's tag of the value of pixels that were not measured
+_CHANNEL_TYPES = {"float16", "float32", "float64", "int8", "int16", "int32", "uint8", "uint16", "uint32"}
 
 
 class TiffImage(Opened):
@@ -50,9 +54,13 @@ class TiffImage(Opened):
 
     def _decode(self, page: int | None) -> Raster:
         page = self._indices[0] if page is None else page
-        if page in self._pages and tiff.is_unsupported_by_pillow(self._pages[page]):
-            return tiff.load16(self._pages[page])
-        return super()._decode(page)
+        stored = self._pages.get(page)
+        if stored and (self._image is None or tiff.is_unsupported_by_pillow(stored)):
+            raster = tiff.load(stored, self.file)
+        else:
+            raster = super()._decode(page)
+        raster.warnings += self.warnings
+        return raster
 
 
 class PagesReader(TiffImage, MediaReader):
@@ -71,7 +79,8 @@ class PagesWriter(MediaWriter):
 
     def write(self, pieces: Iterator[Raster]) -> None:
         """Write the pages."""
-        tiff.write_tiff(pieces, self.path, target=self.output.path)
+        path = self.output.path
+        tiff.write_tiff((fit_colors(piece, TIFF, path) for piece in pieces), self.path, target=path)
 
 
 @dataclass(frozen=True)
@@ -79,14 +88,26 @@ class ChannelStack:
     """The channels of one page.
 
     Args:
-        array: (H, W), (H, W, C) or (C, H, W), uint8, uint16 or floating-point.
+        array: (H, W), (H, W, C) or (C, H, W), integer of at most 32 bits or floating-point.
+        bits: Bits per value that are used.
         axis: The axis of the channels; None for (H, W).
         tags: Keyword arguments of tifffile for a page of the same layout.
+        nodata: The value of pixels that were not measured, NaN for none.
     """
 
     array: np.ndarray
+    bits: int
     axis: int | None
     tags: dict[str, Any]
+    nodata: float = math.nan
+
+    @property
+    def value_range(self) -> tuple[float, float]:
+        """The range of unsigned integers of at most 16 bits; of other types, that of the valid values."""
+        if self.array.dtype in (np.uint8, np.uint16):
+            return 0.0, float(2**self.bits - 1)
+        valid = self.array[_is_valid(self.array, self.nodata)]
+        return (float(valid.min()), float(valid.max())) if valid.size else (0.0, 1.0)
 
     def map(self, function: Callable[[np.ndarray], np.ndarray]) -> "ChannelStack":
         """Return the results of a function for each channel (H, W), in the same layout."""
@@ -97,19 +118,20 @@ class ChannelStack:
 
 
 class ChannelsReader(TiffImage, MediaReader):
-    """Reader of floating-point values and of channels that are not colors, as of a microscope."""
+    """Reader of floating-point values, signed and 32-bit integers, and of channels that are not colors."""
 
     kind: ClassVar[str] = "channels"
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         dtypes = {str(page.dtype) for page in self._pages.values()}
-        if unsupported := dtypes - {"uint8", "uint16", "float16", "float32", "float64"}:
+        if unsupported := dtypes - _CHANNEL_TYPES:
             names = ", ".join(sorted(unsupported))
-            raise ImageError(f"'{self.path}' contains {names}; supported are floating point, uint8 and uint16.")
+            raise ImageError(f"'{self.path}' contains {names}; supported are {', '.join(sorted(_CHANNEL_TYPES))}.")
 
     def _decode(self, page: int | None) -> Raster:
-        raise ImageError(f"'{self.path}' contains floating-point values or channels that are not colors.")
+        kinds = "floating-point values, signed or 32-bit integers, or channels that are not colors"
+        raise ImageError(f"'{self.path}' contains {kinds}; use `srgan-hub upscale` or `upscale_files`.")
 
     def read(self, first: int = 0) -> Iterator[ChannelStack]:
         """Yield the pages."""
@@ -119,14 +141,20 @@ class ChannelsReader(TiffImage, MediaReader):
             axis = None if array.ndim == 2 else -1 if page.planarconfig != 2 and page.samplesperpixel > 1 else 0
             is_rgb = page.photometric == 2 and axis is not None and array.shape[axis] == 3
             has_resolution, orientation = "XResolution" in page.tags, page.tags.valueof("Orientation", 1)
+            extra = [(274, 3, 1, orientation, True)] if orientation != 1 else []
+            nodata = math.nan
+            if isinstance(missing := page.tags.valueof(_NODATA), str):
+                extra.append((_NODATA, 2, len(missing) + 1, missing, True))
+                with suppress(ValueError):
+                    nodata = float(missing)
             tags = {
-                "photometric": "rgb" if is_rgb else "minisblack",
+                "photometric": "rgb" if is_rgb else "miniswhite" if page.photometric == 0 else "minisblack",
                 "planarconfig": None if axis is None else "separate" if axis == 0 else "contig",
                 "resolution": page.resolution if has_resolution else None,
                 "resolutionunit": page.resolutionunit if has_resolution else None,
-                "extratags": [(274, 3, 1, orientation, True)] if orientation != 1 else (),
+                "extratags": extra,
             }
-            yield ChannelStack(array, axis, tags)
+            yield ChannelStack(array, page.bitspersample, axis, tags, nodata)
 
 
 class ChannelsWriter(MediaWriter):
@@ -142,40 +170,35 @@ class ChannelsWriter(MediaWriter):
                 file.write(piece.array, compression="zlib", software=software, metadata=None, **piece.tags)
 
 
-def value_range_of(array: np.ndarray) -> tuple[float, float]:
-    """Return the range of an integer type, or of the finite values."""
-    if array.dtype.kind == "u":
-        return 0.0, float(np.iinfo(array.dtype).max)
-    finite = array[np.isfinite(array)]
-    return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
-
-
-def normalize(channel: np.ndarray, low: float, high: float, wrap: Wrap | None = None) -> np.ndarray:
-    """Map (H, W) from [low, high] to [0, 1], float32. NaN and infinity are inpainted.
+def normalize(
+    channel: np.ndarray, low: float, high: float, nodata: float = math.nan, wrap: Wrap | None = None
+) -> np.ndarray:
+    """Map (H, W) from [low, high] to [0, 1], float32. NaN, infinity and `nodata` are inpainted.
 
     If there are any and the image wraps, the result is its repetition.
     """
     values = channel.astype(np.float64)
-    finite = np.isfinite(values)
-    scaled = np.clip((np.where(finite, values, low) - low) / ((high - low) or 1), 0, 1).astype(np.float32)
-    return inpaint(scaled[:, :, None], finite, wrap)[:, :, 0] if finite.any() and not finite.all() else scaled
+    valid = _is_valid(channel, nodata)
+    scaled = np.clip((np.where(valid, values, low) - low) / ((high - low) or 1), 0, 1).astype(np.float32)
+    return inpaint(scaled[:, :, None], valid, wrap)[:, :, 0] if valid.any() and not valid.all() else scaled
 
 
-def denormalize(result: np.ndarray, channel: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Map an upscaled channel in [0, 1] back to the range and type of `channel`, with its NaN and infinity."""
+def denormalize(
+    result: np.ndarray, channel: np.ndarray, low: float, high: float, nodata: float = math.nan
+) -> np.ndarray:
+    """Map an upscaled channel in [0, 1] back to the range and type of `channel`, with its invalid values."""
     values = result.astype(np.float64) * (high - low) + low
-    if channel.dtype.kind == "u":
-        values = np.clip(values.round(), 0, np.iinfo(channel.dtype).max)
-    values = values.astype(channel.dtype)
-    invalid = ~np.isfinite(channel)
-    if not invalid.any():
-        return values
+    if channel.dtype.kind in "iu":
+        limits = np.iinfo(channel.dtype)
+        values = np.clip(values.round(), limits.min, limits.max)
+    rows, columns = (np.arange(new) * old // new for new, old in zip(values.shape, channel.shape, strict=True))
+    nearest = channel[rows][:, columns]
+    return np.where(_is_valid(nearest, nodata), values.astype(channel.dtype), nearest)
 
-    def repeat(array: np.ndarray) -> np.ndarray:
-        tensor = torch.from_numpy(array.astype(np.float32))[None, None]
-        return F.interpolate(tensor, values.shape, mode="nearest")[0, 0].numpy()
 
-    return np.where(repeat(invalid) > 0, repeat(np.where(invalid, channel, 0)).astype(channel.dtype), values)
+def _is_valid(array: np.ndarray, nodata: float) -> np.ndarray:
+    with np.errstate(over="ignore"):  # a value that the type cannot hold
+        return np.isfinite(array) & (array != nodata)
 
 
 class RowsReader(TiffImage, MediaReader):
@@ -236,12 +259,17 @@ class RowsWriter(MediaWriter):
         bits = output.options.bit_depth or reader.bits
         shape = (output.height, output.width, reader.rows.channels)
         directory = self._make_work_directory("rows", shape, bits)
-        self._spool = TileSpool(directory, shape, np.dtype(f"uint{bits}"), resume=output.resumable)
+        try:
+            self._spool = TileSpool(directory, shape, np.dtype(f"uint{bits}"), resume=output.resumable)
+        except BaseException:
+            super().close()  # its lock
+            raise
         self.done = self._spool.done
 
     def close(self) -> None:
         """Close the finished rows."""
         self._spool.close()
+        super().close()
 
     def write(self, pieces: Iterator[np.ndarray]) -> None:
         """Write strips of rows (rows, width) or (rows, width, C), beginning with the row `done`."""
@@ -253,6 +281,8 @@ class RowsWriter(MediaWriter):
         if metadata.dpi:
             across, down = (each * output.width / self.reader.width for each in metadata.dpi)
             metadata = replace(metadata, dpi=(across, down))
+        pixel = np.zeros((1, 1, 3) if is_rgb else (1, 1), np.uint8)
+        metadata = fit_colors(Raster(pixel, metadata), TIFF, output.path).metadata
         tifffile.imwrite(
             self.path,
             self._spool.tiles(),
@@ -263,8 +293,9 @@ class RowsWriter(MediaWriter):
             bigtiff=True,
             tile=(_TILE, _TILE),
             compression="zlib",
-            **tiff.metadata_kwargs(metadata, "tiled TIFF", output.path),
+            **tiff.metadata_kwargs(metadata, output.path),
         )
+        add_tiff_tags(self.path, [metadata])
         self._spool.close()
         shutil.rmtree(self._spool.directory)
 
@@ -280,11 +311,14 @@ class TileSpool:
     def __init__(self, directory: Path, shape: tuple[int, int, int], dtype: np.dtype, *, resume: bool) -> None:
         self.directory, self.shape, self.dtype = directory, shape, dtype
         self._data = (directory / "tiles").open("a+b")
-        self._index = (directory / "index").open("a+", encoding="utf-8")  # sizes of the tiles, a line per row of tiles
+        # Sizes of the tiles, a line per row of tiles.
+        self._index = (directory / "index").open("a+", encoding="ascii", errors="replace")
         self._index.seek(0)
         complete, total = [], 0
         for line in self._index if resume else ():
-            size = sum(json.loads(line)) if line.endswith("\n") else 0
+            size = 0
+            with suppress(ValueError):  # after a power failure
+                size = sum(json.loads(line)) if line.endswith("\n") else 0
             if not size or total + size > self._data.seek(0, os.SEEK_END):
                 break
             complete.append(line)

@@ -33,8 +33,11 @@ class Discriminator(nn.Module):
 
 
 def build_discriminator(name: str, *, hr_size: int) -> nn.Module:
-    """Build the discriminator "paper", for crops of `hr_size` only, or "patch", for any size."""
-    return {"paper": lambda: Discriminator(hr_size=hr_size), "patch": build_patch_discriminator}[name]()
+    """Build the discriminator "paper", for crops of `hr_size` only, or "patch", for any size. ValueError for others."""
+    builders = {"paper": lambda: Discriminator(hr_size=hr_size), "patch": build_patch_discriminator}
+    if name not in builders:
+        raise ValueError(f"`name` must be one of {', '.join(map(repr, builders))}, got {name!r}.")
+    return builders[name]()
 
 
 def build_patch_discriminator() -> nn.Sequential:

@@ -28,8 +28,8 @@ CHANNEL_MULTIPLE = 16
 
 
 def fuse(network: nn.Sequential) -> nn.Sequential:
-    """Return a faster copy of a network for inference that computes the same function, in evaluation mode."""
-    return _fuse(copy.deepcopy(network).eval()).eval().requires_grad_(False)
+    """Return a faster float32 copy of a network for inference that computes the same function, in evaluation mode."""
+    return _fuse(copy.deepcopy(network).float().eval()).eval().requires_grad_(False)
 
 
 def _fuse(network: nn.Sequential) -> nn.Sequential:

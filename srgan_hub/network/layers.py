@@ -47,6 +47,11 @@ def upsampling_factor(layer: nn.Module) -> int:
     return layer.upscale_factor if type(layer) is nn.PixelShuffle else nearest_scale(layer)
 
 
+def find_non_finite(network: nn.Module) -> str | None:
+    """Return the name of a network's first parameter or buffer with NaN or infinite values, None if there is none."""
+    return next((name for name, tensor in network.state_dict().items() if not tensor.isfinite().all()), None)
+
+
 def weights_sha256(network: nn.Module) -> str:
     """Return the first 16 digits of the SHA-256 of a network's parameters and buffers."""
     digest = hashlib.sha256()

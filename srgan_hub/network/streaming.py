@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..devices import exact_float32
+from ..devices import exact_float32, no_autocast
 from .layers import ChannelSlice, Residual, is_same_conv, nearest_scale, upsampling_factor
 from .winograd import TILE, WinogradConv2d
 
@@ -120,7 +120,9 @@ def stream_rows(
     for rows in strips:
         # Not around the yield, where it would change the caller's mode.
         with torch.inference_mode(), exact_float32:
-            output = state.step(to_input(rows) if to_input else rows, last=rows is strips[-1])
+            x = to_input(rows) if to_input else rows
+            with no_autocast(x.device):
+                output = state.step(x, last=rows is strips[-1])
         if output is not None:
             yield output
 

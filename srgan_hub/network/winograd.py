@@ -52,7 +52,7 @@ class WinogradConv2d(nn.Module):
         to_outputs, to_weights, to_inputs = toom_cook()
         # (kernel row, product, input channel, output channel)
         weight = torch.einsum("pk,oirk->rpio", to_weights, conv.weight.detach().double().cpu())
-        bias = torch.zeros(conv.out_channels) if conv.bias is None else conv.bias.detach().clone()
+        bias = conv.weight.new_zeros(conv.out_channels) if conv.bias is None else conv.bias.detach().clone()
         self.weight = nn.Parameter(weight.to(conv.weight), requires_grad=False)
         self.bias = nn.Parameter(bias.to(conv.weight), requires_grad=False)
         self.register_buffer("to_inputs", to_inputs[:, 1:-1].to(conv.weight, copy=True))

@@ -43,7 +43,7 @@ def prepare_data(config: TrainConfig, accelerator: Accelerator) -> tuple[Path, l
                     val_data = download(config.data_dir / "div2k-images", VALID)
         if config.train_data != "div2k" and not (shards / INDEX).is_file():
             shards = build_shards(shards, config.output_dir / "data", min_size=config.hr_crop, progress=progress)
-    paths = find_images(val_data, None, WRITE_SUFFIXES) if val_data else []
+    paths = find_images(val_data, None, WRITE_SUFFIXES) if val_data and val_data.is_dir() else []
     min_size = 16 * config.scale
     val_images = []
     for path in paths:

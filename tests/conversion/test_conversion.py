@@ -367,6 +367,15 @@ def test_other_file_types_raise(tmp_path):
         convert(tmp_path / "none.pth", tmp_path / "model")
 
 
+def test_non_finite_weights_raise(tmp_path):
+    state = make_lornatang()
+    state["trunk.0.rcb.0.weight"][0] = float("nan")
+    torch.save(state, tmp_path / "g.pth")
+    with pytest.raises(ModelLoadError, match=r"g\.pth' has NaN .*trunk\.block0\.conv1\.weight"):
+        convert(tmp_path / "g.pth", tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
 def test_origin_must_match(tmp_path):
     torch.save(make_leftthomas(), tmp_path / "g.pth")
     with pytest.raises(ModelLoadError, match="a checkpoint of leftthomas, not of lornatang"):

@@ -9,8 +9,7 @@ import os
 import signal
 import sys
 import time
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from PIL import Image
 
@@ -25,9 +24,11 @@ def interrupt(moment: str, number: int) -> None:
         os.kill(os.getpid(), number)
         time.sleep(5)  # Another thread may receive the signal first.
 
-    def write(self: Image.Image, file: Path, **options: Any) -> None:
-        file.write_bytes(b"half an image")
+    def write(self: Image.Image, file: BinaryIO, **options: Any) -> None:
+        file.write(b"half an image")
+        file.flush()
         os.kill(os.getpid(), number)
+        file.seek(0)
         save(self, file, **options)
 
     if moment == "computing":

@@ -64,6 +64,15 @@ def test_interrupted_runs_leave_complete_files_only(model, tmp_path, capsys):
             result.load()
 
 
+def test_pipe_with_closed_stderr(model):
+    save_random_image(Path("a.png"), 0)
+    command = f"'{sys.executable}' -m srgan_hub upscale - --output - --format webp --model model < a.png > b.webp 2>&-"
+    run = subprocess.run(["sh", "-c", command], env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
+    assert run.returncode == 0
+    with Image.open("b.webp") as result:
+        assert result.format == "WEBP" and result.size == (48, 80)
+
+
 def test_launcher_shards_a_directory_and_resumes_an_interrupted_run(model):
     Path("in").mkdir()
     names = [f"{i:02d}" for i in range(12)]

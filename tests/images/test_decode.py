@@ -2,14 +2,21 @@
 
 import io
 import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
 
+import av
 import numpy as np
+import pillow_heif
 import pytest
 from malformed_files import icon, png_header
 from PIL import Image, ImageCms
 
+from srgan_hub.batch import upscale_files
 from srgan_hub.images import pillow_fixes
-from srgan_hub.images.decode import load_image, load_raster, open_image
+from srgan_hub.images.decode import default_suffix, load_image, load_raster, open_image
 from srgan_hub.images.encode import save_image, validate_output
 from srgan_hub.images.errors import ImageError
 
@@ -134,7 +141,7 @@ def test_errors_name_the_file_and_the_reason(tmp_path, array):
         "empty.png": "is empty",
         "huge.png": "20000 x 20000 pixels; the limit is 0.01 million",
         "wide.png": "200 x 100 pixels; the limit is 0.01 million",
-        "cut.jpg": "Cannot decode .* corrupt or truncated",
+        "cut.jpg": "Cannot decode .* file is truncated .*; `allow_truncated` reads what is there",
         "moving.gif": "contains 2 images",
         "float.tif": "floating-point",
         "missing.png": "does not exist",
@@ -201,7 +208,7 @@ def test_validate_output(tmp_path):
         ("a.bmp", {"alpha": True}, "BMP cannot store transparency"),
         ("a.xyz", {}, "cannot save image as .xyz"),
         ("a.gif", {}, "cannot save image as .gif"),
-        ("no/a.png", {}, "not a directory"),
+        ("no/a.png", {}, "does not exist"),
         ("a.png", {"quality": 90}, "`quality` must be 1 to 100"),
         ("a.jpg", {"quality": 101}, "`quality` must be 1 to 100"),
     ]:
@@ -214,8 +221,12 @@ def test_save_image_takes_arrays(tmp_path, array):
     assert np.array_equal(load_raster(tmp_path / "a.png").array, array[:, :, 0])
     save_image(array[:, :, :2], tmp_path / "a.png")
     assert np.array_equal(load_raster(tmp_path / "a.png").array, array[:, :, :2])
-    for wrong in (array.astype(np.float32), np.zeros((3, 3, 5), np.uint8), np.zeros(3, np.uint8)):
-        with pytest.raises(ImageError, match="`image` must be uint8 or uint16"):
+    save_image(array[:, :, 0] > 99, tmp_path / "a.png")
+    assert np.array_equal(load_raster(tmp_path / "a.png").array, np.where(array[:, :, 0] > 99, 255, 0))
+    save_image(array.astype(np.float32) / 255, tmp_path / "a.png")
+    assert np.array_equal(load_raster(tmp_path / "a.png").array, array.astype(np.uint16) * 257)
+    for wrong in (array.astype(np.float32), array.astype(int), np.zeros((3, 3, 5), np.uint8), np.zeros(3, np.uint8)):
+        with pytest.raises(ImageError, match="`image`"):
             save_image(wrong, tmp_path / "b.png")
     with pytest.raises(ImageError, match=r"a.png' already exists"):
         save_image(array, tmp_path / "a.png", overwrite=False)
@@ -226,7 +237,7 @@ def test_failed_write_keeps_the_existing_file(tmp_path, array, monkeypatch):
     target.write_bytes(b"old")
 
     def fail_half_way(self, file, **options):
-        file.write_bytes(b"half an image")
+        file.write(b"half an image")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Image.Image, "save", fail_half_way)
@@ -244,3 +255,151 @@ def test_gif_with_sync_bytes_of_mpeg_ts_is_an_image(tmp_path):
     assert data[188:189] == data[376:377] == b"G"
     with open_image(tmp_path / "a.gif") as opened:
         assert (opened.kind, opened.width) == ("image", 4)
+
+
+def write_heic(path: Path, *images: Image.Image) -> None:
+    file = pillow_heif.HeifFile()
+    for image in images:
+        file.add_from_pillow(image)
+    file.save(path, quality=-1, chroma=444)
+
+
+def test_heic_named_jpg_is_read_by_a_fresh_process(tmp_path, array):
+    write_heic(tmp_path / "a.jpg", Image.fromarray(array[:, :, :3]))
+    code = (
+        "import pathlib, sys; from srgan_hub.images.decode import load_raster; "
+        "print(load_raster(pathlib.Path(sys.argv[1])).array.shape)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "a.jpg")]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "(6, 9, 3)\n"
+
+
+def test_suffix_of_the_output_follows_from_the_bytes(tmp_path, array):
+    image = Image.fromarray(array[:, :, :3])
+    frames = {"save_all": True, "append_images": [image.rotate(180)]}
+    image.save(tmp_path / "animated.png", "GIF", **frames)
+    image.save(tmp_path / "still.mp4", "GIF")
+    image.save(tmp_path / "pages.jpg", "TIFF", **frames)
+    image.save(tmp_path / "page.tif")
+    image.save(tmp_path / "webp.gif", "WEBP", **frames)
+    image.save(tmp_path / "still.tif", "PNG")
+    (tmp_path / "video.png").write_bytes(b"\0\0\0\x18ftypisom" + bytes(40))
+    (tmp_path / "video.MKV").write_bytes(b"\x1a\x45\xdf\xa3" + bytes(40))
+    (tmp_path / "video.avi").write_bytes(b"RIFF\0\0\0\0AVI " + bytes(40))
+    (tmp_path / "empty.gif").write_bytes(b"")
+    (tmp_path / "cut.tif").write_bytes(b"II*\0\x08")
+    expected = {
+        "animated.png": ".gif", "still.mp4": ".png", "pages.jpg": ".tif", "page.tif": ".png", "webp.gif": ".png",
+        "still.tif": ".png", "video.png": ".mp4", "video.MKV": ".mkv", "video.avi": ".mp4", "empty.gif": ".png",
+        "cut.tif": ".png", "missing.mp4": ".png",
+    }  # fmt: skip
+    assert {name: default_suffix(tmp_path / name) for name in expected} == expected
+
+
+def test_misnamed_media_are_upscaled_as_what_they_are(tmp_path, upscaler, array):
+    image = Image.fromarray(array[:, :, :3])
+    for name, kind in (("a.png", "GIF"), ("b.jpg", "TIFF")):
+        image.save(tmp_path / name, kind, save_all=True, append_images=[image.rotate(180)])
+    results = {each.source.name: each for each in upscale_files(upscaler, [tmp_path / "a.png", tmp_path / "b.jpg"])}
+    for name, target in (("a.png", "a_x4.gif"), ("b.jpg", "b_x4.tif")):
+        assert results[name].error is None and results[name].target.name == target
+        with Image.open(results[name].target) as result:
+            assert result.n_frames == 2 and result.size == (36, 24)
+
+
+def test_of_several_heic_images_the_primary_one_is_read(tmp_path, array):
+    first, second = Image.fromarray(array[:, :, :3]), Image.fromarray(array[::-1, :, :3].copy())
+    write_heic(tmp_path / "one.heic", first)
+    write_heic(tmp_path / "two.heic", first, second)
+    raster = load_raster(tmp_path / "two.heic")
+    assert raster.warnings == ["contains 2 images, of which the primary one is read"]
+    assert np.array_equal(raster.array, load_raster(tmp_path / "one.heic").array)
+    assert np.array_equal(load_raster(tmp_path / "two.heic", page=1).array, raster.array[::-1])
+    with open_image(tmp_path / "two.heic") as opened:
+        assert opened.kind == "image" and opened.default_suffix == ".png"
+
+
+def flc(*frames: np.ndarray) -> bytes:
+    """An Autodesk animation of frames (H, W) of colors, 40 milliseconds each."""
+    height, width = frames[0].shape
+    palette = struct.pack("<IHHBB", 778, 4, 1, 0, 0) + bytes(value for value in range(256) for _ in range(3))
+    chunks = []
+    for index, frame in enumerate(frames):
+        pixels = struct.pack("<IH", 6 + frame.size, 16) + frame.tobytes()
+        parts = [palette, pixels] if index == 0 else [pixels]
+        data = b"".join(parts)
+        chunks.append(struct.pack("<IHH8x", 16 + len(data), 0xF1FA, len(parts)) + data)
+    body = b"".join(chunks)
+    header = struct.pack("<IHHHHHHI", 128 + len(body), 0xAF12, len(frames), width, height, 8, 3, 40)
+    return header.ljust(128, b"\0") + body
+
+
+def test_flc_becomes_apng(tmp_path, upscaler):
+    frames = np.random.default_rng(0).integers(0, 256, (3, 6, 8), dtype=np.uint8)
+    (tmp_path / "a.flc").write_bytes(flc(*frames))
+    with open_image(tmp_path / "a.flc") as opened:
+        assert opened.kind == "animation" and opened.count == 3
+        assert np.array_equal(np.stack([frame.array[:, :, 0] for frame in opened.read()]), frames)
+        assert opened.durations == [40, 40, 40]
+    (result,) = upscale_files(upscaler, [tmp_path / "a.flc"])
+    assert result.error is None and result.target.name == "a_x4.png"
+    with Image.open(result.target) as image:
+        assert image.n_frames == 3
+
+
+def test_first_of_several_images_of_other_formats_is_read(tmp_path, array):
+    offsets, pages = [1024 * 4 + 4], []
+    for index in range(2):
+        buffer = io.BytesIO()
+        Image.fromarray(array[:, :, index]).save(buffer, "PCX")
+        pages.append(buffer.getvalue())
+    offsets.append(offsets[0] + len(pages[0]))
+    header = struct.pack("<3I", 0x3ADE68B1, *offsets).ljust(offsets[0], b"\0")
+    (tmp_path / "a.dcx").write_bytes(header + b"".join(pages))
+    raster = load_raster(tmp_path / "a.dcx")
+    assert np.array_equal(raster.array, array[:, :, 0]) and "contains 2 images" in raster.warnings[0]
+
+
+def test_damaged_svg_is_named_at_once(tmp_path):
+    for part in (b"<!---->", b"<!DOCTYPE svg>"):
+        (tmp_path / "a.svg").write_bytes(part * 200)
+        started = time.monotonic()
+        with pytest.raises(ImageError, match="is not an image"):
+            load_image(tmp_path / "a.svg")
+        assert time.monotonic() - started < 5
+
+
+def test_number_of_images_that_a_header_claims_costs_nothing(tmp_path):
+    header = b"Image type: Greyscale image\r\nImage size (x*y): 4*3\r\nFile size (no of images): 999999999999\r\n\x1a"
+    (tmp_path / "a.im").write_bytes(header.ljust(512, b"\0") + bytes(12))
+    assert load_raster(tmp_path / "a.im").array.shape == (3, 4)
+
+
+def test_avif_is_turned_by_its_own_property_and_not_by_xmp(tmp_path, array):
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    exif = Image.Exif()
+    for orientation, size in ((None, (9, 6)), (6, (6, 9))):
+        exif[0x010F] = "Camera"
+        if orientation:  # which Pillow writes as property
+            exif[0x0112] = orientation
+        Image.fromarray(array[:, :, :3]).save(tmp_path / "a.avif", xmp=xmp, exif=exif)
+        raster = load_raster(tmp_path / "a.avif")
+        assert (raster.width, raster.height) == size
+        assert b'tiff:Orientation="1"' in raster.metadata.xmp
+
+
+@pytest.mark.parametrize("matrix", [9, 12])  # BT.2020, and chroma-derived, which FFmpeg does not convert
+def test_10_bit_avif_with_a_matrix_that_pyav_lacks_is_read_with_8_bits(tmp_path, matrix):
+    colors = np.zeros((64, 64, 3), np.uint16) + np.uint16([50_000, 20_000, 9_000])
+    with av.open(str(tmp_path / "a.avif"), "w", format="avif") as file:
+        stream = file.add_stream("libsvtav1", rate=1, options={"crf": "1"})
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p10le"
+        stream.codec_context.color_primaries, stream.codec_context.color_trc = 9, 14
+        stream.codec_context.colorspace = matrix
+        frame = av.VideoFrame.from_ndarray(colors, format="rgb48le")
+        file.mux(stream.encode(frame.reformat(format="yuv420p10le", dst_colorspace=9)))
+        file.mux(stream.encode())
+    raster = load_raster(tmp_path / "a.avif")
+    assert raster.bits == (8 if matrix == 12 else 16)
+    assert raster.warnings == (["has 10 bits per channel and is read with 8"] if matrix == 12 else [])
+    assert np.abs(raster.with_bits(16).array.astype(int) - colors).max() < 1500

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from srgan_hub.network.discriminator import Discriminator, build_patch_discriminator
+from srgan_hub.network.discriminator import Discriminator, build_discriminator, build_patch_discriminator
 
 
 def test_thesis_discriminator_layer_by_layer():
@@ -32,6 +32,11 @@ def test_other_crop_size_is_refused():
         Discriminator(hr_size=32)(torch.zeros(1, 3, 48, 48))
     with pytest.raises(ValueError, match="multiple of 16"):
         Discriminator(hr_size=100)
+
+
+def test_unknown_discriminator_is_refused():
+    with pytest.raises(ValueError, match="'paper', 'patch', got 'unet'"):
+        build_discriminator("unet", hr_size=96)
 
 
 def test_patch_discriminator_is_bounded_and_local():

@@ -19,6 +19,7 @@ import app
 from srgan_hub import SRGAN
 from srgan_hub.demo import service
 from srgan_hub.demo import upscale as upscale_module
+from srgan_hub.demo.tabs import upscale as upscale_tab
 from srgan_hub.demo.tabs.upscale import EXAMPLES, list_examples
 from srgan_hub.upscaler import Upscaler
 
@@ -616,6 +617,24 @@ def test_page_opens_with_an_upscaled_example(browser, contexts, warm_url, size):
         assert in_view(help)
         page.close()
     assert seconds < 3
+
+
+def test_page_shows_an_example_that_was_upscaled_after_the_start(open_page, instant, monkeypatch):
+    """ZeroGPU has no GPU at the start."""
+    monkeypatch.setattr(upscale_tab, "ZERO_GPU", True)
+    instant.may_finish.clear()
+    demo = app.create_demo()
+    _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **{**app.launch_options(), "mcp_server": False})
+    page = open_page(at=url)
+    expect(page.locator("#viewer img")).to_have_attribute("alt", "cat.png: preview")
+    instant.may_finish.set()
+    deadline = time.monotonic() + 20
+    while instant.calls < 8 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    page.reload()
+    expect(page.locator("#viewer .half img")).to_have_count(2)
+    expect(page.locator("#download a")).to_have_attribute("download", "cat_x4.png")
+    demo.close()
 
 
 def test_dial_previews_the_region_around_the_click(open_page, warm_url, instant):

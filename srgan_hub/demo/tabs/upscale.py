@@ -118,7 +118,7 @@ def build(service: Service, *, warm_up: bool = True) -> None:
                         case Completed():
                             yield _completed(step, chosen)
             except Exception as error:
-                yield None, None, theme.job("failed", user_message(error, path))
+                yield frame, None, theme.job("failed", user_message(error, path))
 
     def change_settings(values: Values, request: gr.Request) -> tuple[Any, Any]:
         """Cancel the job, and show the output size, time and code for the settings."""
@@ -157,6 +157,7 @@ def build(service: Service, *, warm_up: bool = True) -> None:
             else:
                 frame, file = show_hero()
         except Exception as error:
+            frame, file = show_hero()
             state, text = "failed", user_message(error, path)
         # The cancelled job shows the same: either may reach the browser last.
         outputs = frame, file, theme.job(state, f"Previous job cancelled. {text}")
@@ -203,6 +204,8 @@ def build(service: Service, *, warm_up: bool = True) -> None:
     # A set makes Gradio pass values by component.
     inputs: set[Any] = {image, *settings}
     job.submit(upscale, inputs, [viewer, download, job], **theme.QUEUED_EVENT)
+    if warm_up and ZERO_GPU:  # the example may be ready when the page is loaded
+        gr.on(None, show_hero, None, [viewer, download], **theme.SYNC_EVENT)
     close_up.select(show_close_up, {image, preset}, close_up, **theme.SYNC_EVENT)
     preview.select(show_detail, {image, preset}, preview, trigger_mode="multiple", **theme.SYNC_EVENT)
     size.change(lambda value: gr.update(visible=value == LONGEST_EDGE), size, longest, **theme.SYNC_EVENT)

@@ -31,17 +31,16 @@ Outputs = tuple[Any, Any, Any]  # viewer, download, job
 def build(service: Service, *, warm_up: bool = True) -> None:
     """Add the tab's components and events; `warm_up` upscales the examples in the background."""
     ready: dict[str, Completed] = {}  # examples with default settings
-
-    client = Client("examples", "examples")
+    server = Client("examples", "examples")
 
     def upscale_example(path: Path) -> None:
-        for step in service.upscale(path, Settings(), Path(service.directory.name), client, previews=True):
+        for step in service.upscale(path, Settings(), Path(service.directory.name), server, previews=True):
             if isinstance(step, Completed):
                 ready[path.name] = step
 
     def upscale_examples() -> None:
         for amount in (0, 0.25, 0.5, 0.75, 1):  # loads the models of previews
-            list(service.preview_detail(list_examples()[0], "photo", amount, 0.5, 0.5, client))
+            list(service.preview_detail(list_examples()[0], "photo", amount, 0.5, 0.5, server))
         for path in list_examples():
             if path.name not in ready:
                 upscale_example(path)
@@ -190,7 +189,9 @@ def build(service: Service, *, warm_up: bool = True) -> None:
             return {"error": html.escape(user_message(error, path))}
 
     def show_detail(values: Values, request: gr.Request, event: gr.EventData) -> dict[str, Any]:
-        path, asked = to_path(values[image]) or list_examples()[0], event._data
+        path = to_path(values[image]) or list_examples()[0]
+        asked = event._data if isinstance(event._data, dict) else {}
+        # The time makes each answer differ from the last one, as the browser's script is called for changes only.
         answer = {"detail": asked.get("detail"), "number": asked.get("number"), "time": time.time()}
         try:
             x, y, amount = (min(1.0, max(0.0, float(asked[name]))) for name in ("x", "y", "detail"))

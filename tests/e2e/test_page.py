@@ -736,7 +736,7 @@ def test_full_screen_fills_the_screen_with_close_up_and_says_how_to_leave(page, 
     expect(page.locator("#close-up img")).to_have_count(3)
     expect(page.locator("#viewer .mark")).to_be_visible()
     page.wait_for_timeout(300)
-    for each in ("#close-up .close-ups", "#viewer .mark", "#viewer .frame"):
+    for each in ("#close-up .close-ups", "#close-up button", "#viewer .mark", "#viewer .frame"):
         assert in_view(page.locator(each))
     leave.click()
     page.wait_for_function("document.fullscreenElement === null")

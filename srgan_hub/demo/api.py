@@ -39,7 +39,7 @@ def build(service: Service) -> None:
         Args:
             image: The image: PNG, JPEG, WebP, BMP or TIFF, uploaded to this server.
             size: "2x", "3x", "4x", or the longest edge of the output in pixels, at most 4 times that of the image.
-            detail: From 0 (faithful, smooth) to 1 (sharp, with generated texture), in steps of 0.1.
+            detail: From 0 (faithful, smooth) to 1 (sharp, with generated texture), in steps of 0.05.
             preset: "photo" for images from cameras, phones and the web, "clean" for images never saved as JPEG,
                 "texture" for images that repeat, "panorama" for 360° panoramas.
             format: Output format: PNG (lossless), JPEG or WebP.
@@ -72,7 +72,7 @@ def build(service: Service) -> None:
         Args:
             images: The images, uploaded to this server.
             size: "2x", "3x", "4x", or the longest edge of the outputs in pixels.
-            detail: From 0 (faithful, smooth) to 1 (sharp, with generated texture), in steps of 0.1.
+            detail: From 0 (faithful, smooth) to 1 (sharp, with generated texture), in steps of 0.05.
             preset: "photo" for images from cameras, phones and the web, "clean" for images never saved as JPEG,
                 "texture" for images that repeat, "panorama" for 360° panoramas.
             format: Output format: PNG (lossless), JPEG or WebP.

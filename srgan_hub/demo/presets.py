@@ -26,7 +26,7 @@ class Preset:
 
     def select_model(self, detail: float) -> tuple[str, float | None]:
         """Return the model for a detail in [0, 1], and the `detail` argument of its `SRGAN.upscaler`."""
-        detail = round(detail, 1)
+        detail = round(20 * detail) / 20  # the cache holds few models
         if self.can_interpolate and 0 < detail < 1:
             return self.perceptual, detail
         return (self.perceptual if detail >= 0.5 else self.fidelity), None

@@ -15,7 +15,18 @@ from .compare import ModelComparison, compare
 from .eta import EtaEstimator
 from .queue import Client, JobCancelledError, JobQueue, JobState, count
 from .settings import Settings
-from .upscale import Completed, LoadedImage, UpscaleProgress, close_up, flatten_alpha, load, to_data_url, upscale
+from .upscale import (
+    CloseUp,
+    Completed,
+    LoadedImage,
+    UpscaleProgress,
+    close_up,
+    flatten_alpha,
+    load,
+    preview_detail,
+    to_data_url,
+    upscale,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -75,11 +86,21 @@ class Service:
 
     def close_up(
         self, path: Path, preset: str, x: float, y: float, client: Client
-    ) -> Iterator[Queued | dict[str, str] | Cancelled]:
+    ) -> Iterator[Queued | CloseUp | Cancelled]:
         """Queue `close_up` of a region."""
 
-        def steps() -> Iterator[dict[str, str]]:
+        def steps() -> Iterator[CloseUp]:
             yield close_up(self.load(path), preset, x, y)
+
+        return self._run_queued(client, steps())
+
+    def preview_detail(
+        self, path: Path, preset: str, detail: float, x: float, y: float, client: Client
+    ) -> Iterator[Queued | CloseUp | Cancelled]:
+        """Queue `preview_detail` of a region."""
+
+        def steps() -> Iterator[CloseUp]:
+            yield preview_detail(self.load(path), preset, detail, x, y)
 
         return self._run_queued(client, steps())
 

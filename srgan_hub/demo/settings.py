@@ -18,7 +18,7 @@ class Settings:
     """How to upscale an image. Raises `ValueError` if a setting is out of range."""
 
     size: str | int = "4x"  # one of `SIZES`, or the longest edge of the output in pixels
-    detail: float = 1.0  # from 0 (faithful) to 1 (sharp), in steps of 0.1
+    detail: float = 1.0  # from 0 (faithful) to 1 (sharp), in steps of 0.05
     preset: str = "photo"  # one of `PRESETS`
     format: str = "PNG"  # one of `FORMATS`
     quality: int = 90  # of JPEG and WebP, from 1 to 100

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -21,6 +22,7 @@ from .spaces import ZERO_GPU
 
 # Longest edge of previews, and of the two images of the before/after viewer: browsers struggle with larger ones.
 PREVIEW_EDGE, VIEWER_EDGE = 1024, 2048
+CLOSE_UP_SIDE, PREVIEW_HALO = 50, 16  # LR pixels
 MAX_PREVIEWS, PREVIEW_TIME_SHARE = 10, 0.04  # limits of their number, and of their share of the time
 
 
@@ -72,7 +74,7 @@ class UpscaleProgress:
 
 @dataclass(frozen=True)
 class Completed:
-    """An upscaled image, its file, and with previews the files of the viewer: bicubic and result."""
+    """An upscaled image, its file, and with previews the files of the viewer: before and after."""
 
     source: LoadedImage
     image: Image.Image
@@ -153,29 +155,70 @@ class Preview:
         return url
 
 
-def close_up(source: LoadedImage, preset: str, x: float, y: float, *, side: int = 44) -> dict[str, str]:
+@dataclass(frozen=True)
+class CloseUp:
+    """Data URLs of PNG images of a region by name, and the region as fractions of the image."""
+
+    images: dict[str, str]
+    box: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Region:
+    """A part of an image, with pixels around it."""
+
+    pixels: np.ndarray
+    left: int  # of the part in `pixels`, as `top`
+    top: int
+    width: int
+    height: int
+    box: dict[str, float]  # of the part as fractions of the image
+
+    @classmethod
+    def around(cls, source: LoadedImage, preset: str, x: float, y: float, *, side: int, halo: int) -> "Region":
+        """Cut out the part of `side` pixels around (x, y), moved into the image, with a halo."""
+        image, wrap = source.image, PRESETS[preset].wrap or ""
+        width, height = min(side, image.width), min(side, image.height)
+        left = round(min(max(x * image.width - width / 2, 0), image.width - width))
+        top = round(min(max(y * image.height - height / 2, 0), image.height - height))
+        columns = _with_halo(left, width, image.width, halo, wraps="x" in wrap)
+        rows = _with_halo(top, height, image.height, halo, wraps="y" in wrap)
+        box = {"x": left / image.width, "y": top / image.height}
+        box |= {"width": width / image.width, "height": height / image.height}
+        before, above = (halo if axis in wrap else min(first, halo) for axis, first in (("x", left), ("y", top)))
+        return cls(np.asarray(image)[np.ix_(rows, columns)], before, above, width, height, box)
+
+    def crop(self, output: np.ndarray, scale: int) -> str:
+        """Return the part of the upscaled `pixels` as a data URL."""
+        rows = slice(scale * self.top, scale * (self.top + self.height))
+        columns = slice(scale * self.left, scale * (self.left + self.width))
+        return to_data_url(flatten_alpha(Image.fromarray(output[rows, columns])), "PNG")
+
+
+def close_up(source: LoadedImage, preset: str, x: float, y: float, *, side: int = CLOSE_UP_SIDE) -> CloseUp:
     """Upscale a region by bicubic interpolation and by both models of a preset.
 
-    `x` and `y` are its center as fractions of width and height, `side` its width and height in LR pixels. Returns data
-    URLs of PNG images at the models' scale, by name. Their pixels equal those of the full result.
+    `x` and `y` are its center as fractions of width and height, `side` its width and height in LR pixels. The images
+    have the models' scale, and their pixels equal those of the full result.
     """
-    image, wrap = source.image, PRESETS[preset].wrap or ""
-    width, height = min(side, image.width), min(side, image.height)
-    left = round(min(max(x * image.width - width / 2, 0), image.width - width))
-    top = round(min(max(y * image.height - height / 2, 0), image.height - height))
     models = {"Faithful": PRESETS[preset].fidelity, "Sharp": PRESETS[preset].perceptual}
-    scale = load_model(PRESETS[preset].perceptual).scale
     halo = max(load_upscaler(name).receptive_field for name in models.values())
-    columns = _with_halo(left, width, image.width, halo, wraps="x" in wrap)
-    rows = _with_halo(top, height, image.height, halo, wraps="y" in wrap)
-    padded = np.asarray(image)[np.ix_(rows, columns)]
-    size = len(columns) * scale, len(rows) * scale
-    outputs = {"Bicubic": Image.fromarray(padded).resize(size, Image.Resampling.BICUBIC)}
+    region = Region.around(source, preset, x, y, side=side, halo=halo)
+    height, width = region.pixels.shape[:2]
+    scale = load_model(models["Sharp"]).scale
+    bicubic = Image.fromarray(region.pixels).resize((width * scale, height * scale), Image.Resampling.BICUBIC)
+    images = {"Bicubic": region.crop(np.asarray(bicubic), scale)}
     for label, name in models.items():
-        outputs[label] = Image.fromarray(np.concatenate(list(stream(padded, name))))
-    left, top = (halo if axis in wrap else min(first, halo) for axis, first in (("x", left), ("y", top)))
-    region = scale * left, scale * top, scale * (left + width), scale * (top + height)
-    return {label: to_data_url(flatten_alpha(output.crop(region)), "PNG") for label, output in outputs.items()}
+        images[label] = region.crop(np.concatenate(list(stream(region.pixels, name))), scale)
+    return CloseUp(images, region.box)
+
+
+def preview_detail(source: LoadedImage, preset: str, detail: float, x: float, y: float) -> CloseUp:
+    """Upscale a region as `close_up` does, but for one detail, and with a halo that is enough for the eye."""
+    model = PRESETS[preset].select_model(detail)
+    region = Region.around(source, preset, x, y, side=CLOSE_UP_SIDE, halo=PREVIEW_HALO)
+    output = np.concatenate(list(stream(region.pixels, *model)))
+    return CloseUp({"Detail": region.crop(output, load_model(model[0]).scale)}, region.box)
 
 
 def _with_halo(start: int, side: int, length: int, halo: int, *, wraps: bool) -> np.ndarray:
@@ -205,11 +248,15 @@ def to_data_url(image: Image.Image, format: str) -> str:
 
 
 def _save_viewer_files(image: Image.Image, result: Image.Image, target: Path) -> tuple[Path, Path]:
-    """Write bicubic and result next to the target, both limited to `VIEWER_EDGE`."""
+    """Return the files of the viewer, before and after.
+
+    If the result exceeds `VIEWER_EDGE`, they are a reduced copy, and bicubic of its size or the image if it is larger.
+    """
     size = limit_size(result.size, VIEWER_EDGE)
-    bicubic = image.resize(result.size, Image.Resampling.BICUBIC)
-    paths = target.with_name(f"{target.stem} bicubic.png"), target.with_name(f"{target.stem} result.png")
-    for path, output in zip(paths, (bicubic, result), strict=True):
-        reduced = output.resize(size, Image.Resampling.LANCZOS)  # a copy if that is its size
-        reduced.save(path, compress_level=1, icc_profile=result.info.get("icc_profile"))
-    return paths
+    before, after = target.with_name(f"{target.stem} bicubic.png"), target
+    kwargs: dict[str, Any] = {"compress_level": 1, "icc_profile": result.info.get("icc_profile")}
+    image.resize(max(size, image.size), Image.Resampling.BICUBIC).save(before, **kwargs)
+    if size != result.size:
+        after = target.with_name(f"{target.stem} result.png")
+        result.resize(size, Image.Resampling.LANCZOS).save(after, **kwargs)
+    return before, after

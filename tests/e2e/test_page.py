@@ -18,6 +18,8 @@ from playwright.sync_api import BrowserContext, Locator, Page, expect
 import app
 from srgan_hub import SRGAN
 from srgan_hub.demo import service
+from srgan_hub.demo import upscale as upscale_module
+from srgan_hub.demo.tabs import upscale as upscale_tab
 from srgan_hub.demo.tabs.upscale import EXAMPLES, list_examples
 from srgan_hub.upscaler import Upscaler
 
@@ -156,10 +158,24 @@ def in_view(locator: Locator) -> bool:
 
 def view(page: Page) -> list[float]:
     """Return the zoom factor, and the image's top-left corner in frame widths and heights."""
-    return page.locator("#viewer img").first.evaluate(
-        "image => { const {a, e, f} = new DOMMatrix(getComputedStyle(image).transform);"
-        "return [a, e / image.offsetWidth, f / image.offsetHeight]; }"
+    return page.locator("#viewer .half img").first.evaluate(
+        "image => { const frame = image.closest('.frame').getBoundingClientRect();"
+        "const box = image.getBoundingClientRect(); return [box.width / frame.width,"
+        "(box.left - frame.left) / frame.width, (box.top - frame.top) / frame.height]"
+        ".map(number => Math.round(number * 100) / 100 + 0); }"
     )
+
+
+def divider(page: Page) -> float:
+    """Return the position of the divider in percent, as it is drawn."""
+    clip = page.locator("#viewer .half").first.evaluate("half => getComputedStyle(half).clipPath")
+    return float(re.fullmatch(r"inset\(0px 0px 0px ([\d.]+)%\)", clip)[1])
+
+
+def at(locator: Locator, x: float, y: float) -> tuple[float, float]:
+    """Return the position on the screen of a point in fractions of an element."""
+    box = locator.bounding_box()
+    return box["x"] + x * box["width"], box["y"] + y * box["height"]
 
 
 def test_upload_upscale_compare_download_full_screen(page, images, tmp_path):
@@ -218,12 +234,13 @@ def test_phone_shows_progress_and_result_and_pans_and_pinches(open_page, slow):
         ]
         session.send("Input.dispatchTouchEvent", {"type": event, "touchPoints": at})
 
-    touch("touchStart", (0.3, 0.5))
+    touch("touchStart", (0.3, 0.6))
     for x in (0.35, 0.4, 0.45, 0.5):
-        touch("touchMove", (x, 0.5))
+        touch("touchMove", (x, 0.6))
     touch("touchEnd")
     assert view(page) == pytest.approx([1.5, -0.05, -0.25], abs=0.03)
-    page.get_by_role("button", name="Fit").tap()
+    assert divider(page) == 50
+    page.get_by_role("button", name="fit").tap()
     touch("touchStart", (0.2, 0.3))
     touch("touchStart", (0.2, 0.3), (0.3, 0.3))
     for x in (0.35, 0.4, 0.45, 0.5):
@@ -298,7 +315,7 @@ def test_cancel_at_the_end_gives_a_complete_result_or_none(page, images, instant
         expect(progress(page)).to_be_hidden()
         page.wait_for_timeout(50)
         done = status(page).inner_text() != "Cancelled."
-        expect(page.locator("#viewer img")).to_have_count(2 if done else 0)
+        expect(page.locator("#viewer .half img")).to_have_count(2 if done else 0)
         expect(page.locator("#download a")).to_have_count(1 if done else 0)
 
 
@@ -355,7 +372,7 @@ def test_new_image_and_failure_remove_the_previous_result(page, images, instant,
     expect(page.locator("#download a")).to_have_attribute("download", "small_x4.png")
     page.get_by_role("button", name="Cat").click()
     expect(status(page)).to_contain_text("cat.png: 226 × 150 to 904 × 600")
-    expect(page.locator("#viewer img")).to_have_count(0)
+    expect(page.locator("#viewer .half")).to_have_count(0)
     expect(page.locator("#download button")).to_be_disabled()
     upscale(page)
     expect(page.locator("#viewer img")).to_have_count(2)
@@ -367,7 +384,7 @@ def test_new_image_and_failure_remove_the_previous_result(page, images, instant,
     upscale(page)
     expect(status(page)).to_have_attribute("role", "alert")
     expect(status(page)).to_contain_text("Something went wrong while upscaling cat.png")
-    expect(page.locator("#viewer img")).to_have_count(0)
+    expect(page.locator("#viewer .half")).to_have_count(0)
     expect(page.locator("#download a")).to_have_count(0)
 
 
@@ -418,6 +435,9 @@ def test_axe_finds_no_violations(page, images, slow):
     page.get_by_role("button", name="Close-up").click()
     expect(page.locator("#close-up img")).to_have_count(3, timeout=30_000)
     check("result and close-up")
+    page.locator("#detail input[type=range]").press("ArrowLeft")
+    expect(page.get_by_text("Detail 0.95", exact=True)).to_be_visible()
+    check("detail previewed")
     choose(page, images / "text.png")
     check("failed")
     page.get_by_role("tab", name="Compare models").click()
@@ -445,7 +465,7 @@ def test_names_roles_and_touch_targets(page, images, slow):
     for name, value in (("aria-valuemin", "0"), ("aria-valuemax", "100")):
         expect(progress(page)).to_have_attribute(name, value)
     slow.seconds = 0
-    for name in ("small.png: upscaled", "small.png: bicubic"):
+    for name in ("small.png: After: srgan-x4-photo", "small.png: Before: bicubic"):
         expect(page.get_by_role("img", name=name)).to_be_visible()
     small = page.evaluate(
         "[...document.querySelectorAll('button, a, label:has(input), #viewer input')]"
@@ -470,10 +490,12 @@ def test_keyboard_reaches_everything(page, images, instant):
     expect(handle).to_be_focused()
     page.keyboard.press("Home")
     assert handle.input_value() == "0"
-    assert "100%" in page.locator("#viewer .half").evaluate("half => getComputedStyle(half).clipPath")
-    for name in ("Zoom out", "Zoom in", "Fit", "Close-up", "Full screen"):
+    assert divider(page) == 0
+    for name in ("Zoom out", "zoom to 100 %", "Zoom in", "Close-up", "Full screen"):
         page.keyboard.press("Tab")
         expect(page.get_by_role("button", name=name)).to_be_focused()
+    page.keyboard.press("Tab")
+    expect(page.locator("#viewer summary")).to_be_focused()
     page.keyboard.press("Tab")
     expect(page.locator("#download a")).to_be_focused()
 
@@ -492,7 +514,7 @@ def test_divider_drags_and_buttons_keys_and_wheel_zoom(page, images, instant):
     assert view(page) == [1, 0, 0]
     page.get_by_role("button", name="Zoom in").click()
     assert view(page) == pytest.approx([1.5, -0.25, -0.25], abs=0.01)
-    shown = [image.bounding_box()["width"] for image in page.locator("#viewer img").all()]
+    shown = [image.bounding_box()["width"] for image in page.locator("#viewer .half img").all()]
     assert shown == pytest.approx([frame.bounding_box()["width"] * 1.5] * 2, rel=0.01)
     frame.focus()
     page.keyboard.press("+")
@@ -507,7 +529,7 @@ def test_divider_drags_and_buttons_keys_and_wheel_zoom(page, images, instant):
     page.wait_for_timeout(200)
     zoom, x, y = view(page)
     assert zoom == pytest.approx(1.002**300, rel=0.01) and x > -0.05 and y > -0.05  # the point under the pointer stays
-    page.get_by_role("button", name="Fit").click()
+    page.get_by_role("button", name="fit").click()
     button(page).focus()
     page.mouse.wheel(0, -300)  # scrolls the page
     page.wait_for_timeout(200)
@@ -521,12 +543,15 @@ def test_close_up_shows_the_picked_region(page, images, instant, monkeypatch):
     frame = finish(page, images / "small.png")
     page.wait_for_timeout(400)  # it scrolls into view
     box = frame.bounding_box()
+    page.keyboard.down("Shift")
     page.mouse.click(box["x"] + 0.9 * box["width"], box["y"] + 0.2 * box["height"])
+    page.keyboard.up("Shift")
+    assert divider(page) == 50
     shown = page.locator("#close-up img")
     expect(shown).to_have_count(3, timeout=30_000)
     assert [image.get_attribute("alt").split()[0] for image in shown.all()] == ["Bicubic", "Faithful", "Sharp"]
     for image in shown.all():
-        assert image.evaluate("image => image.getBoundingClientRect().width / image.naturalWidth") == pytest.approx(2)
+        assert image.evaluate("image => image.getBoundingClientRect().width / image.naturalWidth") > 1
     frame.focus()
     for key in ("+", "ArrowLeft", "Enter"):
         page.keyboard.press(key)
@@ -558,6 +583,200 @@ def test_layout_does_not_shift_between_states(page, slow):
     page.wait_for_timeout(500)
     measure()
     assert boxes == [boxes[0]] * 4
+
+
+@pytest.fixture
+def warm_url(instant) -> Iterator[str]:
+    """The URL of a demo with upscaled examples."""
+    demo = app.create_demo()
+    _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **{**app.launch_options(), "mcp_server": False})
+    yield url
+    demo.close()
+
+
+@pytest.mark.parametrize("size", [(390, 844), (1366, 657), (1440, 900)])
+def test_page_opens_with_an_upscaled_example(browser, contexts, warm_url, size):
+    context = contexts["phone" if size[0] < 500 else "desktop"]
+    for _ in range(2):  # the first time without the browser's cache
+        page = context.new_page()
+        page.set_viewport_size({"width": size[0], "height": size[1]})
+        start = time.perf_counter()
+        page.goto(warm_url)
+        page.wait_for_function(
+            "(shown => shown.length === 2 && shown.every(image => image.complete && image.naturalWidth === 904))"
+            "([...document.querySelectorAll('#viewer .half img')])"
+        )
+        seconds = time.perf_counter() - start
+        frame = page.locator("#viewer .frame")
+        assert in_view(frame) and divider(page) == 50
+        page.wait_for_function("document.querySelector('[data-tool=actual]').textContent !== '100 %'")
+        for label in ("Before: bicubic", "After: srgan-x4-photo"):
+            assert in_view(page.locator("#viewer .label", has_text=label))
+        assert page.locator("#viewer [data-tool]:visible, #download a:visible").count() == 6
+        assert page.locator("#viewer button:disabled, #download button:disabled, .placeholder:visible").count() == 0
+        help = page.get_by_text("Double-click")
+        expect(help).to_be_hidden()
+        page.locator("summary[aria-label=Help]").click()
+        assert in_view(help)
+        page.close()
+    assert seconds < 3
+
+
+def test_page_shows_an_example_that_was_upscaled_after_the_start(open_page, instant, monkeypatch):
+    """ZeroGPU has no GPU at the start."""
+    monkeypatch.setattr(upscale_tab, "ZERO_GPU", True)
+    instant.may_finish.clear()
+    demo = app.create_demo()
+    _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **{**app.launch_options(), "mcp_server": False})
+    page = open_page(at=url)
+    expect(page.locator("#viewer img")).to_have_attribute("alt", "cat.png: preview")
+    instant.may_finish.set()
+    deadline = time.monotonic() + 20
+    while instant.calls < 8 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    page.reload()
+    expect(page.locator("#viewer .half img")).to_have_count(2)
+    expect(page.locator("#download a")).to_have_attribute("download", "cat_x4.png")
+    demo.close()
+
+
+def test_dial_previews_the_region_around_the_click(open_page, warm_url, instant):
+    page = open_page(at=warm_url)
+    frame = page.locator("#viewer .frame")
+    page.wait_for_function("document.querySelector('.view').dataset.point")
+    page.mouse.click(*at(frame, 0.25, 0.75))
+    slider = page.locator("#detail input[type=range]")
+    slider.scroll_into_view_if_needed()
+    for end in ("Faithful", "Sharp"):
+        ends = slider.evaluate("e => [...e.parentElement.children].map(c => getComputedStyle(c, '::after').content)")
+        assert f'"{end}"' in ends
+    x, y, width, height = (slider.bounding_box()[each] for each in ("x", "y", "width", "height"))
+    page.mouse.move(x + 0.5 * width, y + height / 2)
+    page.mouse.down()
+    start = time.perf_counter()
+    preview = page.locator(".detail-preview img")
+    expect(page.get_by_text("Detail 0.5", exact=True)).to_be_visible(timeout=1000)
+    assert in_view(preview) and preview.evaluate("image => image.naturalWidth") == 200
+    assert in_view(page.locator("#detail input[type=range]"))
+    for amount in (0, 0.25, 0.75, 1):
+        page.mouse.move(x + amount * width + (amount == 0) - (amount == 1), y + height / 2)
+        expect(page.get_by_text(f"Detail {amount}", exact=True)).to_be_visible(timeout=1000)
+    assert time.perf_counter() - start < 3
+    box, mark = frame.bounding_box(), page.locator("#viewer .mark").bounding_box()
+    assert (mark["x"] + mark["width"] / 2 - box["x"]) / box["width"] == pytest.approx(0.25, abs=0.02)
+    assert mark["width"] / box["width"] == pytest.approx(200 / 904, abs=0.02)
+    calls = instant.calls
+    page.mouse.move(x + 0.75 * width, y + height / 2)
+    expect(page.get_by_text("Detail 0.75", exact=True)).to_be_visible()
+    page.mouse.up()
+    page.wait_for_timeout(200)
+    assert instant.calls == calls  # the browser had it
+    page.mouse.click(*at(page.locator("#header"), 0.9, 0.5))
+    expect(preview).to_be_hidden()
+
+
+def test_click_drag_hold_and_double_click_in_the_viewer(page, images, instant):
+    frame = finish(page, images / "other.png")
+    page.wait_for_timeout(400)  # it scrolls into view
+    page.mouse.click(*at(frame, 0.2, 0.8))
+    assert divider(page) == pytest.approx(20, abs=1)
+    page.wait_for_timeout(500)
+    page.mouse.move(*at(frame, 0.9, 0.1))
+    page.mouse.down()
+    page.mouse.move(*at(frame, 0.7, 0.2), steps=4)
+    page.mouse.up()
+    assert divider(page) == pytest.approx(70, abs=1)
+    before = page.locator("#viewer .half").nth(1)
+    page.mouse.down()
+    expect(page.locator("#viewer [data-held] .half").nth(1)).to_have_css("clip-path", "none", timeout=1000)
+    expect(page.locator("#viewer .label").nth(1)).to_be_hidden()
+    page.mouse.up()
+    expect(before).not_to_have_css("clip-path", "none")
+    assert divider(page) == pytest.approx(70, abs=1) and view(page) == [1, 0, 0]
+    page.mouse.dblclick(*at(frame, 0.5, 0.5))
+    assert view(page)[0] == 2  # the frame shows more than 100 %
+    page.mouse.dblclick(*at(frame, 0.5, 0.5))
+    assert view(page) == [1, 0, 0]
+
+
+@pytest.mark.parametrize("device", ["desktop", "phone"])
+def test_double_click_shows_the_full_result_at_100_percent(open_page, instant, monkeypatch, device):
+    monkeypatch.setattr(upscale_module, "VIEWER_EDGE", 800)
+    page = open_page(device)
+    frame = finish(page, EXAMPLES / "cat.png")
+    page.wait_for_timeout(400)  # it scrolls into view
+    shown = page.locator("#viewer .half img")
+    assert [image.evaluate("image => image.naturalWidth") for image in shown.all()] == [800, 800]
+    point = at(frame, 0.3, 0.4)
+    if device == "phone":
+        for _ in range(2):
+            page.touchscreen.tap(*point)
+    else:
+        page.mouse.dblclick(*point)
+    expect(page.locator("[data-tool=actual]")).to_have_text("100 %")
+    assert shown.first.bounding_box()["width"] == pytest.approx(904, abs=1)
+    page.wait_for_function("document.querySelector('#viewer .half img').naturalWidth === 904")
+    assert shown.first.get_attribute("src") == page.locator("#download a").get_attribute("href")
+    image = shown.first.bounding_box()
+    assert [
+        (each - image[axis]) / image[size] for each, axis, size in zip(point, "xy", ("width", "height"), strict=True)
+    ] == (pytest.approx((0.3, 0.4), abs=0.01))  # the point stays
+
+
+def test_full_screen_fills_the_screen_with_close_up_and_says_how_to_leave(page, images, instant):
+    finish(page, images / "small.png")
+    page.get_by_role("button", name="Full screen").click()
+    page.wait_for_function("document.fullscreenElement !== null")
+    frame = page.locator("#viewer .frame")
+    page.wait_for_function("document.querySelector('#viewer .frame').clientHeight > 0.85 * innerHeight")
+    assert frame.bounding_box()["width"] > 0.95 * page.viewport_size["width"]
+    leave = page.get_by_role("button", name="Exit full screen (Esc)")
+    assert in_view(leave)
+    page.get_by_role("button", name="Close-up").click()
+    expect(page.locator("#close-up img")).to_have_count(3)
+    expect(page.locator("#viewer .mark")).to_be_visible()
+    page.wait_for_timeout(300)
+    for each in ("#close-up .close-ups", "#close-up button", "#viewer .mark", "#viewer .frame"):
+        assert in_view(page.locator(each))
+    leave.click()
+    page.wait_for_function("document.fullscreenElement === null")
+    expect(leave).to_be_hidden()
+
+
+@pytest.mark.parametrize("device", ["desktop", "phone"])
+def test_close_up_works_at_once_lies_in_view_and_marks_its_place(open_page, images, slow, device):
+    page = open_page(device)
+    slow.seconds = 0
+    finish(page, EXAMPLES / "cat.png")
+    slow.seconds = 0.01
+    text = page.evaluate(
+        "async () => { document.querySelector('[data-tool=closeUp]').click();"
+        "await new Promise(resolve => setTimeout(resolve, 100));"
+        "return document.querySelector('#close-up').innerText; }"
+    )
+    assert "working" in text
+    shown = page.locator("#close-up figure")
+    expect(shown).to_have_count(3)
+    page.wait_for_timeout(700)
+    assert in_view(shown.first)
+    second = shown.nth(1).bounding_box()
+    assert second["x"] + 20 < page.viewport_size["width"]  # it can be seen that there is more
+    box, mark = (page.locator(f"#viewer .{each}").bounding_box() for each in ("frame", "mark"))
+    assert (mark["x"] - box["x"]) / box["width"] == pytest.approx((226 - 50) / 2 / 226, abs=0.02)
+    page.locator("#close-up button").click()
+    expect(page.locator("#close-up figure, #viewer .mark:visible")).to_have_count(0)
+
+
+def test_transparency_is_seen_on_a_checkerboard(page, images, instant):
+    finish(page, images / "alpha.png")
+    for image in page.locator("#viewer .half img").all():
+        assert "conic-gradient" in image.evaluate("image => getComputedStyle(image).backgroundImage")
+    alpha = page.evaluate(
+        "async () => { const bitmap = await createImageBitmap(document.querySelector('#viewer .half img'));"
+        "const context = new OffscreenCanvas(1, 1).getContext('2d'); context.drawImage(bitmap, 0, 0);"
+        "return context.getImageData(0, 0, 1, 1).data[3]; }"
+    )
+    assert 0 < alpha < 255
 
 
 def test_pasted_images(page, images, instant):
@@ -600,8 +819,8 @@ def test_warmed_up_examples_show_their_result_at_once(open_page, images, instant
     page.get_by_label("2x", exact=True).first.click()
     page.get_by_role("button", name="Cat").click()
     expect(status(page)).to_contain_text("cat.png: 226 × 150 to 452 × 300")
-    expect(page.locator("#viewer img")).to_have_count(0)
-    assert instant.calls == len(list_examples())
+    expect(page.locator("#viewer .half")).to_have_count(0)
+    assert instant.calls == len(list_examples()) + 5  # previews of details
     choose(page, images / "small.png")
     expect(status(page)).to_contain_text("small.png: 40 × 30 to 80 × 60")
     demo.close()

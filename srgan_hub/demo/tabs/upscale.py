@@ -3,6 +3,7 @@
 import html
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ from ..presets import PRESETS
 from ..queue import Client, JobState
 from ..service import Cancelled, Queued, Service, format_ahead, user_message
 from ..settings import FORMATS, SIZES, STRIP_METADATA, Settings, to_curl, to_python
+from ..spaces import ZERO_GPU
 from ..uploads import get_client, only_uploaded, to_file_data, to_path
-from ..upscale import Completed, UpscaleProgress
+from ..upscale import CloseUp, Completed, LoadedImage, Preview, UpscaleProgress
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 LONGEST_EDGE = "Longest edge"
@@ -29,6 +31,30 @@ Outputs = tuple[Any, Any, Any]  # viewer, download, job
 def build(service: Service, *, warm_up: bool = True) -> None:
     """Add the tab's components and events; `warm_up` upscales the examples in the background."""
     ready: dict[str, Completed] = {}  # examples with default settings
+    server = Client("examples", "examples")
+
+    def upscale_example(path: Path) -> None:
+        for step in service.upscale(path, Settings(), Path(service.directory.name), server, previews=True):
+            if isinstance(step, Completed):
+                ready[path.name] = step
+
+    def upscale_examples() -> None:
+        for amount in (0, 0.25, 0.5, 0.75, 1):  # loads the models of previews
+            list(service.preview_detail(list_examples()[0], "photo", amount, 0.5, 0.5, server))
+        for path in list_examples():
+            if path.name not in ready:
+                upscale_example(path)
+
+    def show_hero() -> tuple[Any, Any]:
+        """Return the viewer's and the download's value without an image: those of the first example."""
+        hero = list_examples()[0]
+        if hero.name in ready:
+            return _completed(ready[hero.name], Settings())[:2]
+        return _preview(*_plan(service, hero, Settings())[1:]), None
+
+    if warm_up and not ZERO_GPU:  # the page opens with it
+        upscale_example(list_examples()[0])
+    initial_view, initial_download = show_hero()
 
     with gr.Row():
         with gr.Column(scale=2, min_width=300):
@@ -39,7 +65,8 @@ def build(service: Service, *, warm_up: bool = True) -> None:
                 buttons = [gr.Button(path.stem.capitalize(), icon=path) for path in list_examples()]
             size = gr.Radio([*SIZES, LONGEST_EDGE], value="4x", label="Size")
             longest = gr.Number(1600, label="Longest edge in pixels", precision=0, minimum=1, visible=False)
-            detail = theme.detail_slider()
+            preview = theme.component("detail_preview", elem_classes="detail-preview")
+            detail = theme.detail_slider(elem_id="detail")
             with gr.Accordion("More settings", open=False):
                 preset = theme.preset_radio(" ".join(each.description for each in PRESETS.values()))
                 format = gr.Radio([*FORMATS], value="PNG", label="Format")
@@ -49,10 +76,11 @@ def build(service: Service, *, warm_up: bool = True) -> None:
                 strip_metadata = gr.Radio(choices, value="gps", label="Metadata", info=info)
             job = theme.job_component(service, "upscale", "Upscale", "Choose an image.")
         with gr.Column(scale=3, min_width=300):
-            # Unlike that of `gr.ImageSlider`, its handle can be reached by keyboard and its halves have labels.
-            viewer = theme.component("viewer", elem_id="viewer")
-            download = theme.component("download", elem_id="download", elem_classes="download")
-    close_up = theme.component("close_up", elem_id="close-up")
+            with gr.Column(elem_classes="view"):
+                # Unlike that of `gr.ImageSlider`, its handle can be reached by keyboard, and it zooms.
+                viewer = theme.component("viewer", initial_view, elem_id="viewer", elem_classes="viewer")
+                close_up = theme.component("close_up", elem_id="close-up")
+            download = theme.component("download", initial_download, elem_id="download", elem_classes="download")
     paste = theme.component("paste")
     with gr.Accordion("Use in code", open=False) as code:
         python = to_python(Settings(), "image.png")
@@ -77,9 +105,11 @@ def build(service: Service, *, warm_up: bool = True) -> None:
                         case Queued(ahead):
                             yield gr.skip(), None, theme.job("queued", f"{format_ahead(ahead)} ({path.name})", 0)
                         case UpscaleProgress():
-                            frame = _frame(path.name, step.width, step.height)
-                            preview = {**frame, "preview": step.preview} if step.preview else gr.skip()
-                            yield preview, gr.skip(), _running(step)
+                            view: Any = gr.skip()
+                            if step.preview:
+                                view = _preview(step.source, step.width, step.height, step.preview)
+                                frame = frame or view
+                            yield view, gr.skip(), _running(step)
                         case Cancelled(str(reason)):
                             yield frame, None, theme.job("cancelled", reason)
                         case Cancelled(outputs):
@@ -87,7 +117,7 @@ def build(service: Service, *, warm_up: bool = True) -> None:
                         case Completed():
                             yield _completed(step, chosen)
             except Exception as error:
-                yield None, None, theme.job("failed", user_message(error, path))
+                yield frame, None, theme.job("failed", user_message(error, path))
 
     def change_settings(values: Values, request: gr.Request) -> tuple[Any, Any]:
         """Cancel the job, and show the output size, time and code for the settings."""
@@ -120,9 +150,13 @@ def build(service: Service, *, warm_up: bool = True) -> None:
                 frame, file, _ = _completed(completed, Settings())
                 kept, state, text = gr.skip(), "done", _describe(completed)
             elif path:
-                text, frame = _plan(service, path, to_settings(values))
+                text, source, width, height = _plan(service, path, to_settings(values))
+                frame = _preview(source, width, height)
                 kept, state = gr.skip(), "ready"
+            else:
+                frame, file = show_hero()
         except Exception as error:
+            frame, file = show_hero()
             state, text = "failed", user_message(error, path)
         # The cancelled job shows the same: either may reach the browser last.
         outputs = frame, file, theme.job(state, f"Previous job cancelled. {text}")
@@ -146,27 +180,35 @@ def build(service: Service, *, warm_up: bool = True) -> None:
         return choose({image: None}, request)
 
     def show_close_up(values: Values, request: gr.Request, event: gr.EventData) -> Any:
-        path = to_path(values[image])
+        path = to_path(values[image]) or list_examples()[0]
         try:
-            if not path:
-                raise ValueError("The image is no longer available.")
             x, y = (min(1.0, max(0.0, float(event._data[axis]))) for axis in "xy")
-            *_, last = service.close_up(path, values[preset], x, y, get_client(request, "upscale"))
-            return last if isinstance(last, dict) else None
+            *_, last = service.close_up(path, values[preset], x, y, get_client(request, "close-up"))
+            return vars(last) if isinstance(last, CloseUp) else None
         except Exception as error:
-            return html.escape(user_message(error, path))
+            return {"error": html.escape(user_message(error, path))}
 
-    def upscale_examples() -> None:
-        client = Client("examples", "examples")
-        for path in list_examples():
-            for step in service.upscale(path, Settings(), Path(service.directory.name), client, previews=True):
-                if isinstance(step, Completed):
-                    ready[path.name] = step
+    def show_detail(values: Values, request: gr.Request, event: gr.EventData) -> dict[str, Any]:
+        path = to_path(values[image]) or list_examples()[0]
+        asked = event._data if isinstance(event._data, dict) else {}
+        # The time makes each answer differ from the last one, as the browser's script is called for changes only.
+        answer = {"detail": asked.get("detail"), "number": asked.get("number"), "time": time.time()}
+        try:
+            x, y, amount = (min(1.0, max(0.0, float(asked[name]))) for name in ("x", "y", "detail"))
+            client = get_client(request, "detail")
+            *_, last = service.preview_detail(path, values[preset], amount, x, y, client)
+            return {**answer, **vars(last)} if isinstance(last, CloseUp) else answer
+        except Exception as error:
+            user_message(error, path)  # logs it
+            return answer
 
     # A set makes Gradio pass values by component.
     inputs: set[Any] = {image, *settings}
     job.submit(upscale, inputs, [viewer, download, job], **theme.QUEUED_EVENT)
-    viewer.select(show_close_up, {image, preset}, close_up, **theme.SYNC_EVENT)
+    if warm_up and ZERO_GPU:  # the example may be ready when the page is loaded
+        gr.on(None, show_hero, None, [viewer, download], **theme.SYNC_EVENT)
+    close_up.select(show_close_up, {image, preset}, close_up, **theme.SYNC_EVENT)
+    preview.select(show_detail, {image, preset}, preview, trigger_mode="multiple", **theme.SYNC_EVENT)
     size.change(lambda value: gr.update(visible=value == LONGEST_EDGE), size, longest, **theme.SYNC_EVENT)
     format.change(lambda value: gr.update(visible=value != "PNG"), format, quality, **theme.SYNC_EVENT)
     code.expand(show_code, inputs, snippets, **theme.SYNC_EVENT)
@@ -185,23 +227,24 @@ def build(service: Service, *, warm_up: bool = True) -> None:
 
 
 def list_examples() -> list[Path]:
-    """List the bundled example images."""
-    return sorted(path for path in EXAMPLES.iterdir() if path.suffix in (".jpg", ".png"))
+    """List the bundled example images; the page opens with the first."""
+    return [EXAMPLES / name for name in ("cat.png", "coffee.jpg", "astronaut.png")]
 
 
-def _plan(service: Service, path: Path, settings: Settings) -> tuple[str, dict[str, Any]]:
-    """Describe what upscaling an image will give, and return the viewer's value for it."""
+def _plan(service: Service, path: Path, settings: Settings) -> tuple[str, LoadedImage, int, int]:
+    """Describe what upscaling an image will give, and return the image and the output's width and height."""
     source = service.load(path)
     width, height = source.output_size(settings)
     seconds = service.eta.estimate(source.cost)
     duration = f", {format_duration(seconds)}" if seconds is not None else ""
     text = f"{source.name}: {source.image.width} × {source.image.height} to {width} × {height}{duration}."
-    return f"{text} {source.warnings}", _frame(source.name, width, height)
+    return f"{text} {source.warnings}", source, width, height
 
 
-def _frame(name: str, width: int, height: int) -> dict[str, Any]:
-    """Return the viewer's value for an output that does not exist yet: an empty frame with its proportions."""
-    return {"name": html.escape(name), "width": width, "height": height}
+def _preview(source: LoadedImage, width: int, height: int, url: str | None = None) -> dict[str, Any]:
+    """Return the viewer's value for an output that is not complete, with a preview of it, by default bicubic."""
+    url = url or Preview(source.image, (width, height)).render()
+    return {"name": html.escape(source.name), "width": width, "height": height, "preview": url}
 
 
 def _running(step: UpscaleProgress) -> dict[str, Any]:
@@ -210,8 +253,18 @@ def _running(step: UpscaleProgress) -> dict[str, Any]:
 
 
 def _completed(step: Completed, settings: Settings) -> Outputs:
-    bicubic, result = map(to_file_data, step.viewer_files)
-    viewer = {**_frame(step.source.name, *step.image.size), "bicubic": bicubic, "result": result}
+    before, after = step.viewer_files
+    model, detail = PRESETS[settings.preset].select_model(settings.detail)
+    width, height = step.image.size
+    viewer = {
+        "name": html.escape(step.source.name),
+        "width": width,
+        "height": height,
+        "before": to_file_data(before),
+        "after": to_file_data(after),
+        "labels": ["Before: bicubic", f"After: {model}{'' if detail is None else f', detail {detail:g}'}"],
+        "full": to_file_data(step.file) if after != step.file else None,
+    }
     return viewer, theme.download(step.file, f"Download {settings.format}"), theme.job("done", _describe(step))
 
 

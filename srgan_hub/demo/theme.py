@@ -7,7 +7,6 @@ from typing import Any
 
 import gradio as gr
 
-from .presets import PRESETS
 from .queue import JobState
 from .service import Service
 from .uploads import get_client, to_file_data
@@ -17,6 +16,8 @@ from .uploads import get_client, to_file_data
 SYNC_EVENT: dict[str, Any] = {
     "show_progress": "hidden", "queue": False, "api_visibility": "private", "preprocess": False
 }  # fmt: skip
+# Of events while one is handled, the last one follows.
+LATEST_EVENT: dict[str, Any] = {**SYNC_EVENT, "trigger_mode": "always_last"}
 # Gradio runs queued events at once; `JobQueue` decides which of them waits.
 QUEUED_EVENT: dict[str, Any] = {**SYNC_EVENT, "queue": True, "trigger_mode": "multiple", "concurrency_limit": None}
 
@@ -59,17 +60,6 @@ def download(file: Path, label: str) -> dict[str, Any]:
 def snippets(**code: str) -> dict[str, str]:
     """Return the value of a component with code snippets by language; empty ones are hidden."""
     return {language: html.escape(text) for language, text in code.items()}
-
-
-def detail_slider() -> gr.Slider:
-    """Create the slider between the two models of a preset."""
-    return gr.Slider(0, 1, 1, step=0.1, label="Detail", info="0 = faithful, 1 = sharp", buttons=[])
-
-
-def preset_radio(info: str | None = None) -> gr.Radio:
-    """Create the choice of `PRESETS`."""
-    choices = [(preset.label, name) for name, preset in PRESETS.items()]
-    return gr.Radio(choices, value="photo", label="Image type", info=info)
 
 
 def create_theme() -> gr.themes.Base:

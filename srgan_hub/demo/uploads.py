@@ -6,6 +6,7 @@ from typing import Any
 
 import gradio as gr
 from gradio.exceptions import InvalidPathError
+from gradio.processing_utils import save_file_to_cache
 from gradio.utils import get_upload_folder
 
 from .fetch import fetch
@@ -94,6 +95,11 @@ def to_paths(values: Any) -> list[Path]:
 def to_file_data(path: Path) -> dict[str, Any]:
     """Return the `FileData` dict of a file that Gradio should copy to its cache and serve."""
     return gr.FileData(path=str(path), orig_name=path.name).model_dump()
+
+
+def to_cached_file_data(path: Path) -> dict[str, Any]:
+    """Return the `FileData` dict of a copy in Gradio's cache, which is not copied again at each event that has it."""
+    return to_file_data(Path(save_file_to_cache(path, get_upload_folder())))
 
 
 def get_client(request: gr.Request, tab: str = "") -> Client:

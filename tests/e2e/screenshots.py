@@ -5,6 +5,7 @@ python tests/e2e/screenshots.py DIRECTORY [--states empty result ...] [--sizes 3
 
 import argparse
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -57,9 +58,10 @@ def choose(page: Page, file: Path, where: str = "#image") -> None:
 
 
 def choose_batch(page: Page, files: list[Path]) -> None:
-    with page.expect_file_chooser() as chooser:
-        page.locator("#batch-images").click()
-    chooser.value.set_files(files)
+    count = page.locator("#gallery li").count()
+    page.set_input_files("#batch-drop input[type=file]", files)
+    expect(page.locator("#gallery li")).to_have_count(count + len(files))
+    expect(page.get_by_text(re.compile("^(Uploading|Reading)$"))).to_have_count(0, timeout=20_000)
 
 
 def click_job(page: Page, tab: str = "upscale") -> None:
@@ -154,7 +156,7 @@ def compare_result(page: Page) -> None:
     open_tab(page, "Compare models")
     choose(page, EXAMPLES / "cat.png", "#compare-image")
     click_job(page, "compare")
-    expect(page.locator("#comparison img")).to_have_count(2, timeout=120_000)
+    expect(page.locator("#comparison tbody tr")).to_have_count(2, timeout=120_000)
     wait_for_end(page, "compare")
 
 

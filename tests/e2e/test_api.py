@@ -176,6 +176,17 @@ def test_batch_reports_failures_and_zips_the_rest(client, images):
                 assert np.abs(np.asarray(result).astype(int) - np.asarray(expected)).max() <= 1
 
 
+def test_batch_has_all_settings_and_no_archive_if_everything_failed(client, images):
+    archive, states = client.predict(
+        [handle_file(images / "gps.jpg")], "2x", 0.5, "photo", "JPEG", 40, "all", api_name="/batch"
+    )
+    with zipfile.ZipFile(archive) as content, content.open("gps_x2.jpg") as file, Image.open(file) as result:
+        assert result.size == (80, 60) and not result.getexif() and result.quantization[0][0] > 10
+    archive, states = client.predict([handle_file(images / "text.png")], api_name="/batch")
+    assert archive is None and [each["state"] for each in states] == ["failed"]
+    assert states[0].keys() == {"name", "state", "text", "width", "height", "seconds"}
+
+
 @pytest.mark.parametrize(("count", "message"), [(0, "Choose images first"), (4, "at most 3 images, got 4")])
 def test_batch_limits(client, images, monkeypatch, count, message):
     monkeypatch.setattr(service, "MAX_BATCH_FILES", 3)
@@ -204,8 +215,8 @@ def test_compare_scores_equal_evaluate_in_float32(client, tmp_path, monkeypatch)
         for score in names:
             assert row[score] == pytest.approx(evaluated.images["cat"][score], rel=1e-3)
     assert "on Y" in protocol and "4 pixels cropped" in protocol
-    _, scores, _ = client.predict(handle_file(tmp_path / "lr/cat.png"), models, None, api_name="/compare")
-    assert set(scores[0]) == {"model", "seconds", "lr_consistency"}
+    _, scores, protocol = client.predict(handle_file(tmp_path / "lr/cat.png"), models, None, api_name="/compare")
+    assert set(scores[0]) == {"model", "seconds"} and not protocol
 
 
 @pytest.mark.parametrize(
@@ -315,7 +326,7 @@ def test_invalid_calls_get_one_sentence_without_server_paths(url, upload, caplog
     image = {"path": str(upload), "meta": {"_type": "gradio.FileData"}}
     valid = {
         "upscale": [image, *vars(Settings()).values()],
-        "batch": [[image], "4x", 1, "photo", "PNG"],
+        "batch": [[image], *vars(Settings()).values()],
         "compare": [image, ["srgan-x4", "srresnet-x4"], None],
     }
     answers = []

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pillow_heif
 import pytest
 from axe_playwright_python.base import AXE_SCRIPT
 from e2e.screenshots import choose_batch
@@ -425,7 +426,7 @@ def test_axe_finds_no_violations(page, images, slow):
     page.set_input_files("#compare-image input[type=file]", images / "small.png")
     expect(status(page, "compare")).to_contain_text("small.png")
     button(page, "compare").click()
-    expect(page.locator("#comparison img")).to_have_count(2, timeout=30_000)
+    expect(page.locator("#comparison tbody tr")).to_have_count(2, timeout=30_000)
     check("compare, done")
     page.get_by_role("tab", name="Batch").click()
     check("batch, empty")
@@ -641,16 +642,81 @@ def test_batch(page, images, instant, tmp_path):
     expect(items.nth(1)).to_contain_text("text.png")
     assert [item.locator("img").count() for item in items.all()] == [1, 0, 1]
     with page.expect_download() as download:
-        page.locator("#batch-download a").click()
+        page.get_by_role("link", name="Download 2 images as ZIP").click()
     download.value.save_as(tmp_path / "results.zip")
     with zipfile.ZipFile(tmp_path / "results.zip") as archive:
         assert archive.namelist() == ["small_x4.png", "other_x4.png"]
+        single = archive.read("other_x4.png")
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download other_x4.png").click()
+    assert download.value.suggested_filename == "other_x4.png" and download.value.path().read_bytes() == single
     instant.seconds = 0.02
     button(page, "batch").click()
     expect(button(page, "batch")).to_have_text("Cancel")
     page.wait_for_timeout(600)
     button(page, "batch").click()
     expect(status(page, "batch")).to_have_text("0 of 3 done.", timeout=30_000)
+
+
+def test_batch_drop_zone_adds_shows_thumbnails_and_removes(page, images, instant, tmp_path):
+    with Image.open(images / "small.png") as image:
+        image.convert("RGB").save(tmp_path / "photo.tif")
+        pillow_heif.from_pillow(image.convert("RGB")).save(tmp_path / "photo.heic")
+    page.get_by_role("tab", name="Batch").click()
+    zone = page.get_by_text("Drop images, paste, or click")
+    assert in_view(zone)
+    data = page.evaluate_handle(
+        """bytes => {
+            const data = new DataTransfer();
+            data.items.add(new File([new Uint8Array(bytes)], 'dropped.png', {type: 'image/png'}));
+            return data;
+        }""",
+        [*(images / "other.png").read_bytes()],
+    )
+    zone.dispatch_event("drop", {"dataTransfer": data})
+    expect(page.locator("#gallery li")).to_contain_text(["dropped.png50 × 40"])
+    choose_batch(page, [tmp_path / "photo.tif", tmp_path / "photo.heic", images / "huge.png"])
+    items = page.locator("#gallery li")
+    expect(items).to_contain_text(["dropped.png", "photo.tif", "photo.heic", "huge.png"])
+    for item in items.all()[:3]:
+        thumbnail = item.locator("img")
+        assert in_view(thumbnail) and thumbnail.evaluate("image => image.naturalWidth") >= 40
+    expect(items.nth(3)).to_have_class("failed")
+    page.get_by_role("button", name="Remove huge.png").click()
+    page.get_by_role("button", name="Remove dropped.png").click()
+    expect(items).to_contain_text(["photo.tif", "photo.heic"])
+    expect(status(page, "batch")).to_contain_text("2 images")
+    assert instant.calls == 0
+    button(page, "batch").click()
+    expect(status(page, "batch")).to_have_text("2 of 2 done.")
+    page.get_by_role("button", name="Remove photo.tif").click()
+    expect(status(page, "batch")).to_contain_text("1 image")
+    expect(page.get_by_role("link", name="ZIP")).to_have_count(0)
+
+
+def test_batch_has_all_settings_and_failed_ones_give_no_zip(page, images, instant, tmp_path):
+    page.get_by_role("tab", name="Batch").click()
+    choose_batch(page, [images / "gps.jpg"])
+    page.get_by_label("Longest edge", exact=True).locator("visible=true").click()
+    longest = page.get_by_label("Longest edge in pixels").locator("visible=true")
+    longest.fill("100")
+    longest.press("Tab")
+    page.get_by_role("button", name="More settings").locator("visible=true").click()
+    page.get_by_label("JPEG", exact=True).locator("visible=true").click()
+    expect(page.get_by_label("Quality").locator("visible=true").first).to_be_visible()
+    page.get_by_label("Remove all").locator("visible=true").click()
+    button(page, "batch").click()
+    expect(status(page, "batch")).to_have_text("1 of 1 done.")
+    expect(page.get_by_role("link", name="Download 1 image as ZIP")).to_be_visible()
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download gps_100.jpg").click()
+    with Image.open(download.value.path()) as result:
+        assert result.format == "JPEG" and not result.getexif()
+    page.get_by_role("button", name="Remove gps.jpg").click()
+    choose_batch(page, [images / "text.png"])
+    button(page, "batch").click()
+    expect(status(page, "batch")).to_have_text("0 of 1 done, 1 failed.")
+    expect(page.get_by_role("link", name="ZIP")).to_have_count(0)
 
 
 def test_compare_models(page, images, instant):
@@ -662,13 +728,53 @@ def test_compare_models(page, images, instant):
     button(page, "compare").click()
     expect(status(page, "compare")).to_contain_text(re.compile("160 × 120.*50 × 40"))
     page.locator("#ground-truth").get_by_label("Remove Image").click()
-    page.get_by_label("srgan-x4", exact=True).click()
+    page.get_by_label("Photo, faithful").click()
+    page.get_by_label("Clean, sharp").click()
+    page.get_by_label("Photo, faithful").click()
     button(page, "compare").click()
     expect(status(page, "compare")).to_contain_text("3 models", timeout=30_000)
-    figures = page.locator("#comparison figure")
-    expect(figures).to_have_count(3)
-    expect(figures.nth(0)).to_contain_text(re.compile(r"LR.consistency.*: \d"))
+    rows = page.locator("#comparison tbody tr")
+    expect(rows).to_contain_text(["Photo, sharp", "Clean, sharp", "Photo, faithful"])  # in the order of the choice
+    expect(page.locator("#comparison")).not_to_contain_text("PSNR")
+    viewer = page.locator("#compare-viewer")
+    assert in_view(viewer.locator(".frame"))
+    shown = viewer.locator("img")
+    expect(shown).to_have_count(2)
+    left, right = page.get_by_label("Left"), page.get_by_label("Right")
+    choices = ["Original", "Bicubic", "Photo, sharp", "Clean, sharp", "Photo, faithful"]
+    assert left.locator("option").all_inner_texts() == choices == right.locator("option").all_inner_texts()
+    assert (left.input_value(), right.input_value()) == ("Photo, sharp", "Photo, faithful")
+    left.select_option("Original")
+    right.select_option("Bicubic")
+    for label, width in (("Original", 40), ("Bicubic", 160)):
+        expect(viewer.get_by_text(label, exact=True)).to_be_visible()
+        image = viewer.get_by_role("img", name=label)
+        page.wait_for_function("([image, width]) => image.naturalWidth === width", arg=[image.element_handle(), width])
+    viewer.get_by_role("button", name="Zoom in").click()
+    scales = {image.evaluate("image => new DOMMatrix(getComputedStyle(image).transform).a") for image in shown.all()}
+    assert scales == {1.5}
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download Clean, sharp").click()
+    assert download.value.suggested_filename == "srgan-x4.png"
+
+
+def test_scores_have_an_explanation_and_need_a_ground_truth(page, images, instant, tmp_path):
+    with Image.open(images / "small.png") as image:
+        image.resize((160, 120)).save(tmp_path / "truth.png")
+    page.get_by_role("tab", name="Compare models").click()
+    page.set_input_files("#compare-image input[type=file]", images / "small.png")
+    page.set_input_files("#ground-truth input[type=file]", tmp_path / "truth.png")
+    expect(page.locator("#ground-truth img")).to_be_visible()
+    button(page, "compare").click()
+    expect(status(page, "compare")).to_contain_text("2 models", timeout=30_000)
+    expect(page.locator("#comparison th[scope=col]")).to_have_text(["Model", "Time", "PSNR", "SSIM", "LR consistency"])
+    expect(page.locator("#comparison tbody tr").first).to_contain_text(re.compile(r"\d\d\.\d\d.*0\.\d{4}"))
+    explanations = page.locator("#comparison li")
+    expect(explanations).to_have_count(3)
+    assert all(each.evaluate("each => each.offsetHeight < 40") for each in explanations.all())  # one line
     expect(page.locator("#comparison")).to_contain_text("4 pixels cropped from each border")
+    page.get_by_label("Right").select_option("Ground truth")
+    expect(page.locator("#compare-viewer").get_by_role("img", name="Ground truth")).to_be_visible()
 
 
 def test_file_names_are_escaped(page, images, monkeypatch):

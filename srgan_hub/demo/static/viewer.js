@@ -86,8 +86,8 @@ element.addEventListener('pointercancel', event => pointers.delete(event.pointer
 // Reset the view and scroll to it when a new result has been decoded.
 let shown = null;
 watch('value', async () => {
-  if (!props.value || props.value.result?.url === shown) return;
-  shown = props.value.result?.url;
+  if (!props.value || props.value.after?.url === shown) return;
+  shown = props.value.after?.url;
   zoomTo(1);
   element.style.setProperty('--divider', '50%');
   await Promise.all([...element.querySelectorAll('img')].map(image => image.decode().catch(() => {})));

@@ -11,18 +11,16 @@ import gradio as gr
 from gradio.route_utils import get_root_url
 
 from .. import theme
+from ..controls import SettingsControls, Values
 from ..eta import format_duration
-from ..presets import PRESETS
-from ..queue import Client, JobState
-from ..service import Cancelled, Queued, Service, format_ahead, user_message
-from ..settings import FORMATS, SIZES, STRIP_METADATA, Settings, to_curl, to_python
+from ..queue import Client, JobState, Queued
+from ..service import Cancelled, Service, format_place, user_message
+from ..settings import Settings, to_curl, to_python
 from ..uploads import get_client, only_uploaded, to_file_data, to_path
 from ..upscale import Completed, UpscaleProgress
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-LONGEST_EDGE = "Longest edge"
 
-Values = dict[Any, Any]  # inputs of an event, by component
 Outputs = tuple[Any, Any, Any]  # viewer, download, job
 
 
@@ -37,20 +35,11 @@ def build(service: Service, *, warm_up: bool = True) -> None:
             gr.HTML("Or paste an image, or try an example:", elem_classes="hint")
             with gr.Row(elem_id="examples"):
                 buttons = [gr.Button(path.stem.capitalize(), icon=path) for path in list_examples()]
-            size = gr.Radio([*SIZES, LONGEST_EDGE], value="4x", label="Size")
-            longest = gr.Number(1600, label="Longest edge in pixels", precision=0, minimum=1, visible=False)
-            detail = theme.detail_slider()
-            with gr.Accordion("More settings", open=False):
-                preset = theme.preset_radio(" ".join(each.description for each in PRESETS.values()))
-                format = gr.Radio([*FORMATS], value="PNG", label="Format")
-                quality = gr.Slider(1, 100, 90, step=1, label="Quality", visible=False, buttons=[])
-                choices = [(label, name) for name, label in STRIP_METADATA.items()]
-                info = "Date, camera and location stored in the image. GPS location is removed by default."
-                strip_metadata = gr.Radio(choices, value="gps", label="Metadata", info=info)
+            controls = SettingsControls()
             job = theme.job_component(service, "upscale", "Upscale", "Choose an image.")
         with gr.Column(scale=3, min_width=300):
             # Unlike that of `gr.ImageSlider`, its handle can be reached by keyboard and its halves have labels.
-            viewer = theme.component("viewer", elem_id="viewer")
+            viewer = theme.component("viewer", elem_id="viewer", elem_classes="viewer")
             download = theme.component("download", elem_id="download", elem_classes="download")
     close_up = theme.component("close_up", elem_id="close-up")
     paste = theme.component("paste")
@@ -58,24 +47,19 @@ def build(service: Service, *, warm_up: bool = True) -> None:
         python = to_python(Settings(), "image.png")
         snippets = theme.component("snippets", theme.snippets(Python=python), elem_id="snippets")
 
-    settings: list[Any] = [size, longest, detail, preset, format, quality, strip_metadata]
-
-    def to_settings(values: Values) -> Settings:
-        target = str(int(values[longest] or 0)) if values[size] == LONGEST_EDGE else values[size]
-        chosen = (values[each] for each in (detail, preset, format, quality, strip_metadata))
-        return Settings(target, *chosen)
+    settings, to_settings = controls.all, controls.to_settings
 
     def upscale(values: Values, request: gr.Request) -> Iterator[Outputs]:
         path, frame = to_path(values[image]), None
-        with tempfile.TemporaryDirectory() as directory:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory:
             try:
                 if not path:
                     raise ValueError("Choose an image first: upload one or click an example.")
                 chosen, client = to_settings(values), get_client(request, "upscale")
                 for step in service.upscale(path, chosen, Path(directory), client, previews=True):
                     match step:
-                        case Queued(ahead):
-                            yield gr.skip(), None, theme.job("queued", f"{format_ahead(ahead)} ({path.name})", 0)
+                        case Queued():
+                            yield gr.skip(), None, theme.job("queued", f"{format_place(step)} ({path.name})", 0)
                         case UpscaleProgress():
                             frame = _frame(path.name, step.width, step.height)
                             preview = {**frame, "preview": step.preview} if step.preview else gr.skip()
@@ -151,7 +135,7 @@ def build(service: Service, *, warm_up: bool = True) -> None:
             if not path:
                 raise ValueError("The image is no longer available.")
             x, y = (min(1.0, max(0.0, float(event._data[axis]))) for axis in "xy")
-            *_, last = service.close_up(path, values[preset], x, y, get_client(request, "upscale"))
+            *_, last = service.close_up(path, values[controls.preset], x, y, get_client(request, "upscale"))
             return last if isinstance(last, dict) else None
         except Exception as error:
             return html.escape(user_message(error, path))
@@ -166,9 +150,7 @@ def build(service: Service, *, warm_up: bool = True) -> None:
     # A set makes Gradio pass values by component.
     inputs: set[Any] = {image, *settings}
     job.submit(upscale, inputs, [viewer, download, job], **theme.QUEUED_EVENT)
-    viewer.select(show_close_up, {image, preset}, close_up, **theme.SYNC_EVENT)
-    size.change(lambda value: gr.update(visible=value == LONGEST_EDGE), size, longest, **theme.SYNC_EVENT)
-    format.change(lambda value: gr.update(visible=value != "PNG"), format, quality, **theme.SYNC_EVENT)
+    viewer.select(show_close_up, {image, controls.preset}, close_up, **theme.SYNC_EVENT)
     code.expand(show_code, inputs, snippets, **theme.SYNC_EVENT)
     for each in settings:
         each.input(change_settings, inputs, [job, snippets], **theme.SYNC_EVENT)
@@ -211,7 +193,8 @@ def _running(step: UpscaleProgress) -> dict[str, Any]:
 
 def _completed(step: Completed, settings: Settings) -> Outputs:
     bicubic, result = map(to_file_data, step.viewer_files)
-    viewer = {**_frame(step.source.name, *step.image.size), "bicubic": bicubic, "result": result}
+    viewer = {**_frame(step.source.name, *step.image.size), "before": bicubic, "after": result}
+    viewer["labels"] = ["Bicubic", "Upscaled"]
     return viewer, theme.download(step.file, f"Download {settings.format}"), theme.job("done", _describe(step))
 
 

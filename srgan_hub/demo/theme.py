@@ -50,11 +50,15 @@ def job(state: JobState, text: str, progress: float | None = None) -> dict[str, 
     return {"state": state, "text": html.escape(text.strip()), "progress": progress}
 
 
-def download(file: Path, label: str) -> dict[str, Any]:
-    """Return the value of a download component."""
+def download(file: Path, label: str, **options: Any) -> dict[str, Any]:
+    """Return the value of a download component.
+
+    With the option `again` the file is an image that can be copied, and upscaled again if it is true. One with a
+    `thumbnail` becomes part of the history.
+    """
     size = file.stat().st_size
     label = f"{label}, {size / 1e6:.1f} MB" if size >= 1e5 else f"{label}, {max(1, size // 1000)} kB"
-    return {"file": to_file_data(file), "label": html.escape(label), "name": html.escape(file.name)}
+    return {"file": to_file_data(file), "label": html.escape(label), "name": html.escape(file.name), **options}
 
 
 def snippets(**code: str) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Restrict file inputs to uploaded files and public web addresses."""
 
+import html
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,21 @@ def only_uploaded(value: Any) -> Any:
                 if ".." not in path.parts and path.is_relative_to(get_upload_folder()) and path.is_file():
                     return {**value, "path": str(path), "url": None}
     return None
+
+
+def only_known(value: Any) -> Any:
+    """Return a value that a browser kept for the server: files only as `only_uploaded` does, and text as escaped."""
+    match value:
+        case {"path": _}:
+            upload = only_uploaded(value)
+            return upload and to_file_data(Path(upload["path"]))
+        case dict():
+            return {name: only_known(each) for name, each in value.items()}
+        case list():
+            return [only_known(each) for each in value]
+        case str():
+            return html.escape(html.unescape(value))
+    return value
 
 
 def _error(message: str) -> gr.Error:

@@ -303,6 +303,121 @@ def test_cancel_at_the_end_gives_a_complete_result_or_none(page, images, instant
         expect(page.locator("#download a")).to_have_count(1 if done else 0)
 
 
+def test_cancel_and_examples_answer_at_once_during_a_slow_strip(page, images, slow):
+    slow.seconds = 2
+    seconds: dict[str, list[float]] = {"cancel": [], "example": []}
+    choose(page, images / "small.png")
+    for turn in range(2):
+        upscale(page)
+        expect(status(page)).to_contain_text("Upscaling small.png")
+        page.wait_for_timeout(400)
+        calls, clicked = slow.calls, time.monotonic()
+        button(page).click()
+        page.wait_for_function("document.querySelector('#upscale-job p').innerText === 'Cancelled.'")
+        seconds["cancel"].append(time.monotonic() - clicked)
+        assert in_view(status(page))
+        page.wait_for_timeout(400)
+        upscale(page)  # waits for the end of the strip
+        expect(status(page)).to_contain_text("Starting")
+        assert slow.calls == calls == turn * 2 + 1
+        expect(status(page)).to_contain_text("Upscaling small.png")
+        page.wait_for_timeout(400)
+        clicked = time.monotonic()
+        page.get_by_role("button", name="Cat").click()
+        page.wait_for_function("document.querySelector('#upscale-job p').innerText.includes('cat.png: 226')")
+        expect(page.locator("#image img")).to_be_visible()
+        seconds["example"].append(time.monotonic() - clicked)
+        choose(page, images / "small.png")
+    assert {name: min(each) < 0.5 for name, each in seconds.items()} == {"cancel": True, "example": True}, seconds
+
+
+def test_removed_image_does_not_come_back(page, images, slow):
+    slow.seconds = 0.5
+    for milliseconds in (0, 30, 100):
+        start(page, images / "small.png")
+        page.wait_for_function("!document.querySelector('[data-settling]')")
+        page.evaluate(
+            """milliseconds => {
+                document.querySelector('#upscale-job button').click();
+                setTimeout(() => document.querySelector('[aria-label="Remove Image"]').click(), milliseconds);
+            }""",
+            milliseconds,
+        )
+        expect(status(page)).to_contain_text("Choose an image.")
+        page.wait_for_timeout(1200)
+        expect(status(page)).to_contain_text("Choose an image.")
+        expect(page.locator("#image img, #viewer img")).to_have_count(0)
+        expect(page.locator("#viewer .frame")).not_to_have_attribute("style", re.compile("width"))
+
+
+def test_waiting_time_and_title(open_page, images, slow):
+    slow.seconds, slow.strips = 0, 4
+    page = open_page()
+    finish(page, images / "small.png")
+    expect(page).to_have_title("Done - SRGAN Image Upscaler")
+    slow.may_finish.clear()
+    upscale(page)
+    expect(page).to_have_title("75 % - SRGAN Image Upscaler")
+    second = open_page()
+    choose(second, images / "small.png")
+    expect(second).to_have_title("SRGAN Image Upscaler")
+    upscale(second)
+    expect(status(second)).to_contain_text(re.compile(r"1 job ahead, (about \d|less than 1) s"))
+    slow.may_finish.set()
+    expect(page).to_have_title("Done - SRGAN Image Upscaler")
+    expect(second).to_have_title("Done - SRGAN Image Upscaler")
+    slow.may_finish.clear()
+    upscale(page)
+    expect(page).to_have_title("75 % - SRGAN Image Upscaler")
+    cancel(page)
+    slow.may_finish.set()
+    expect(page).to_have_title("SRGAN Image Upscaler")
+
+
+def test_upscale_again_copy_and_history(open_page, contexts, images, instant):
+    contexts["desktop"].grant_permissions(["clipboard-read", "clipboard-write"])
+    page = open_page()
+    page.evaluate("localStorage.clear()")
+    page.reload()
+    finish(page, images / "small.png")
+    page.get_by_role("button", name="Copy image").click()
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    size = """async () => {
+        const [item] = await navigator.clipboard.read();
+        const image = await createImageBitmap(await item.getType('image/png'));
+        return [image.width, image.height];
+    }"""
+    assert page.evaluate(size) == [160, 120]
+    page.get_by_role("button", name="Upscale this again").click()
+    expect(status(page)).to_contain_text("small_x4.png: 160 × 120 to 640 × 480 in")
+    expect(page.locator("#download a")).to_have_attribute("download", "small_x4_x4.png")
+    expect(page.get_by_role("button", name="Upscale this again")).to_have_count(0)  # beyond the limit
+    history = page.locator("#history button")
+    expect(history).to_have_count(2)
+    page.reload()
+    expect(history).to_have_count(2)
+    for thumbnail in page.locator("#history img").all():
+        assert thumbnail.evaluate("image => image.naturalWidth") == 96
+    history.nth(1).scroll_into_view_if_needed()
+    assert in_view(history.nth(1))
+    history.nth(1).click()
+    expect(status(page)).to_contain_text("small.png: 40 × 30 to 160 × 120 in")
+    expect(page.locator("#viewer img")).to_have_count(2)
+    expect(page.locator("#image img")).to_be_visible()
+    with page.expect_download() as download:
+        page.locator("#download a").click()
+    file = download.value.path()
+    with Image.open(file) as result:
+        assert result.size == (160, 120)
+    for name in ("other.png", "gray.png", "alpha.png", "one.png", "16bit.png", "gps.jpg"):
+        finish(page, images / name)
+    expect(history).to_have_count(6)
+    deleted = page.evaluate("JSON.parse(localStorage.getItem('srgan-results'))[2].file.path")
+    Path(deleted).unlink()
+    page.reload()
+    expect(history).to_have_count(5)
+
+
 def test_settings_changed_after_a_result_keep_it(page, images, instant):
     finish(page, images / "small.png")
     for size, expected in (("2x", "80 × 60"), ("3x", "120 × 90"), ("4x", "160 × 120")) * 2:

@@ -9,6 +9,7 @@ from typing import Any
 
 import gradio as gr
 from gradio.route_utils import get_root_url
+from PIL import Image
 
 from .. import theme
 from ..controls import SettingsControls, Values
@@ -16,8 +17,8 @@ from ..eta import format_duration
 from ..queue import Client, JobState, Queued
 from ..service import Cancelled, Service, format_place, user_message
 from ..settings import Settings, to_curl, to_python
-from ..uploads import get_client, only_uploaded, to_file_data, to_path
-from ..upscale import Completed, UpscaleProgress
+from ..uploads import get_client, only_known, only_uploaded, to_file_data, to_path
+from ..upscale import Completed, UpscaleProgress, flatten_alpha, limit_size, to_data_url
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -41,6 +42,7 @@ def build(service: Service, *, warm_up: bool = True) -> None:
             # Unlike that of `gr.ImageSlider`, its handle can be reached by keyboard and its halves have labels.
             viewer = theme.component("viewer", elem_id="viewer", elem_classes="viewer")
             download = theme.component("download", elem_id="download", elem_classes="download")
+            history = theme.component("history", [], elem_id="history")
     close_up = theme.component("close_up", elem_id="close-up")
     paste = theme.component("paste")
     with gr.Accordion("Use in code", open=False) as code:
@@ -69,7 +71,8 @@ def build(service: Service, *, warm_up: bool = True) -> None:
                         case Cancelled(outputs):
                             yield outputs
                         case Completed():
-                            yield _completed(step, chosen)
+                            shown, file, done = _completed(service, step, chosen)
+                            yield shown, file | _to_history(step, path, shown, done), done
             except Exception as error:
                 yield None, None, theme.job("failed", user_message(error, path))
 
@@ -101,7 +104,7 @@ def build(service: Service, *, warm_up: bool = True) -> None:
         kept, frame, file, text = None, None, None, "Choose an image."
         try:
             if path and completed and to_settings(values) == Settings():
-                frame, file, _ = _completed(completed, Settings())
+                frame, file, _ = _completed(service, completed, Settings())
                 kept, state, text = gr.skip(), "done", _describe(completed)
             elif path:
                 text, frame = _plan(service, path, to_settings(values))
@@ -125,6 +128,23 @@ def build(service: Service, *, warm_up: bool = True) -> None:
         pasted = only_uploaded({**event._data["image"], "meta": {"_type": "gradio.FileData"}})
         kept, *outputs = choose({**values, image: pasted}, request)
         return pasted["path"] if pasted and kept is not None else None, *outputs
+
+    def choose_result(values: Values, event: gr.EventData, request: gr.Request) -> tuple[Any, ...]:
+        """Replace the image with a result."""
+        result = only_uploaded(event._data["image"])
+        kept, *outputs = choose({**values, image: result}, request)
+        return result["path"] if result and kept is not None else None, *outputs
+
+    def show_result(event: gr.EventData, request: gr.Request) -> tuple[Any, ...]:
+        """Show a result of the history again, and its image."""
+        file = only_known(event._data)
+        file.pop("thumbnail", None)  # it is in the history already
+        source, shown, done = file.get("source"), file.get("viewer"), file.get("job")
+        if not (file.get("file") and shown and shown.get("before") and shown.get("after")):
+            file, shown, done = None, None, theme.job("failed", "This result is no longer available.")
+        outputs = shown, file, done
+        service.queue.cancel(get_client(request, "upscale"), outputs)
+        return source and source["path"], None, *outputs
 
     def clear(request: gr.Request) -> tuple[Any, ...]:
         return choose({image: None}, request)
@@ -158,6 +178,10 @@ def build(service: Service, *, warm_up: bool = True) -> None:
     image.upload(choose, inputs, outputs, **theme.SYNC_EVENT)
     image.clear(clear, None, outputs, **theme.SYNC_EVENT)  # an example would still be the value of `image`
     paste.upload(choose_pasted, {*settings}, outputs, **theme.SYNC_EVENT)
+    download.again(choose_result, {*settings}, outputs, **theme.SYNC_EVENT).then(
+        upscale, inputs, [viewer, download, job], **theme.QUEUED_EVENT
+    )
+    history.select(show_result, None, outputs, **theme.SYNC_EVENT)
     for button in buttons:
         assert button.icon
         button.keep_in_cache.add(button.icon["path"])  # Gradio's copy, which counts as an upload
@@ -191,11 +215,20 @@ def _running(step: UpscaleProgress) -> dict[str, Any]:
     return theme.job("running", f"Upscaling {step.source.name} to {step.width} × {step.height}{left}", step.fraction)
 
 
-def _completed(step: Completed, settings: Settings) -> Outputs:
+def _completed(service: Service, step: Completed, settings: Settings) -> Outputs:
     bicubic, result = map(to_file_data, step.viewer_files)
     viewer = {**_frame(step.source.name, *step.image.size), "before": bicubic, "after": result}
     viewer["labels"] = ["Bicubic", "Upscaled"]
-    return viewer, theme.download(step.file, f"Download {settings.format}"), theme.job("done", _describe(step))
+    again = step.image.width * step.image.height <= service.max_pixels
+    file = theme.download(step.file, f"Download {settings.format}", again=again)
+    return viewer, file, theme.job("done", _describe(step))
+
+
+def _to_history(step: Completed, path: Path, viewer: Any, job: Any) -> dict[str, Any]:
+    """Return what the download's value of a result needs to be shown again."""
+    size = limit_size(step.image.size, 96)
+    thumbnail = flatten_alpha(step.image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2))
+    return {"thumbnail": to_data_url(thumbnail, "JPEG"), "source": to_file_data(path), "viewer": viewer, "job": job}
 
 
 def _describe(step: Completed) -> str:

@@ -17,10 +17,10 @@ from .upscale import LoadedImage
 
 # Names for the UI; other models have their own.
 LABELS = {
-    "srgan-x4-photo": "Photo, sharp",
     "srresnet-x4-photo": "Photo, faithful",
-    "srgan-x4": "Clean, sharp",
+    "srgan-x4-photo": "Photo, sharp",
     "srresnet-x4": "Clean, faithful",
+    "srgan-x4": "Clean, sharp",
 }
 SCORES = {
     "psnr_y": "PSNR: how near the pixels are to the ground truth, in dB; higher is nearer.",

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ["SRGAN_BACKEND"] = "torch"  # computes small images in several strips
@@ -39,9 +40,9 @@ RELEASE = threading.Event()  # jobs pause half-way until it is set
 STREAM = Upscaler.stream
 
 
-def paused_stream(upscaler: Upscaler, image: np.ndarray, size: tuple[int, int] | None = None) -> Iterator[np.ndarray]:
+def paused_stream(upscaler: Upscaler, image: np.ndarray, **options: Any) -> Iterator[np.ndarray]:
     """Upscale, but pause half-way."""
-    for number, rows in enumerate(STREAM(upscaler, image, size=size)):
+    for number, rows in enumerate(STREAM(upscaler, image, **options)):
         if number == 2:
             RELEASE.wait(60)
         time.sleep(0.02)

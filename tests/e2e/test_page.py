@@ -676,6 +676,46 @@ def test_layout_does_not_shift_between_states(page, slow):
     assert boxes == [boxes[0]] * 4
 
 
+@pytest.mark.parametrize("device", ["desktop", "phone"])
+def test_alignment_and_one_primary_action(open_page, images, instant, device):
+    page = open_page(device)
+    left = page.locator("h1").bounding_box()["x"]
+    labels = [page.get_by_role("tab", name="Upscale"), page.locator("#footer a").first, page.locator("#footer p")]
+    for each in labels:
+        text = each.evaluate(
+            "each => { const range = document.createRange(); range.selectNodeContents(each);"
+            "return range.getBoundingClientRect().x; }"
+        )
+        assert text == pytest.approx(left, abs=1)
+    tab = page.get_by_role("tab", selected=True)
+    assert "inset" in tab.evaluate("tab => getComputedStyle(tab).boxShadow")
+    assert tab.evaluate("tab => tab.parentElement.getBoundingClientRect().bottom >= tab.getBoundingClientRect().bottom")
+    primary = page.locator(".action.primary:visible")
+    choose(page, images / "small.png")
+    expect(primary).to_have_text(["Upscale"])
+    expect(page.locator("#upscale-job [role=progressbar]")).to_be_hidden()
+    job = page.locator("#upscale-job").bounding_box()
+    text = status(page).bounding_box()
+    assert job["y"] + job["height"] - text["y"] - text["height"] < 20  # no void
+    upscale(page)
+    expect(primary).to_have_text([re.compile("Download PNG")])
+    tops = {each.bounding_box()["y"] for each in page.locator("#viewer .tools button").all()}
+    assert len(tops) == 1  # none wraps
+    page.get_by_role("tab", name="Compare models").click()
+    page.set_input_files("#compare-image input[type=file]", images / "small.png")
+    expect(status(page, "compare")).to_contain_text("small.png")
+    expect(primary).to_have_text(["Compare"])
+    button(page, "compare").click()
+    expect(status(page, "compare")).to_contain_text("2 models")
+    assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
+    page.get_by_role("tab", name="Batch").click()
+    expect(primary).to_have_text(["Upscale all"])
+    choose_batch(page, [images / "small.png"])
+    button(page, "batch").click()
+    expect(primary).to_have_text([re.compile("Download 1 image as ZIP")])
+    assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
+
+
 def test_pasted_images(page, images, instant):
     paste = """bytes => {
         const data = new DataTransfer();

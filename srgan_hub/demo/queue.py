@@ -186,6 +186,7 @@ class JobQueue:
             self._changed.notify_all()
 
 
-def count(number: int, noun: str) -> str:
+def count(number: float, noun: str) -> str:
     """Return a number with its noun, in the plural where needed."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    shown = f"{number:.3g}" if isinstance(number, float) else number
+    return f"{shown} {noun}{'' if number == 1 else 's'}"

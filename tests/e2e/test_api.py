@@ -287,9 +287,10 @@ def _file_functions(url: str, payload: dict) -> Iterator[tuple[int, list]]:
     config = httpx.get(f"{url}config").json()
     components = {each["id"]: each for each in config["components"]}
     for function in config["dependencies"]:
-        types = [components[each]["type"] for each in function["inputs"]]
-        if {"image", "file"} & set(types):
-            values = {"image": payload, "file": [payload]}
+        inputs = [components[each] for each in function["inputs"]]
+        types = ["gallery" if each["props"].get("elem_id") == "gallery" else each["type"] for each in inputs]
+        if {"image", "file", "gallery"} & set(types):
+            values = {"image": payload, "file": [payload], "gallery": [{"upload": payload, "file": payload}]}
             pairs = zip(function["inputs"], types, strict=True)
             yield function["id"], [values.get(type, components[each]["props"].get("value")) for each, type in pairs]
 
@@ -309,7 +310,10 @@ def test_only_uploads_are_read(url, images, upload, tmp_path, monkeypatch, kind)
     # Every function for the payload that passes Gradio's own check of `meta`, one function for the others.
     for index, data in functions if kind == "right meta" else functions[:1]:
         last = next(each for each in _call_by_index(url, index, data) if each["msg"] == "process_completed")
-        assert re.search("Choose an image|Choose images|Upload the image|null", json.dumps(last["output"])), last
+        assert re.search(
+            "Choose an image|Choose images|Upload the image|Pass files that were uploaded|null",
+            json.dumps(last["output"]),
+        ), last
     assert not reads
     assert not [path for path in OPENED if path.startswith((str(tmp_path), "/dev/zero"))]
 

@@ -5,7 +5,6 @@ python tests/e2e/screenshots.py DIRECTORY [--states empty result ...] [--sizes 3
 
 import argparse
 import os
-import re
 import shutil
 import sys
 import tempfile
@@ -63,7 +62,7 @@ def choose_batch(page: Page, files: list[Path]) -> None:
     count = page.locator("#gallery li").count()
     page.set_input_files("#batch-drop input[type=file]", files)
     expect(page.locator("#gallery li")).to_have_count(count + len(files))
-    expect(page.get_by_text(re.compile("^(Uploading|Reading)$"))).to_have_count(0, timeout=20_000)
+    expect(page.get_by_text("Uploading", exact=True)).to_have_count(0, timeout=20_000)
 
 
 def click_job(page: Page, tab: str = "upscale") -> None:

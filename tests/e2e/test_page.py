@@ -52,6 +52,8 @@ def open_page(contexts, url) -> Iterator[Callable[..., Page]]:
 
     yield open_page
     for page in pages:
+        if page.url.startswith("http"):
+            page.evaluate("localStorage.clear()")  # the history of results
         page.close()
     assert not [each for each in requests if not each.startswith(("http://127.0.0.1:", "data:", "blob:"))]
     assert not errors
@@ -378,8 +380,6 @@ def test_waiting_time_and_title(open_page, images, slow):
 def test_upscale_again_copy_and_history(open_page, contexts, images, instant):
     contexts["desktop"].grant_permissions(["clipboard-read", "clipboard-write"])
     page = open_page()
-    page.evaluate("localStorage.clear()")
-    page.reload()
     finish(page, images / "small.png")
     page.get_by_role("button", name="Copy image").click()
     expect(page.get_by_role("button", name="Copied")).to_be_visible()

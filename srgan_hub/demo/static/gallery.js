@@ -10,13 +10,16 @@ const update = (key, changes) => {
 };
 
 const add = async (file, key) => {
+  let changes;
   try {
     const uploaded = {...await upload(file), orig_name: file.name, meta: {_type: 'gradio.FileData'}};
-    update(key, {text: 'Reading', upload: uploaded});
-    update(key, await server.preview(uploaded));
+    changes = {...await server.preview(uploaded), upload: uploaded};
   } catch (error) {
-    update(key, {state: 'failed', text: escape(String(error?.message || error))});
+    changes = {state: 'failed', text: escape(String(error?.message || error))};
   }
+  // A batch that was started meanwhile would overwrite them.
+  while (isBusy()) await new Promise(resolve => setTimeout(resolve, 200));
+  update(key, changes);
   changed();
 };
 

@@ -877,6 +877,7 @@ def test_batch_has_all_settings_and_failed_ones_give_no_zip(page, images, instan
 
 def test_compare_models(page, images, instant):
     page.get_by_role("tab", name="Compare models").click()
+    expect(page.locator("#compare-viewer")).to_be_hidden()
     page.set_input_files("#compare-image input[type=file]", images / "small.png")
     expect(status(page, "compare")).to_contain_text("small.png")
     page.set_input_files("#ground-truth input[type=file]", images / "other.png")

@@ -19,6 +19,7 @@ from starlette.routing import Route
 
 from srgan_hub.demo import api, theme
 from srgan_hub.demo.presets import load_upscaler
+from srgan_hub.demo.queue import count
 from srgan_hub.demo.service import Service
 from srgan_hub.demo.spaces import ZERO_GPU
 from srgan_hub.demo.tabs import batch, compare, upscale
@@ -53,9 +54,9 @@ def create_demo(
             load_upscaler(name)
     service = Service(models, max_pixels=max_pixels, concurrency=concurrency, queue_size=queue_size)
     footer = {
-        "megapixels": f"{max_pixels / 1e6:.3g}",
+        "megapixels": count(max_pixels / 1e6, "megapixel"),
         "megabytes": MAX_FILE_MB,
-        "retention": "one hour" if retention_seconds == 3600 else f"{retention_seconds / 3600:.3g} hours",
+        "retention": "one hour" if retention_seconds == 3600 else count(retention_seconds / 3600, "hour"),
         "models": bundled_models(),
         "space": os.environ.get("SPACE_ID"),
     }

@@ -6,7 +6,6 @@ They are generators, which ends the job of a client that disconnects. Until the 
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,8 @@ from .service import Service, user_message
 from .settings import FORMATS, STRIP_METADATA, Settings
 from .uploads import get_client, to_path, to_paths
 from .upscale import Completed, UpscaleProgress
+
+BATCH_FIELDS = ("name", "state", "text", "width", "height", "seconds")
 
 
 def build(service: Service) -> None:
@@ -65,7 +66,14 @@ def build(service: Service) -> None:
                         yield None, None, None, None
 
     def batch(
-        images: Any, size: str, detail: float, preset: str, format: str, request: gr.Request
+        images: Any,
+        size: str,
+        detail: float,
+        preset: str,
+        format: str,
+        quality: int,
+        strip_metadata: str,
+        request: gr.Request,
     ) -> Iterator[tuple[Any, list[dict[str, Any]]]]:
         """Upscale several images into one ZIP file. A failure does not stop the others.
 
@@ -76,17 +84,20 @@ def build(service: Service) -> None:
             preset: "photo" for images from cameras, phones and the web, "clean" for images never saved as JPEG,
                 "texture" for images that repeat, "panorama" for 360° panoramas.
             format: Output format: PNG (lossless), JPEG or WebP.
+            quality: Quality of JPEG and WebP, from 1 to 100.
+            strip_metadata: Metadata to remove: "gps" for the GPS location only, "all" or "none".
 
         Returns:
-            file: The ZIP file.
+            file: The ZIP file; None if every image failed.
             images: Name, state, message, width, height and seconds of each image.
         """
         with _job(None) as directory:
-            settings = Settings(size, detail, preset, format)
+            settings = Settings(size, detail, preset, format, quality, strip_metadata)
             for items in service.batch(to_paths(images), settings, directory, get_client(request)):
-                states = [vars(replace(item, thumbnail="")) for item in items]
+                states = [{name: getattr(item, name) for name in BATCH_FIELDS} for item in items]
                 yield None, states
-            yield f"{directory}/results.zip", states
+            archive = directory / "results.zip"
+            yield str(archive) if archive.exists() else None, states
 
     def compare(
         image: Any, models: list[str], request: gr.Request, ground_truth: Any = None
@@ -100,8 +111,8 @@ def build(service: Service) -> None:
 
         Returns:
             files: The outputs as PNG.
-            scores: Model name, seconds, lr_consistency, and with a ground truth psnr_y and ssim_y, for each model.
-            protocol: How the scores are measured.
+            scores: Model name and seconds, and with a ground truth psnr_y, ssim_y and lr_consistency, for each model.
+            protocol: How the scores are measured, if there are any.
         """
         path = to_path(image)
         with _job(path) as directory:
@@ -112,7 +123,7 @@ def build(service: Service) -> None:
                 yield None, [], ""
             files = [str(output.save(directory)) for output in outputs]
             scores = [{"model": each.model, "seconds": round(each.seconds, 3), **each.scores} for each in outputs]
-            yield files, scores, PROTOCOL.format(scale=outputs[0].scale)
+            yield files, scores, PROTOCOL.format(scale=outputs[0].scale) if ground_truth else ""
 
     with gr.Column(visible=False):
         image = gr.Image(label="image")
@@ -130,9 +141,9 @@ def build(service: Service) -> None:
         files, states = gr.File(label="files", file_count="multiple"), gr.JSON(label="images")
         scores, protocol = gr.JSON(label="scores"), gr.Textbox(label="protocol")
 
-    upscaling = [size, detail, preset, format]
+    upscaling = [size, detail, preset, format, quality, strip_metadata]
     endpoints = [
-        (upscale, [image, *upscaling, quality, strip_metadata], [file, width, height, seconds]),
+        (upscale, [image, *upscaling], [file, width, height, seconds]),
         (batch, [images, *upscaling], [file, states]),
         (compare, [image, models, ground_truth], [files, scores, protocol]),
     ]

@@ -15,7 +15,18 @@ from ..evaluate.scorers import make_scorers
 from .presets import load_model, stream
 from .upscale import LoadedImage
 
-SCORES = ("psnr_y", "ssim_y", "lr_consistency")
+# Names for the UI; other models have their own.
+LABELS = {
+    "srresnet-x4-photo": "Photo, faithful",
+    "srgan-x4-photo": "Photo, sharp",
+    "srresnet-x4": "Clean, faithful",
+    "srgan-x4": "Clean, sharp",
+}
+SCORES = {
+    "psnr_y": "PSNR: how near the pixels are to the ground truth, in dB; higher is nearer.",
+    "ssim_y": "SSIM: how similar the structures are to the ground truth, up to 1; higher is more similar.",
+    "lr_consistency": "LR consistency: how far the output, downscaled, is from the input, out of 255; lower is nearer.",
+}
 PROTOCOL = (
     "PSNR in dB and SSIM on Y of YCbCr, 8 bits, {scale} pixels cropped from each border. LR consistency is the mean "
     "absolute difference between the input and the downscaled output, out of 255; lower is better."
@@ -24,7 +35,7 @@ PROTOCOL = (
 
 @dataclass(frozen=True)
 class ModelComparison:
-    """Output of one model. Without a ground truth, LR consistency is the only score."""
+    """Output of one model, with scores if there is a ground truth."""
 
     model: str
     scale: int
@@ -64,10 +75,12 @@ def compare(
             yield (number + sum(map(len, strips)) / (scale * source.image.height)) / len(models)
         image = source.with_pixels(np.concatenate(strips))
         seconds = time.perf_counter() - start
-        hr = np.asarray((ground_truth.image if ground_truth else image).convert("RGB"))
-        names = SCORES if ground_truth else SCORES[-1:]
-        scorers, _ = make_scorers(names, crop_border=scale, scale=scale, device=torch.device("cpu"))
-        outputs = {name: np.asarray(image.convert("RGB"))}
-        scores = score_pair(ImagePair(source.name, lr, hr), outputs, scorers)[name]
-        known = {key: value for key, value in scores.items() if value is not None}
-        yield ModelComparison(name, scale, image, seconds, known)
+        scores: dict[str, float] = {}
+        if ground_truth:
+            scorers, _ = make_scorers([*SCORES], crop_border=scale, scale=scale, device=torch.device("cpu"))
+            outputs = {name: np.asarray(image.convert("RGB"))}
+            pair = ImagePair(source.name, lr, np.asarray(ground_truth.image.convert("RGB")))
+            scores = {
+                key: value for key, value in score_pair(pair, outputs, scorers)[name].items() if value is not None
+            }
+        yield ModelComparison(name, scale, image, seconds, scores)

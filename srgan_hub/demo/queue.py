@@ -7,8 +7,8 @@ import contextvars
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
@@ -39,12 +39,24 @@ class Client:
     unread: Callable[[], int] = field(default=int, compare=False)
 
 
+@dataclass(frozen=True)
+class Queued:
+    """The job waits for `ahead` others, for an estimated number of seconds if known."""
+
+    ahead: int
+    seconds: float | None = None
+
+
 @dataclass(eq=False)
 class Job:
-    """A client's place in the queue, and the reason for which it was cancelled, if it was."""
+    """A client's place in the queue, its estimated duration, and the reason for which it was cancelled, if it was."""
 
     client: Client
+    seconds: float | None = None
     cancel_reason: Any = None
+    ended: bool = False  # nobody waits for it, but its last step may still run
+    last_step: Future[Any] | None = None
+    ends_at: float | None = None  # estimated, while it runs
     read_at: float = field(default_factory=time.monotonic)
 
     def check(self) -> None:
@@ -55,6 +67,15 @@ class Job:
             self.cancel_reason = "Cancelled: nobody waits for the result."
         if self.cancel_reason is not None:
             raise JobCancelledError(self.cancel_reason)
+
+    def expect(self, seconds: float | None) -> None:
+        """Set the estimated time that the running job still takes."""
+        self.ends_at = None if seconds is None else time.monotonic() + seconds
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Estimated time that the job still takes once it runs; None if unknown."""
+        return self.seconds if self.ends_at is None else max(0.0, self.ends_at - time.monotonic())
 
 
 class JobQueue:
@@ -68,62 +89,104 @@ class JobQueue:
         self._threads = ThreadPoolExecutor(concurrency)
 
     @contextmanager
-    def enqueue(self, client: Client) -> Iterator[Job]:
-        """Add a job for the duration of the context. Raises `QueueFullError`."""
-        job = Job(client)
+    def enqueue(self, client: Client, seconds: float | None = None) -> Iterator[Job]:
+        """Add a job for the duration of the context, and of a step that still runs. Raises `QueueFullError`.
+
+        `seconds` is its estimated duration.
+        """
+        job = Job(client, seconds)
         with self._changed:
-            if len(self.jobs) >= self.size:
+            jobs = [other for other in self.jobs if other.cancel_reason is None]
+            if len(jobs) >= self.size:
                 raise QueueFullError("The queue is full. Please try again in a minute.")
-            if sum(other.client.address == client.address for other in self.jobs) >= self.per_client:
+            if sum(other.client.address == client.address for other in jobs) >= self.per_client:
                 raise QueueFullError(f"You already have {count(self.per_client, 'job')} in the queue.")
             self.jobs.append(job)
         try:
             yield job
         finally:
-            with self._changed:
-                self.jobs.remove(job)
-                self._changed.notify_all()
+            job.ended = True
+            if job.last_step:
+                job.last_step.add_done_callback(lambda _: self._remove(job))
+            else:
+                self._remove(job)
 
-    def requeue(self, job: Job) -> None:
+    def requeue(self, job: Job, seconds: float | None = None) -> None:
         """Move a job to the end, which lets others run between the images of a batch."""
         with self._changed:
             self.jobs.remove(job)
             self.jobs.append(job)
+            job.seconds, job.ends_at = seconds, None
             self._changed.notify_all()
 
-    def wait_turn(self, job: Job) -> Iterator[int]:
-        """Wait until a job may run, yielding the number of jobs ahead meanwhile. Raises `JobCancelledError`."""
+    def wait_turn(self, job: Job) -> Iterator[Queued]:
+        """Wait until a job may run, yielding its place in the queue meanwhile. Raises `JobCancelledError`."""
         while True:
             with self._changed:
-                self._changed.wait_for(
-                    lambda: job in self.jobs[: self.concurrency] or job.cancel_reason is not None, UPDATE_SECONDS
-                )
+                self._changed.wait_for(lambda: self._may_run(job) or job.cancel_reason is not None, UPDATE_SECONDS)
                 job.check()
-                ahead = self.jobs.index(job) - self.concurrency + 1
-            if ahead <= 0:
-                return
-            yield ahead
+                if self._may_run(job):
+                    return
+                place = self._find_place(job)
+            yield place
 
     def run(self, job: Job, steps: Iterator[T]) -> Iterator[T]:
-        """Iterate over the steps of a job in the queue's threads. Raises `JobCancelledError`."""
+        """Iterate over the steps of a job in the queue's threads.
+
+        Raises `JobCancelledError` at once; the current step ends behind it.
+        """
         context = contextvars.copy_context()  # ZeroGPU identifies the client by it
         end: Any = object()
-        with closing(steps):  # type: ignore[type-var]
-            while (step := self._threads.submit(context.run, lambda: next(steps, end)).result()) is not end:
-                job.check()
+        job.expect(job.seconds)
+        try:
+            while (step := self._run_step(job, lambda: context.run(next, steps, end))) is not end:
                 yield step
+        finally:
+            if job.last_step:
+                job.last_step.add_done_callback(lambda _: steps.close())  # type: ignore[attr-defined]
 
     def cancel(self, client: Client, reason: Any) -> bool:
-        """Cancel a session's jobs, wait until they have left the queue, and return whether there were any."""
+        """Cancel a session's jobs, and return whether there were any. Its next job starts after their current steps."""
         with self._changed:
-            jobs = [job for job in self.jobs if job.client.session == client.session]
+            jobs = [job for job in self.jobs if job.client.session == client.session and not job.ended]
             for job in jobs:
                 job.cancel_reason = reason
             self._changed.notify_all()
-            self._changed.wait_for(lambda: not set(jobs) & set(self.jobs), timeout=30)
         return bool(jobs)
 
+    def _run_step(self, job: Job, function: Callable[[], T]) -> T:
+        job.check()
+        step = job.last_step = self._threads.submit(function)
+        step.add_done_callback(self._notify)
+        with self._changed:
+            self._changed.wait_for(lambda: step.done() or job.cancel_reason is not None)
+        job.check()
+        return step.result()
 
-def count(number: int, noun: str) -> str:
+    def _may_run(self, job: Job) -> bool:
+        cancelled = (other for other in self.jobs if other.cancel_reason is not None)
+        return job in self.jobs[: self.concurrency] and all(
+            other.client.session != job.client.session for other in cancelled
+        )
+
+    def _find_place(self, job: Job) -> Queued:
+        ahead = [other for other in self.jobs[: self.jobs.index(job)] if other.cancel_reason is None]
+        seconds = [other.seconds_left for other in ahead]
+        known = [each for each in seconds if each is not None]
+        total = sum(known) / self.concurrency if len(known) == len(seconds) else None
+        return Queued(max(0, len(ahead) - self.concurrency + 1), total)
+
+    def _remove(self, job: Job) -> None:
+        with self._changed:
+            self.jobs.remove(job)
+            self._changed.notify_all()
+
+    def _notify(self, _: object) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+
+def count(number: float, noun: str) -> str:
     """Return a number with its noun, in the plural where needed."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    shown = f"{number:.3g}" if isinstance(number, float) else number
+    return f"{shown} {noun}{'' if number == 1 else 's'}"

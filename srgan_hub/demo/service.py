@@ -10,10 +10,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from PIL import Image
+
 from .. import hub
+from ..images.decode import MAX_PIXELS, load_raster, open_image
 from .compare import ModelComparison, compare
-from .eta import EtaEstimator
-from .queue import Client, JobCancelledError, JobQueue, JobState, count
+from .eta import EtaEstimator, format_duration
+from .queue import Client, JobCancelledError, JobQueue, JobState, Queued, count
 from .settings import Settings
 from .upscale import (
     CloseUp,
@@ -35,13 +38,6 @@ MAX_COMPARED_MODELS, MAX_BATCH_FILES = 3, 100
 
 
 @dataclass(frozen=True)
-class Queued:
-    """The job waits for `ahead` others."""
-
-    ahead: int
-
-
-@dataclass(frozen=True)
 class Cancelled:
     """The job was cancelled, for the reason given to `JobQueue.cancel`."""
 
@@ -50,7 +46,7 @@ class Cancelled:
 
 @dataclass(frozen=True)
 class BatchItem:
-    """State of one file of a batch: a message, and when done the output's size, seconds and thumbnail (data URL)."""
+    """State of one file of a batch: a message, a thumbnail (data URL), and when done the output's size and file."""
 
     name: str
     state: JobState
@@ -59,6 +55,7 @@ class BatchItem:
     height: int = 0
     seconds: float = 0
     thumbnail: str = ""
+    file: Path | None = None
 
 
 class Service:
@@ -82,7 +79,7 @@ class Service:
     ) -> Iterator[Queued | UpscaleProgress | Completed | Cancelled]:
         """Queue `upscale` of an image into a directory."""
         steps = upscale(path, settings, directory, max_pixels=self.max_pixels, eta=self.eta, previews=previews)
-        return self._run_queued(client, steps)
+        return self._run_queued(client, steps, self.estimate(path))
 
     def close_up(
         self, path: Path, preset: str, x: float, y: float, client: Client
@@ -92,7 +89,7 @@ class Service:
         def steps() -> Iterator[CloseUp]:
             yield close_up(self.load(path), preset, x, y)
 
-        return self._run_queued(client, steps())
+        return self._run_queued(client, steps(), self.eta.estimate(10_000))
 
     def preview_detail(
         self, path: Path, preset: str, detail: float, x: float, y: float, client: Client
@@ -102,7 +99,7 @@ class Service:
         def steps() -> Iterator[CloseUp]:
             yield preview_detail(self.load(path), preset, detail, x, y)
 
-        return self._run_queued(client, steps())
+        return self._run_queued(client, steps(), self.eta.estimate(7_000))
 
     def compare(
         self, path: Path, models: Sequence[str], ground_truth: Path | None, client: Client
@@ -116,54 +113,96 @@ class Service:
         if not 2 <= len(models) <= MAX_COMPARED_MODELS:
             raise ValueError(f"Choose two or three models, got {len(models)}.")
         steps = compare(self.load(path), models, self.load(ground_truth) if ground_truth else None)
-        return self._run_queued(client, steps)
+        return self._run_queued(client, steps, self.estimate(path, len(models)))
 
     def batch(
         self, paths: Sequence[Path], settings: Settings, directory: Path, client: Client
     ) -> Iterator[list[BatchItem]]:
-        """Upscale images into DIRECTORY/results.zip and yield all items after each change; failures stop no others."""
+        """Upscale images into a directory and yield all items after each change; failures stop no others.
+
+        At the end DIRECTORY/results.zip has the outputs, if there are any.
+        """
         if not paths:
             raise ValueError("Choose images first.")
         if len(paths) > MAX_BATCH_FILES:
             raise ValueError(f"Choose at most {MAX_BATCH_FILES} images, got {len(paths)}.")
         items = [BatchItem(path.name, "queued") for path in paths]
-        with self.queue.enqueue(client) as job, zipfile.ZipFile(directory / "results.zip", "w") as archive:
+        archive = directory / "results.zip"
+        with self.queue.enqueue(client) as job, zipfile.ZipFile(archive, "w") as content:
             for number, path in enumerate(paths):
+                self.queue.requeue(job, self.estimate(path))
                 yield items
                 try:
-                    for ahead in self.queue.wait_turn(job):
-                        items[number] = replace(items[number], text=format_ahead(ahead))
+                    for place in self.queue.wait_turn(job):
+                        items[number] = replace(items[number], text=format_place(place))
                         yield items
-                    steps = upscale(path, settings, directory, max_pixels=self.max_pixels, eta=self.eta)
+                    outputs = Path(tempfile.mkdtemp(dir=directory))
+                    steps = upscale(path, settings, outputs, max_pixels=self.max_pixels, eta=self.eta)
                     for step in self.queue.run(job, steps):
                         if isinstance(step, Completed):
-                            archive.write(step.file, _unused_name(step.file, archive))
-                            step.file.unlink()
-                            items[number] = _completed_item(step)
-                        elif items[number].state != "running":
-                            items[number] = replace(items[number], state="running", text="")
-                            yield items
+                            file = step.file.rename(outputs / _unused_name(step.file, content))
+                            content.write(file, file.name)
+                            items[number] = _completed_item(step, file)
+                        else:
+                            assert isinstance(step, UpscaleProgress)
+                            job.expect(step.seconds_left)
+                            if items[number].state != "running":
+                                items[number] = replace(items[number], state="running", text="")
+                                yield items
                 except JobCancelledError:
                     items[number:] = [replace(item, state="cancelled", text="") for item in items[number:]]
                     break
                 except Exception as error:
                     items[number] = BatchItem(path.name, "failed", user_message(error, path))
-                self.queue.requeue(job)
+        if not any(item.state == "done" for item in items):
+            archive.unlink()
         yield items
 
-    def _run_queued(self, client: Client, steps: Iterator[T]) -> Iterator[Queued | T | Cancelled]:
+    def preview(self, path: Path) -> BatchItem:
+        """Return the item of a file before its batch: with its size, or the reason for which it would fail."""
+        try:
+            image = self.load(path).image
+            item = BatchItem(path.name, "ready", f"{image.width} × {image.height} pixels", *image.size)
+        except Exception as error:
+            item = BatchItem(path.name, "failed", user_message(error, path))
+            try:  # only too large
+                image = load_raster(path, max_pixels=MAX_PIXELS).with_bits(8).to_pil()
+            except Exception:
+                return item
+        return replace(item, thumbnail=_make_thumbnail(image))
+
+    def estimate(self, path: Path, passes: int = 1) -> float | None:
+        """Estimate from a file's header the seconds for some passes through a network; None if unknown."""
+        try:
+            with open_image(path, max_pixels=None) as opened:
+                return self.eta.estimate(opened.width * opened.height * passes)
+        except Exception:  # reported by the job
+            return None
+
+    def _run_queued(
+        self, client: Client, steps: Iterator[T], seconds: float | None
+    ) -> Iterator[Queued | T | Cancelled]:
         """Wait in the queue, then iterate; the next job starts after the last step was consumed."""
-        with self.queue.enqueue(client) as job:
+        with self.queue.enqueue(client, seconds) as job:
             try:
-                yield from map(Queued, self.queue.wait_turn(job))
-                yield from self.queue.run(job, steps)
-            except JobCancelledError as cancelled:
-                yield Cancelled(*cancelled.args)
+                yield from self.queue.wait_turn(job)
+                for step in self.queue.run(job, steps):
+                    if isinstance(step, UpscaleProgress):
+                        job.expect(step.seconds_left)
+                    yield step
+            except JobCancelledError:
+                reason = None
+                while reason is not job.cancel_reason:  # the session may give another one meanwhile
+                    reason = job.cancel_reason
+                    yield Cancelled(reason)
 
 
-def format_ahead(ahead: int) -> str:
-    """Describe a position in the queue."""
-    return f"In queue: {count(ahead, 'job')} ahead"
+def format_place(place: Queued) -> str:
+    """Describe a place in the queue."""
+    if not place.ahead:
+        return "Starting"
+    duration = "" if place.seconds is None else f", {format_duration(place.seconds)}"
+    return f"In queue: {count(place.ahead, 'job')} ahead{duration}"
 
 
 def user_message(error: Exception, path: Path | None) -> str:
@@ -175,12 +214,17 @@ def user_message(error: Exception, path: Path | None) -> str:
     return f"Something went wrong while upscaling {name}. Please try again."
 
 
-def _completed_item(step: Completed) -> BatchItem:
+def _completed_item(step: Completed, file: Path) -> BatchItem:
     width, height = step.image.size
     text = f"{width} × {height} pixels in {step.seconds:.1f} s"
-    step.image.thumbnail((96, 96))
-    thumbnail = to_data_url(flatten_alpha(step.image), "JPEG")
-    return BatchItem(step.source.name, "done", text, width, height, round(step.seconds, 2), thumbnail)
+    thumbnail = _make_thumbnail(step.image)
+    return BatchItem(step.source.name, "done", text, width, height, round(step.seconds, 2), thumbnail, file)
+
+
+def _make_thumbnail(image: Image.Image) -> str:
+    """Reduce an image in place, and return it as a data URL."""
+    image.thumbnail((96, 96))
+    return to_data_url(flatten_alpha(image), "JPEG")
 
 
 def _unused_name(file: Path, archive: zipfile.ZipFile) -> str:

@@ -7,7 +7,6 @@ from typing import Any
 
 import gradio as gr
 
-from .presets import PRESETS
 from .queue import JobState
 from .service import Service
 from .uploads import get_client, to_file_data
@@ -17,6 +16,8 @@ from .uploads import get_client, to_file_data
 SYNC_EVENT: dict[str, Any] = {
     "show_progress": "hidden", "queue": False, "api_visibility": "private", "preprocess": False
 }  # fmt: skip
+# Of events while one is handled, the last one follows.
+LATEST_EVENT: dict[str, Any] = {**SYNC_EVENT, "trigger_mode": "always_last"}
 # Gradio runs queued events at once; `JobQueue` decides which of them waits.
 QUEUED_EVENT: dict[str, Any] = {**SYNC_EVENT, "queue": True, "trigger_mode": "multiple", "concurrency_limit": None}
 
@@ -49,27 +50,20 @@ def job(state: JobState, text: str, progress: float | None = None) -> dict[str, 
     return {"state": state, "text": html.escape(text.strip()), "progress": progress}
 
 
-def download(file: Path, label: str) -> dict[str, Any]:
-    """Return the value of a download component."""
+def download(file: Path, label: str, **options: Any) -> dict[str, Any]:
+    """Return the value of a download component.
+
+    With the option `again` the file is an image that can be copied, and upscaled again if it is true. One with a
+    `thumbnail` becomes part of the history.
+    """
     size = file.stat().st_size
     label = f"{label}, {size / 1e6:.1f} MB" if size >= 1e5 else f"{label}, {max(1, size // 1000)} kB"
-    return {"file": to_file_data(file), "label": html.escape(label), "name": html.escape(file.name)}
+    return {"file": to_file_data(file), "label": html.escape(label), "name": html.escape(file.name), **options}
 
 
 def snippets(**code: str) -> dict[str, str]:
     """Return the value of a component with code snippets by language; empty ones are hidden."""
     return {language: html.escape(text) for language, text in code.items()}
-
-
-def detail_slider(**options: Any) -> gr.Slider:
-    """Create the slider between the two models of a preset. Its style names its ends "Faithful" and "Sharp"."""
-    return gr.Slider(0, 1, 1, step=0.05, label="Detail", buttons=[], elem_classes="detail", **options)
-
-
-def preset_radio(info: str | None = None) -> gr.Radio:
-    """Create the choice of `PRESETS`."""
-    choices = [(preset.label, name) for name, preset in PRESETS.items()]
-    return gr.Radio(choices, value="photo", label="Image type", info=info)
 
 
 def create_theme() -> gr.themes.Base:

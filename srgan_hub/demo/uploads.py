@@ -1,11 +1,13 @@
 """Restrict file inputs to uploaded files and public web addresses."""
 
+import html
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from gradio.exceptions import InvalidPathError
+from gradio.processing_utils import save_file_to_cache
 from gradio.utils import get_upload_folder
 
 from .fetch import fetch
@@ -77,6 +79,21 @@ def only_uploaded(value: Any) -> Any:
     return None
 
 
+def only_known(value: Any) -> Any:
+    """Return a value that a browser kept for the server: files only as `only_uploaded` does, and text as escaped."""
+    match value:
+        case {"path": _}:
+            upload = only_uploaded(value)
+            return upload and to_file_data(Path(upload["path"]))
+        case dict():
+            return {name: only_known(each) for name, each in value.items()}
+        case list():
+            return [only_known(each) for each in value]
+        case str():
+            return html.escape(html.unescape(value))
+    return value
+
+
 def _error(message: str) -> gr.Error:
     return gr.Error(message, print_exception=False)
 
@@ -94,6 +111,11 @@ def to_paths(values: Any) -> list[Path]:
 def to_file_data(path: Path) -> dict[str, Any]:
     """Return the `FileData` dict of a file that Gradio should copy to its cache and serve."""
     return gr.FileData(path=str(path), orig_name=path.name).model_dump()
+
+
+def to_cached_file_data(path: Path) -> dict[str, Any]:
+    """Return the `FileData` dict of a copy in Gradio's cache, which is not copied again at each event that has it."""
+    return to_file_data(Path(save_file_to_cache(path, get_upload_folder())))
 
 
 def get_client(request: gr.Request, tab: str = "") -> Client:

@@ -1,11 +1,12 @@
 """Job queue."""
 
 import threading
+import time
 
 import pytest
 
 from srgan_hub.demo import queue
-from srgan_hub.demo.queue import Client, Job, JobCancelledError, JobQueue, QueueFullError
+from srgan_hub.demo.queue import Client, Job, JobCancelledError, JobQueue, Queued, QueueFullError
 
 A, B, C, D = (Client(name, name) for name in "abcd")
 
@@ -16,7 +17,7 @@ def _fast_updates(monkeypatch) -> None:
 
 
 def ahead(queue: JobQueue, job: Job) -> int:
-    return next(queue.wait_turn(job), 0)
+    return next(queue.wait_turn(job), Queued(0)).ahead
 
 
 def test_first_jobs_run_and_others_wait_in_order():
@@ -57,16 +58,56 @@ def test_requeue_lets_others_run():
         assert (ahead(queue, batch), ahead(queue, single)) == (1, 0)
 
 
-def test_cancel_waits_for_the_session_and_leaves_others():
+def test_cancel_ends_jobs_of_the_session_and_leaves_others():
     queue = JobQueue()
     with queue.enqueue(B) as other:
         assert not queue.cancel(C, "reason")
         with queue.enqueue(A) as job:
-            thread = threading.Thread(target=queue.cancel, args=(A, "reason"))
-            thread.start()
+            assert queue.cancel(A, "reason")
             with pytest.raises(JobCancelledError) as cancelled:
-                for _ in queue.wait_turn(job):
-                    pass
-            assert cancelled.value.args == ("reason",) and thread.is_alive()
-        thread.join(30)
-        assert not thread.is_alive() and other.cancel_reason is None
+                next(queue.wait_turn(job))
+            assert cancelled.value.args == ("reason",)
+        assert other.cancel_reason is None and queue.jobs == [other] and not queue.cancel(A, "reason")
+
+
+@pytest.mark.parametrize("concurrency", [1, 2])
+def test_cancelled_job_answers_at_once_and_the_next_one_starts_behind_its_step(concurrency):
+    queue = JobQueue(concurrency=concurrency, size=1, per_client=1)
+    step_ends, closed, running = threading.Event(), threading.Event(), threading.Event()
+
+    def steps():
+        try:
+            yield 1
+            running.set()
+            step_ends.wait(30)
+            yield 2
+        finally:
+            closed.set()
+
+    def cancel() -> None:
+        running.wait(30)
+        queue.cancel(A, "reason")
+
+    threading.Thread(target=cancel).start()
+    start = time.monotonic()
+    with queue.enqueue(A) as job, pytest.raises(JobCancelledError):
+        for step in queue.run(job, steps()):
+            assert step == 1
+    assert time.monotonic() - start < 10 and not closed.is_set()
+    with queue.enqueue(A) as following:  # in the place of the cancelled one
+        assert ahead(queue, following) == 0 and next(queue.wait_turn(following), None) == Queued(0, 0)
+        step_ends.set()
+        assert closed.wait(30)
+        assert not [*queue.wait_turn(following)][1:] and queue.jobs == [following]
+
+
+def test_estimates_of_the_jobs_ahead_are_added():
+    queue = JobQueue(concurrency=2)
+    with queue.enqueue(A, 10) as a, queue.enqueue(B, 20), queue.enqueue(C, 30) as c, queue.enqueue(D) as d:
+        assert next(queue.wait_turn(c)) == Queued(1, 15)
+        assert next(queue.wait_turn(d)) == Queued(2, 30)
+        a.expect(4)
+        assert next(queue.wait_turn(c)).seconds == pytest.approx(12, abs=0.5)
+        a.expect(None)
+        a.seconds = None
+        assert next(queue.wait_turn(c)) == Queued(1)

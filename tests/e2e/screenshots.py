@@ -19,6 +19,7 @@ os.environ["SRGAN_BACKEND"] = "torch"  # computes small images in several strips
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import numpy as np
+from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
 
 import app
@@ -58,9 +59,10 @@ def choose(page: Page, file: Path, where: str = "#image") -> None:
 
 
 def choose_batch(page: Page, files: list[Path]) -> None:
-    with page.expect_file_chooser() as chooser:
-        page.locator("#batch-images").click()
-    chooser.value.set_files(files)
+    count = page.locator("#gallery li").count()
+    page.set_input_files("#batch-drop input[type=file]", files)
+    expect(page.locator("#gallery li")).to_have_count(count + len(files))
+    expect(page.get_by_text("Uploading", exact=True)).to_have_count(0, timeout=20_000)
 
 
 def click_job(page: Page, tab: str = "upscale") -> None:
@@ -147,6 +149,15 @@ def queue_full(page: Page) -> None:
     status(page, "queue is full")
 
 
+def history(page: Page) -> None:
+    result(page)
+    page.get_by_role("button", name="Coffee").click()
+    status(page, "coffee.jpg")
+    click_job(page)
+    wait_for_end(page)
+    expect(page.locator("#history button")).to_have_count(2)
+
+
 def compare_empty(page: Page) -> None:
     open_tab(page, "Compare models")
 
@@ -155,7 +166,19 @@ def compare_result(page: Page) -> None:
     open_tab(page, "Compare models")
     choose(page, EXAMPLES / "cat.png", "#compare-image")
     click_job(page, "compare")
-    expect(page.locator("#comparison img")).to_have_count(2, timeout=120_000)
+    expect(page.locator("#comparison tbody tr")).to_have_count(2, timeout=120_000)
+    wait_for_end(page, "compare")
+
+
+def compare_scores(page: Page) -> None:
+    open_tab(page, "Compare models")
+    choose(page, EXAMPLES / "cat.png", "#compare-image")
+    with tempfile.TemporaryDirectory() as directory:
+        truth = Path(directory, "truth.png")
+        with Image.open(EXAMPLES / "cat.png") as image:
+            image.resize((904, 600)).save(truth)
+        choose(page, truth, "#ground-truth")
+    click_job(page, "compare")
     wait_for_end(page, "compare")
 
 
@@ -163,13 +186,17 @@ def batch_empty(page: Page) -> None:
     open_tab(page, "Batch")
 
 
-def batch_result(page: Page) -> None:
+def batch_chosen(page: Page) -> None:
     open_tab(page, "Batch")
     with tempfile.TemporaryDirectory() as directory:
         truncated = Path(directory, "truncated.jpg")
         truncated.write_bytes((EXAMPLES / "coffee.jpg").read_bytes()[:4000])
         choose_batch(page, [EXAMPLES / "cat.png", truncated, EXAMPLES / "coffee.jpg"])
         status(page, "3 images", "batch")
+
+
+def batch_result(page: Page) -> None:
+    batch_chosen(page)
     click_job(page, "batch")
     wait_for_end(page, "batch")
 
@@ -178,7 +205,7 @@ STATES: dict[str, Callable[[Page], None]] = {
     each.__name__: each
     for each in (
         empty, expanded, chosen, queued, running, result, close_up, cancelled, failed, queue_full,
-        compare_empty, compare_result, batch_empty, batch_result,
+        history, compare_empty, compare_result, compare_scores, batch_empty, batch_chosen, batch_result,
     )
 }  # fmt: skip
 

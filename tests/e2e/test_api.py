@@ -176,6 +176,17 @@ def test_batch_reports_failures_and_zips_the_rest(client, images):
                 assert np.abs(np.asarray(result).astype(int) - np.asarray(expected)).max() <= 1
 
 
+def test_batch_has_all_settings_and_no_archive_if_everything_failed(client, images):
+    archive, states = client.predict(
+        [handle_file(images / "gps.jpg")], "2x", 0.5, "photo", "JPEG", 40, "all", api_name="/batch"
+    )
+    with zipfile.ZipFile(archive) as content, content.open("gps_x2.jpg") as file, Image.open(file) as result:
+        assert result.size == (80, 60) and not result.getexif() and result.quantization[0][0] > 10
+    archive, states = client.predict([handle_file(images / "text.png")], api_name="/batch")
+    assert archive is None and [each["state"] for each in states] == ["failed"]
+    assert states[0].keys() == {"name", "state", "text", "width", "height", "seconds"}
+
+
 @pytest.mark.parametrize(("count", "message"), [(0, "Choose images first"), (4, "at most 3 images, got 4")])
 def test_batch_limits(client, images, monkeypatch, count, message):
     monkeypatch.setattr(service, "MAX_BATCH_FILES", 3)
@@ -204,8 +215,8 @@ def test_compare_scores_equal_evaluate_in_float32(client, tmp_path, monkeypatch)
         for score in names:
             assert row[score] == pytest.approx(evaluated.images["cat"][score], rel=1e-3)
     assert "on Y" in protocol and "4 pixels cropped" in protocol
-    _, scores, _ = client.predict(handle_file(tmp_path / "lr/cat.png"), models, None, api_name="/compare")
-    assert set(scores[0]) == {"model", "seconds", "lr_consistency"}
+    _, scores, protocol = client.predict(handle_file(tmp_path / "lr/cat.png"), models, None, api_name="/compare")
+    assert set(scores[0]) == {"model", "seconds"} and not protocol
 
 
 @pytest.mark.parametrize(
@@ -276,9 +287,10 @@ def _file_functions(url: str, payload: dict) -> Iterator[tuple[int, list]]:
     config = httpx.get(f"{url}config").json()
     components = {each["id"]: each for each in config["components"]}
     for function in config["dependencies"]:
-        types = [components[each]["type"] for each in function["inputs"]]
-        if {"image", "file"} & set(types):
-            values = {"image": payload, "file": [payload]}
+        inputs = [components[each] for each in function["inputs"]]
+        types = ["gallery" if each["props"].get("elem_id") == "gallery" else each["type"] for each in inputs]
+        if {"image", "file", "gallery"} & set(types):
+            values = {"image": payload, "file": [payload], "gallery": [{"upload": payload, "file": payload}]}
             pairs = zip(function["inputs"], types, strict=True)
             yield function["id"], [values.get(type, components[each]["props"].get("value")) for each, type in pairs]
 
@@ -298,7 +310,10 @@ def test_only_uploads_are_read(url, images, upload, tmp_path, monkeypatch, kind)
     # Every function for the payload that passes Gradio's own check of `meta`, one function for the others.
     for index, data in functions if kind == "right meta" else functions[:1]:
         last = next(each for each in _call_by_index(url, index, data) if each["msg"] == "process_completed")
-        assert re.search("Choose an image|Choose images|Upload the image|null", json.dumps(last["output"])), last
+        assert re.search(
+            "Choose an image|Choose images|Upload the image|Pass files that were uploaded|null",
+            json.dumps(last["output"]),
+        ), last
     assert not reads
     assert not [path for path in OPENED if path.startswith((str(tmp_path), "/dev/zero"))]
 
@@ -315,7 +330,7 @@ def test_invalid_calls_get_one_sentence_without_server_paths(url, upload, caplog
     image = {"path": str(upload), "meta": {"_type": "gradio.FileData"}}
     valid = {
         "upscale": [image, *vars(Settings()).values()],
-        "batch": [[image], "4x", 1, "photo", "PNG"],
+        "batch": [[image], *vars(Settings()).values()],
         "compare": [image, ["srgan-x4", "srresnet-x4"], None],
     }
     answers = []

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pillow_heif
 import pytest
 from axe_playwright_python.base import AXE_SCRIPT
 from e2e.screenshots import choose_batch
@@ -53,6 +54,8 @@ def open_page(contexts, url) -> Iterator[Callable[..., Page]]:
 
     yield open_page
     for page in pages:
+        if page.url.startswith("http"):
+            page.evaluate("localStorage.clear()")  # the history of results
         page.close()
     assert not [each for each in requests if not each.startswith(("http://127.0.0.1:", "data:", "blob:"))]
     assert not errors
@@ -274,6 +277,7 @@ def test_queue_position_progress_and_leaving(open_page, images, slow):
 
 def test_double_click_starts_one_job(page, images, slow):
     choose(page, images / "small.png")
+    button(page).scroll_into_view_if_needed()
     box = button(page).bounding_box()
     for _ in range(2):
         page.mouse.click(box["x"] + 50, box["y"] + 20)
@@ -317,6 +321,119 @@ def test_cancel_at_the_end_gives_a_complete_result_or_none(page, images, instant
         done = status(page).inner_text() != "Cancelled."
         expect(page.locator("#viewer .half img")).to_have_count(2 if done else 0)
         expect(page.locator("#download a")).to_have_count(1 if done else 0)
+
+
+def test_cancel_and_examples_answer_at_once_during_a_slow_strip(page, images, slow):
+    slow.seconds = 4
+    seconds: dict[str, list[float]] = {"cancel": [], "example": []}
+    choose(page, images / "small.png")
+    for turn in range(2):
+        upscale(page)
+        expect(status(page)).to_contain_text("Upscaling small.png")
+        page.wait_for_timeout(400)
+        calls, clicked = slow.calls, time.monotonic()
+        button(page).click()
+        page.wait_for_function("document.querySelector('#upscale-job p').innerText === 'Cancelled.'")
+        seconds["cancel"].append(time.monotonic() - clicked)
+        assert in_view(status(page))
+        page.wait_for_timeout(400)
+        upscale(page)  # waits for the end of the strip
+        expect(status(page)).to_contain_text("Starting")
+        assert slow.calls == calls == turn * 2 + 1
+        expect(status(page)).to_contain_text("Upscaling small.png")
+        page.wait_for_timeout(400)
+        clicked = time.monotonic()
+        page.get_by_role("button", name="Cat").click()
+        page.wait_for_function("document.querySelector('#upscale-job p').innerText.includes('cat.png: 226')")
+        expect(page.locator("#image img")).to_be_visible()
+        seconds["example"].append(time.monotonic() - clicked)
+        choose(page, images / "small.png")
+    assert {name: min(each) < 0.5 for name, each in seconds.items()} == {"cancel": True, "example": True}, seconds
+
+
+def test_removed_image_does_not_come_back(page, images, slow):
+    slow.seconds = 0.5
+    for milliseconds in (0, 30, 100):
+        start(page, images / "small.png")
+        page.wait_for_function("!document.querySelector('[data-settling]')")
+        page.evaluate(
+            """milliseconds => {
+                document.querySelector('#upscale-job button').click();
+                setTimeout(() => document.querySelector('[aria-label="Remove Image"]').click(), milliseconds);
+            }""",
+            milliseconds,
+        )
+        expect(status(page)).to_contain_text("Choose an image.")
+        page.wait_for_timeout(1200)
+        expect(status(page)).to_contain_text("Choose an image.")
+        expect(page.locator("#image img, #viewer img")).to_have_count(0)
+        expect(page.locator("#viewer .frame")).not_to_have_attribute("style", re.compile("width"))
+
+
+def test_waiting_time_and_title(open_page, images, slow):
+    slow.seconds, slow.strips = 0, 4
+    page = open_page()
+    finish(page, images / "small.png")
+    expect(page).to_have_title("Done - SRGAN Image Upscaler")
+    slow.may_finish.clear()
+    upscale(page)
+    expect(page).to_have_title("75 % - SRGAN Image Upscaler")
+    second = open_page()
+    choose(second, images / "small.png")
+    expect(second).to_have_title("SRGAN Image Upscaler")
+    upscale(second)
+    expect(status(second)).to_contain_text(re.compile(r"1 job ahead, (about \d|less than 1) s"))
+    slow.may_finish.set()
+    expect(page).to_have_title("Done - SRGAN Image Upscaler")
+    expect(second).to_have_title("Done - SRGAN Image Upscaler")
+    slow.may_finish.clear()
+    upscale(page)
+    expect(page).to_have_title("75 % - SRGAN Image Upscaler")
+    cancel(page)
+    slow.may_finish.set()
+    expect(page).to_have_title("SRGAN Image Upscaler")
+
+
+def test_upscale_again_copy_and_history(open_page, contexts, images, instant):
+    contexts["desktop"].grant_permissions(["clipboard-read", "clipboard-write"])
+    page = open_page()
+    finish(page, images / "small.png")
+    page.get_by_role("button", name="Copy image").click()
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    size = """async () => {
+        const [item] = await navigator.clipboard.read();
+        const image = await createImageBitmap(await item.getType('image/png'));
+        return [image.width, image.height];
+    }"""
+    assert page.evaluate(size) == [160, 120]
+    page.get_by_role("button", name="Upscale this again").click()
+    expect(status(page)).to_contain_text("small_x4.png: 160 × 120 to 640 × 480 in")
+    expect(page.locator("#download a")).to_have_attribute("download", "small_x4_x4.png")
+    expect(page.get_by_role("button", name="Upscale this again")).to_have_count(0)  # beyond the limit
+    history = page.locator("#history button")
+    expect(history).to_have_count(2)
+    page.reload()
+    expect(history).to_have_count(2)
+    for thumbnail in page.locator("#history img").all():
+        assert thumbnail.evaluate("image => image.naturalWidth") == 96
+    history.nth(1).scroll_into_view_if_needed()
+    assert in_view(history.nth(1))
+    history.nth(1).click()
+    expect(status(page)).to_contain_text("small.png: 40 × 30 to 160 × 120 in")
+    expect(page.locator("#viewer img")).to_have_count(2)
+    expect(page.locator("#image img")).to_be_visible()
+    with page.expect_download() as download:
+        page.locator("#download a").click()
+    file = download.value.path()
+    with Image.open(file) as result:
+        assert result.size == (160, 120)
+    for name in ("other.png", "gray.png", "alpha.png", "one.png", "16bit.png", "gps.jpg"):
+        finish(page, images / name)
+    expect(history).to_have_count(6)
+    deleted = page.evaluate("JSON.parse(localStorage.getItem('srgan-results'))[2].file.path")
+    Path(deleted).unlink()
+    page.reload()
+    expect(history).to_have_count(5)
 
 
 def test_settings_changed_after_a_result_keep_it(page, images, instant):
@@ -445,7 +562,7 @@ def test_axe_finds_no_violations(page, images, slow):
     page.set_input_files("#compare-image input[type=file]", images / "small.png")
     expect(status(page, "compare")).to_contain_text("small.png")
     button(page, "compare").click()
-    expect(page.locator("#comparison img")).to_have_count(2, timeout=30_000)
+    expect(page.locator("#comparison tbody tr")).to_have_count(2, timeout=30_000)
     check("compare, done")
     page.get_by_role("tab", name="Batch").click()
     check("batch, empty")
@@ -568,7 +685,7 @@ def test_layout_does_not_shift_between_states(page, slow):
 
     def measure() -> None:
         page.evaluate("scrollTo(0, 0)")
-        boxes.append([page.locator(each).bounding_box() for each in ("#viewer .frame", "#download", "#close-up")])
+        boxes.append([page.locator(each).first.bounding_box() for each in ("#viewer .frame", "#download .action")])
 
     measure()
     upscale(page)
@@ -779,6 +896,46 @@ def test_transparency_is_seen_on_a_checkerboard(page, images, instant):
     assert 0 < alpha < 255
 
 
+@pytest.mark.parametrize("device", ["desktop", "phone"])
+def test_alignment_and_one_primary_action(open_page, images, instant, device):
+    page = open_page(device)
+    left = page.locator("h1").bounding_box()["x"]
+    labels = [page.get_by_role("tab", name="Upscale"), page.locator("#footer a").first, page.locator("#footer p")]
+    for each in labels:
+        text = each.evaluate(
+            "each => { const range = document.createRange(); range.selectNodeContents(each);"
+            "return range.getBoundingClientRect().x; }"
+        )
+        assert text == pytest.approx(left, abs=1)
+    tab = page.get_by_role("tab", selected=True)
+    assert "inset" in tab.evaluate("tab => getComputedStyle(tab).boxShadow")
+    assert tab.evaluate("tab => tab.parentElement.getBoundingClientRect().bottom >= tab.getBoundingClientRect().bottom")
+    primary = page.locator(".action.primary:visible")
+    choose(page, images / "small.png")
+    expect(primary).to_have_text(["Upscale"])
+    expect(page.locator("#upscale-job [role=progressbar]")).to_be_hidden()
+    job = page.locator("#upscale-job").bounding_box()
+    text = status(page).bounding_box()
+    assert job["y"] + job["height"] - text["y"] - text["height"] < 20  # no void
+    upscale(page)
+    expect(primary).to_have_text([re.compile("Download PNG")])
+    tops = {each.bounding_box()["y"] for each in page.locator("#viewer .tools button").all()}
+    assert len(tops) == 1  # none wraps
+    page.get_by_role("tab", name="Compare models").click()
+    page.set_input_files("#compare-image input[type=file]", images / "small.png")
+    expect(status(page, "compare")).to_contain_text("small.png")
+    expect(primary).to_have_text(["Compare"])
+    button(page, "compare").click()
+    expect(status(page, "compare")).to_contain_text("2 models")
+    assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
+    page.get_by_role("tab", name="Batch").click()
+    expect(primary).to_have_text(["Upscale all"])
+    choose_batch(page, [images / "small.png"])
+    button(page, "batch").click()
+    expect(primary).to_have_text([re.compile("Download 1 image as ZIP")])
+    assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
+
+
 def test_pasted_images(page, images, instant):
     paste = """bytes => {
         const data = new DataTransfer();
@@ -860,10 +1017,14 @@ def test_batch(page, images, instant, tmp_path):
     expect(items.nth(1)).to_contain_text("text.png")
     assert [item.locator("img").count() for item in items.all()] == [1, 0, 1]
     with page.expect_download() as download:
-        page.locator("#batch-download a").click()
+        page.get_by_role("link", name="Download 2 images as ZIP").click()
     download.value.save_as(tmp_path / "results.zip")
     with zipfile.ZipFile(tmp_path / "results.zip") as archive:
         assert archive.namelist() == ["small_x4.png", "other_x4.png"]
+        single = archive.read("other_x4.png")
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download other_x4.png").click()
+    assert download.value.suggested_filename == "other_x4.png" and download.value.path().read_bytes() == single
     instant.seconds = 0.02
     button(page, "batch").click()
     expect(button(page, "batch")).to_have_text("Cancel")
@@ -872,8 +1033,70 @@ def test_batch(page, images, instant, tmp_path):
     expect(status(page, "batch")).to_have_text("0 of 3 done.", timeout=30_000)
 
 
+def test_batch_drop_zone_adds_shows_thumbnails_and_removes(page, images, instant, tmp_path):
+    with Image.open(images / "small.png") as image:
+        image.convert("RGB").save(tmp_path / "photo.tif")
+        pillow_heif.from_pillow(image.convert("RGB")).save(tmp_path / "photo.heic")
+    page.get_by_role("tab", name="Batch").click()
+    zone = page.get_by_text("Drop images, paste, or click")
+    assert in_view(zone)
+    data = page.evaluate_handle(
+        """bytes => {
+            const data = new DataTransfer();
+            data.items.add(new File([new Uint8Array(bytes)], 'dropped.png', {type: 'image/png'}));
+            return data;
+        }""",
+        [*(images / "other.png").read_bytes()],
+    )
+    zone.dispatch_event("drop", {"dataTransfer": data})
+    expect(page.locator("#gallery li")).to_contain_text(["dropped.png50 × 40"])
+    choose_batch(page, [tmp_path / "photo.tif", tmp_path / "photo.heic", images / "huge.png"])
+    items = page.locator("#gallery li")
+    expect(items).to_contain_text(["dropped.png", "photo.tif", "photo.heic", "huge.png"])
+    for item in items.all()[:3]:
+        thumbnail = item.locator("img")
+        assert in_view(thumbnail) and thumbnail.evaluate("image => image.naturalWidth") >= 40
+    expect(items.nth(3)).to_have_class("failed")
+    page.get_by_role("button", name="Remove huge.png").click()
+    page.get_by_role("button", name="Remove dropped.png").click()
+    expect(items).to_contain_text(["photo.tif", "photo.heic"])
+    expect(status(page, "batch")).to_contain_text("2 images")
+    assert instant.calls == 0
+    button(page, "batch").click()
+    expect(status(page, "batch")).to_have_text("2 of 2 done.")
+    page.get_by_role("button", name="Remove photo.tif").click()
+    expect(status(page, "batch")).to_contain_text("1 image")
+    expect(page.get_by_role("link", name="ZIP")).to_have_count(0)
+
+
+def test_batch_has_all_settings_and_failed_ones_give_no_zip(page, images, instant, tmp_path):
+    page.get_by_role("tab", name="Batch").click()
+    choose_batch(page, [images / "gps.jpg"])
+    page.get_by_label("Longest edge", exact=True).locator("visible=true").click()
+    longest = page.get_by_label("Longest edge in pixels").locator("visible=true")
+    longest.fill("100")
+    longest.press("Tab")
+    page.get_by_role("button", name="More settings").locator("visible=true").click()
+    page.get_by_label("JPEG", exact=True).locator("visible=true").click()
+    expect(page.get_by_label("Quality").locator("visible=true").first).to_be_visible()
+    page.get_by_label("Remove all").locator("visible=true").click()
+    button(page, "batch").click()
+    expect(status(page, "batch")).to_have_text("1 of 1 done.")
+    expect(page.get_by_role("link", name="Download 1 image as ZIP")).to_be_visible()
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download gps_100.jpg").click()
+    with Image.open(download.value.path()) as result:
+        assert result.format == "JPEG" and not result.getexif()
+    page.get_by_role("button", name="Remove gps.jpg").click()
+    choose_batch(page, [images / "text.png"])
+    button(page, "batch").click()
+    expect(status(page, "batch")).to_have_text("0 of 1 done, 1 failed.")
+    expect(page.get_by_role("link", name="ZIP")).to_have_count(0)
+
+
 def test_compare_models(page, images, instant):
     page.get_by_role("tab", name="Compare models").click()
+    expect(page.locator("#compare-viewer")).to_be_hidden()
     page.set_input_files("#compare-image input[type=file]", images / "small.png")
     expect(status(page, "compare")).to_contain_text("small.png")
     page.set_input_files("#ground-truth input[type=file]", images / "other.png")
@@ -881,13 +1104,60 @@ def test_compare_models(page, images, instant):
     button(page, "compare").click()
     expect(status(page, "compare")).to_contain_text(re.compile("160 × 120.*50 × 40"))
     page.locator("#ground-truth").get_by_label("Remove Image").click()
-    page.get_by_label("srgan-x4", exact=True).click()
+    page.get_by_label("Photo, faithful").click()
+    page.get_by_label("Clean, sharp").click()
+    page.get_by_label("Photo, faithful").click()
     button(page, "compare").click()
     expect(status(page, "compare")).to_contain_text("3 models", timeout=30_000)
-    figures = page.locator("#comparison figure")
-    expect(figures).to_have_count(3)
-    expect(figures.nth(0)).to_contain_text(re.compile(r"LR.consistency.*: \d"))
+    rows = page.locator("#comparison tbody tr")
+    expect(rows).to_contain_text(["Photo, sharp", "Clean, sharp", "Photo, faithful"])  # in the order of the choice
+    expect(page.locator("#comparison")).not_to_contain_text("PSNR")
+    viewer = page.locator("#compare-viewer")
+    assert in_view(viewer.locator(".frame"))
+    shown = viewer.locator("img")
+    expect(shown).to_have_count(2)
+    left, right = page.get_by_label("Left"), page.get_by_label("Right")
+    choices = ["Original", "Bicubic", "Photo, sharp", "Clean, sharp", "Photo, faithful"]
+    assert left.locator("option").all_inner_texts() == choices == right.locator("option").all_inner_texts()
+    assert (left.input_value(), right.input_value()) == ("Photo, sharp", "Photo, faithful")
+    left.select_option("Original")
+    right.select_option("Bicubic")
+    for label, width in (("Original", 40), ("Bicubic", 160)):
+        expect(viewer.get_by_text(label, exact=True)).to_be_visible()
+        image = viewer.get_by_role("img", name=label)
+        page.wait_for_function("([image, width]) => image.naturalWidth === width", arg=[image.element_handle(), width])
+    viewer.get_by_role("button", name="Zoom in").click()
+    scales = {image.evaluate("image => new DOMMatrix(getComputedStyle(image).transform).a") for image in shown.all()}
+    assert scales == {1.5}
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download Clean, sharp").click()
+    assert download.value.suggested_filename == "srgan-x4.png"
+
+
+def test_scores_have_an_explanation_and_need_a_ground_truth(page, images, instant, tmp_path):
+    with Image.open(images / "small.png") as image:
+        image.resize((160, 120)).save(tmp_path / "truth.png")
+    page.get_by_role("tab", name="Compare models").click()
+    page.evaluate(  # as for files that are dropped or pasted
+        """bytes => {
+            const file = new File([new Uint8Array(bytes)], 'small.png', {type: 'image/png'});
+            document.dispatchEvent(new CustomEvent('files', {detail: {files: [file]}}));
+        }""",
+        [*(images / "small.png").read_bytes()],
+    )
+    expect(status(page, "compare")).to_contain_text("small.png")
+    page.set_input_files("#ground-truth input[type=file]", tmp_path / "truth.png")
+    expect(page.locator("#ground-truth img")).to_be_visible()
+    button(page, "compare").click()
+    expect(status(page, "compare")).to_contain_text("2 models", timeout=30_000)
+    expect(page.locator("#comparison th[scope=col]")).to_have_text(["Model", "Time", "PSNR", "SSIM", "LR consistency"])
+    expect(page.locator("#comparison tbody tr").first).to_contain_text(re.compile(r"\d\d\.\d\d\s*0\.\d{4}"))
+    explanations = page.locator("#comparison li")
+    expect(explanations).to_have_count(3)
+    assert all(each.evaluate("each => each.offsetHeight < 40") for each in explanations.all())  # one line
     expect(page.locator("#comparison")).to_contain_text("4 pixels cropped from each border")
+    page.get_by_label("Right").select_option("Ground truth")
+    expect(page.locator("#compare-viewer").get_by_role("img", name="Ground truth")).to_be_visible()
 
 
 def test_file_names_are_escaped(page, images, monkeypatch):

@@ -18,3 +18,14 @@ element.addEventListener('click', event => {
   trigger('submit');
   requestAnimationFrame(() => element.scrollIntoView({block: 'nearest'}));
 });
+
+// Show the progress and the end of a job in the title of the browser's tab.
+let announced = false;
+const announce = () => {
+  const {state, progress} = props.value, end = {done: 'Done', failed: 'Failed'}[state];
+  const prefix = progress !== null ? `${Math.floor(100 * progress)} %` : announced && end;
+  if (!prefix && !announced) return;
+  announced = Boolean(prefix);
+  document.title = (prefix ? `${prefix} - ` : '') + document.title.replace(/^(\d+ %|Done|Failed) - /, '');
+};
+watch('value', announce);

@@ -10,21 +10,30 @@ from typing import Any
 
 import gradio as gr
 from gradio.route_utils import get_root_url
+from PIL import Image
 
 from .. import theme
+from ..controls import SettingsControls, Values
 from ..eta import format_duration
 from ..presets import PRESETS
-from ..queue import Client, JobState
-from ..service import Cancelled, Queued, Service, format_ahead, user_message
-from ..settings import FORMATS, SIZES, STRIP_METADATA, Settings, to_curl, to_python
+from ..queue import Client, JobState, Queued
+from ..service import Cancelled, Service, format_place, user_message
+from ..settings import Settings, to_curl, to_python
 from ..spaces import ZERO_GPU
-from ..uploads import get_client, only_uploaded, to_file_data, to_path
-from ..upscale import CloseUp, Completed, LoadedImage, Preview, UpscaleProgress
+from ..uploads import get_client, only_known, only_uploaded, to_file_data, to_path
+from ..upscale import (
+    CloseUp,
+    Completed,
+    LoadedImage,
+    Preview,
+    UpscaleProgress,
+    flatten_alpha,
+    limit_size,
+    to_data_url,
+)
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-LONGEST_EDGE = "Longest edge"
 
-Values = dict[Any, Any]  # inputs of an event, by component
 Outputs = tuple[Any, Any, Any]  # viewer, download, job
 
 
@@ -49,7 +58,7 @@ def build(service: Service, *, warm_up: bool = True) -> None:
         """Return the viewer's and the download's value without an image: those of the first example."""
         hero = list_examples()[0]
         if hero.name in ready:
-            return _completed(ready[hero.name], Settings())[:2]
+            return _completed(service, ready[hero.name], Settings())[:2]
         return _preview(*_plan(service, hero, Settings())[1:]), None
 
     if warm_up and not ZERO_GPU:  # the page opens with it
@@ -63,17 +72,7 @@ def build(service: Service, *, warm_up: bool = True) -> None:
             gr.HTML("Or paste an image, or try an example:", elem_classes="hint")
             with gr.Row(elem_id="examples"):
                 buttons = [gr.Button(path.stem.capitalize(), icon=path) for path in list_examples()]
-            size = gr.Radio([*SIZES, LONGEST_EDGE], value="4x", label="Size")
-            longest = gr.Number(1600, label="Longest edge in pixels", precision=0, minimum=1, visible=False)
-            preview = theme.component("detail_preview", elem_classes="detail-preview")
-            detail = theme.detail_slider(elem_id="detail")
-            with gr.Accordion("More settings", open=False):
-                preset = theme.preset_radio(" ".join(each.description for each in PRESETS.values()))
-                format = gr.Radio([*FORMATS], value="PNG", label="Format")
-                quality = gr.Slider(1, 100, 90, step=1, label="Quality", visible=False, buttons=[])
-                choices = [(label, name) for name, label in STRIP_METADATA.items()]
-                info = "Date, camera and location stored in the image. GPS location is removed by default."
-                strip_metadata = gr.Radio(choices, value="gps", label="Metadata", info=info)
+            controls = SettingsControls(live_detail=True)
             job = theme.job_component(service, "upscale", "Upscale", "Choose an image.")
         with gr.Column(scale=3, min_width=300):
             with gr.Column(elem_classes="view"):
@@ -81,29 +80,25 @@ def build(service: Service, *, warm_up: bool = True) -> None:
                 viewer = theme.component("viewer", initial_view, elem_id="viewer", elem_classes="viewer")
                 close_up = theme.component("close_up", elem_id="close-up")
             download = theme.component("download", initial_download, elem_id="download", elem_classes="download")
+            history = theme.component("history", [], elem_id="history")
     paste = theme.component("paste")
     with gr.Accordion("Use in code", open=False) as code:
         python = to_python(Settings(), "image.png")
         snippets = theme.component("snippets", theme.snippets(Python=python), elem_id="snippets")
 
-    settings: list[Any] = [size, longest, detail, preset, format, quality, strip_metadata]
-
-    def to_settings(values: Values) -> Settings:
-        target = str(int(values[longest] or 0)) if values[size] == LONGEST_EDGE else values[size]
-        chosen = (values[each] for each in (detail, preset, format, quality, strip_metadata))
-        return Settings(target, *chosen)
+    settings, to_settings = controls.all, controls.to_settings
 
     def upscale(values: Values, request: gr.Request) -> Iterator[Outputs]:
         path, frame = to_path(values[image]), None
-        with tempfile.TemporaryDirectory() as directory:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory:
             try:
                 if not path:
                     raise ValueError("Choose an image first: upload one or click an example.")
                 chosen, client = to_settings(values), get_client(request, "upscale")
                 for step in service.upscale(path, chosen, Path(directory), client, previews=True):
                     match step:
-                        case Queued(ahead):
-                            yield gr.skip(), None, theme.job("queued", f"{format_ahead(ahead)} ({path.name})", 0)
+                        case Queued():
+                            yield gr.skip(), None, theme.job("queued", f"{format_place(step)} ({path.name})", 0)
                         case UpscaleProgress():
                             view: Any = gr.skip()
                             if step.preview:
@@ -115,7 +110,8 @@ def build(service: Service, *, warm_up: bool = True) -> None:
                         case Cancelled(outputs):
                             yield outputs
                         case Completed():
-                            yield _completed(step, chosen)
+                            shown, file, done = _completed(service, step, chosen)
+                            yield shown, file | _to_history(step, path, shown, done), done
             except Exception as error:
                 yield frame, None, theme.job("failed", user_message(error, path))
 
@@ -147,7 +143,7 @@ def build(service: Service, *, warm_up: bool = True) -> None:
         kept, frame, file, text = None, None, None, "Choose an image."
         try:
             if path and completed and to_settings(values) == Settings():
-                frame, file, _ = _completed(completed, Settings())
+                frame, file, _ = _completed(service, completed, Settings())
                 kept, state, text = gr.skip(), "done", _describe(completed)
             elif path:
                 text, source, width, height = _plan(service, path, to_settings(values))
@@ -176,6 +172,23 @@ def build(service: Service, *, warm_up: bool = True) -> None:
         kept, *outputs = choose({**values, image: pasted}, request)
         return pasted["path"] if pasted and kept is not None else None, *outputs
 
+    def choose_result(values: Values, event: gr.EventData, request: gr.Request) -> tuple[Any, ...]:
+        """Replace the image with a result."""
+        result = only_uploaded(event._data["image"])
+        kept, *outputs = choose({**values, image: result}, request)
+        return result["path"] if result and kept is not None else None, *outputs
+
+    def show_result(event: gr.EventData, request: gr.Request) -> tuple[Any, ...]:
+        """Show a result of the history again, and its image."""
+        file = only_known(event._data)
+        file.pop("thumbnail", None)  # it is in the history already
+        source, shown, done = file.get("source"), file.get("viewer"), file.get("job")
+        if not (file.get("file") and shown and shown.get("before") and shown.get("after")):
+            file, shown, done = None, None, theme.job("failed", "This result is no longer available.")
+        outputs = shown, file, done
+        service.queue.cancel(get_client(request, "upscale"), outputs)
+        return source and source["path"], None, *outputs
+
     def clear(request: gr.Request) -> tuple[Any, ...]:
         return choose({image: None}, request)
 
@@ -183,7 +196,7 @@ def build(service: Service, *, warm_up: bool = True) -> None:
         path = to_path(values[image]) or list_examples()[0]
         try:
             x, y = (min(1.0, max(0.0, float(event._data[axis]))) for axis in "xy")
-            *_, last = service.close_up(path, values[preset], x, y, get_client(request, "close-up"))
+            *_, last = service.close_up(path, values[controls.preset], x, y, get_client(request, "close-up"))
             return vars(last) if isinstance(last, CloseUp) else None
         except Exception as error:
             return {"error": html.escape(user_message(error, path))}
@@ -196,7 +209,7 @@ def build(service: Service, *, warm_up: bool = True) -> None:
         try:
             x, y, amount = (min(1.0, max(0.0, float(asked[name]))) for name in ("x", "y", "detail"))
             client = get_client(request, "detail")
-            *_, last = service.preview_detail(path, values[preset], amount, x, y, client)
+            *_, last = service.preview_detail(path, values[controls.preset], amount, x, y, client)
             return {**answer, **vars(last)} if isinstance(last, CloseUp) else answer
         except Exception as error:
             user_message(error, path)  # logs it
@@ -207,10 +220,9 @@ def build(service: Service, *, warm_up: bool = True) -> None:
     job.submit(upscale, inputs, [viewer, download, job], **theme.QUEUED_EVENT)
     if warm_up and ZERO_GPU:  # the example may be ready when the page is loaded
         gr.on(None, show_hero, None, [viewer, download], **theme.SYNC_EVENT)
-    close_up.select(show_close_up, {image, preset}, close_up, **theme.SYNC_EVENT)
-    preview.select(show_detail, {image, preset}, preview, trigger_mode="multiple", **theme.SYNC_EVENT)
-    size.change(lambda value: gr.update(visible=value == LONGEST_EDGE), size, longest, **theme.SYNC_EVENT)
-    format.change(lambda value: gr.update(visible=value != "PNG"), format, quality, **theme.SYNC_EVENT)
+    close_up.select(show_close_up, {image, controls.preset}, close_up, **theme.SYNC_EVENT)
+    preview = controls.detail_preview
+    preview.select(show_detail, {image, controls.preset}, preview, trigger_mode="multiple", **theme.SYNC_EVENT)
     code.expand(show_code, inputs, snippets, **theme.SYNC_EVENT)
     for each in settings:
         each.input(change_settings, inputs, [job, snippets], **theme.SYNC_EVENT)
@@ -218,6 +230,10 @@ def build(service: Service, *, warm_up: bool = True) -> None:
     image.upload(choose, inputs, outputs, **theme.SYNC_EVENT)
     image.clear(clear, None, outputs, **theme.SYNC_EVENT)  # an example would still be the value of `image`
     paste.upload(choose_pasted, {*settings}, outputs, **theme.SYNC_EVENT)
+    download.again(choose_result, {*settings}, outputs, **theme.SYNC_EVENT).then(
+        upscale, inputs, [viewer, download, job], **theme.QUEUED_EVENT
+    )
+    history.select(show_result, None, outputs, **theme.SYNC_EVENT)
     for button in buttons:
         assert button.icon
         button.keep_in_cache.add(button.icon["path"])  # Gradio's copy, which counts as an upload
@@ -252,7 +268,7 @@ def _running(step: UpscaleProgress) -> dict[str, Any]:
     return theme.job("running", f"Upscaling {step.source.name} to {step.width} × {step.height}{left}", step.fraction)
 
 
-def _completed(step: Completed, settings: Settings) -> Outputs:
+def _completed(service: Service, step: Completed, settings: Settings) -> Outputs:
     before, after = step.viewer_files
     model, detail = PRESETS[settings.preset].select_model(settings.detail)
     width, height = step.image.size
@@ -265,7 +281,16 @@ def _completed(step: Completed, settings: Settings) -> Outputs:
         "labels": ["Before: bicubic", f"After: {model}{'' if detail is None else f', detail {detail:g}'}"],
         "full": to_file_data(step.file) if after != step.file else None,
     }
-    return viewer, theme.download(step.file, f"Download {settings.format}"), theme.job("done", _describe(step))
+    again = width * height <= service.max_pixels
+    file = theme.download(step.file, f"Download {settings.format}", again=again)
+    return viewer, file, theme.job("done", _describe(step))
+
+
+def _to_history(step: Completed, path: Path, viewer: Any, job: Any) -> dict[str, Any]:
+    """Return what the download's value of a result needs to be shown again."""
+    size = limit_size(step.image.size, 96)
+    thumbnail = flatten_alpha(step.image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2))
+    return {"thumbnail": to_data_url(thumbnail, "JPEG"), "source": to_file_data(path), "viewer": viewer, "job": job}
 
 
 def _describe(step: Completed) -> str:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from .. import hub
 from .compare import ModelComparison, compare
 from .eta import EtaEstimator
+from .inputs import Prepared, prepare
 from .queue import Client, JobCancelledError, JobQueue, JobState, count
 from .settings import Settings
 from .upscale import Completed, LoadedImage, UpscaleProgress, close_up, flatten_alpha, load, to_data_url, upscale
@@ -65,6 +66,10 @@ class Service:
     def load(self, path: Path) -> LoadedImage:
         """Load an image of at most `max_pixels`. Raises `ImageError`."""
         return load(path, max_pixels=self.max_pixels)
+
+    def prepare(self, path: Path, directory: Path, **options: Any) -> Prepared:
+        """Call `prepare` with the service's limit."""
+        return prepare(path, directory, max_pixels=self.max_pixels, **options)
 
     def upscale(
         self, path: Path, settings: Settings, directory: Path, client: Client, *, previews: bool = False

@@ -1,6 +1,8 @@
 """Theme and shared components. Their HTML, CSS and JavaScript are in `static/`."""
 
 import html
+import uuid
+from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -44,9 +46,19 @@ def job_component(service: Service, tab: str, action: str, text: str) -> gr.HTML
     return created
 
 
-def job(state: JobState, text: str, progress: float | None = None) -> dict[str, Any]:
-    """Return the value of a job component; `progress` is in [0, 1], None if no job runs."""
-    return {"state": state, "text": html.escape(text.strip()), "progress": progress}
+def job(
+    state: JobState, text: str, progress: float | None = None, *, result: bool = False, start: bool = False
+) -> dict[str, Any]:
+    """Return the value of a job component.
+
+    Args:
+        state, text: What it shows.
+        progress: In [0, 1], None if no job runs.
+        result: Whether the page shows a result; its button updates that.
+        start: Start the job without a click.
+    """
+    token = uuid.uuid4().hex if start else None  # the page starts once for each
+    return {"state": state, "text": html.escape(text.strip()), "progress": progress, "result": result, "start": token}
 
 
 def download(file: Path, label: str) -> dict[str, Any]:
@@ -66,10 +78,14 @@ def detail_slider() -> gr.Slider:
     return gr.Slider(0, 1, 1, step=0.1, label="Detail", info="0 = faithful, 1 = sharp", buttons=[])
 
 
-def preset_radio(info: str | None = None) -> gr.Radio:
+def segments(label: str, choices: Iterable[tuple[str, str]], value: str, info: str = "") -> gr.HTML:
+    """Create a choice between (text, value) pairs; that of `gr.Radio` has several tab stops and no arrow keys."""
+    return component("segments", value, label=label, choices=[*choices], info=info, group=uuid.uuid4().hex)
+
+
+def preset_segments(info: str = "") -> gr.HTML:
     """Create the choice of `PRESETS`."""
-    choices = [(preset.label, name) for name, preset in PRESETS.items()]
-    return gr.Radio(choices, value="photo", label="Image type", info=info)
+    return segments("Image type", [(preset.label, name) for name, preset in PRESETS.items()], "photo", info)
 
 
 def create_theme() -> gr.themes.Base:

@@ -24,7 +24,7 @@ def build(service: Service) -> None:
             size = gr.Radio([*SIZES], value="4x", label="Size")
             detail = theme.detail_slider()
             with gr.Accordion("More settings", open=False):
-                preset = theme.preset_radio()
+                preset = theme.preset_segments()
                 format = gr.Radio([*FORMATS], value="PNG", label="Format")
             job = theme.job_component(service, "batch", "Upscale all", "Choose images.")
         with gr.Column(scale=3, min_width=300):

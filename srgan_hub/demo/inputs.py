@@ -74,7 +74,7 @@ def prepare(
 def fit_size(width: int, height: int, max_pixels: int) -> tuple[int, int]:
     """Reduce a width and height in proportion to at most `max_pixels` pixels."""
     ratio = min(1.0, math.sqrt(max_pixels / (width * height)))
-    width = max(1, int(width * ratio))
+    width = max(1, min(int(width * ratio), max_pixels))
     return width, max(1, min(int(height * ratio), max_pixels // width))
 
 

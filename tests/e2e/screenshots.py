@@ -4,6 +4,7 @@ python tests/e2e/screenshots.py DIRECTORY [--states empty result ...] [--sizes 3
 """
 
 import argparse
+import io
 import os
 import shutil
 import sys
@@ -12,12 +13,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ["SRGAN_BACKEND"] = "torch"  # computes small images in several strips
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import numpy as np
+from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
 
 import app
@@ -37,9 +40,11 @@ RELEASE = threading.Event()  # jobs pause half-way until it is set
 STREAM = Upscaler.stream
 
 
-def paused_stream(upscaler: Upscaler, image: np.ndarray, size: tuple[int, int] | None = None) -> Iterator[np.ndarray]:
+def paused_stream(
+    upscaler: Upscaler, image: np.ndarray, size: tuple[int, int] | None = None, **options: Any
+) -> Iterator[np.ndarray]:
     """Upscale, but pause half-way."""
-    for number, rows in enumerate(STREAM(upscaler, image, size=size)):
+    for number, rows in enumerate(STREAM(upscaler, image, size=size, **options)):
         if number == 2:
             RELEASE.wait(60)
         time.sleep(0.02)
@@ -88,6 +93,7 @@ def expanded(page: Page) -> None:
 
 
 def chosen(page: Page) -> None:
+    page.get_by_label("Start automatically").uncheck()
     choose(page, EXAMPLES / "cat.png")
     status(page, "226 × 150 to 904 × 600")
 
@@ -121,10 +127,36 @@ def cancelled(page: Page) -> None:
     status(page, "Cancelled.")
 
 
-def failed(page: Page) -> None:
-    text = {"name": "text.png", "mimeType": "image/png", "buffer": b"not an image"}
-    page.set_input_files("#image input[type=file]", [text])
-    status(page, "text.png")
+def changed(page: Page) -> None:
+    result(page)
+    page.get_by_label("2x", exact=True).first.click()
+    expect(page.locator("#upscale-job button")).to_have_text("Update")
+
+
+def refused(page: Page) -> None:
+    data = (EXAMPLES / "coffee.jpg").read_bytes()[:5000]
+    page.set_input_files("#image input[type=file]", [{"name": "photo.jpg", "mimeType": "image/jpeg", "buffer": data}])
+    expect(page.locator("#image [role=alert]")).to_contain_text("photo.jpg", timeout=20_000)
+
+
+def too_large(page: Page) -> None:
+    buffer = io.BytesIO()
+    with Image.open(EXAMPLES / "coffee.jpg") as coffee:
+        coffee.resize((4000, 3000)).save(buffer, "JPEG")
+    data = buffer.getvalue()
+    page.set_input_files("#image input[type=file]", [{"name": "photo.jpg", "mimeType": "image/jpeg", "buffer": data}])
+    expect(page.get_by_role("button", name="Crop a region")).to_be_visible(timeout=20_000)
+
+
+def cropping(page: Page) -> None:
+    too_large(page)
+    page.get_by_role("button", name="Crop a region").click()
+
+
+def wrong_size(page: Page) -> None:
+    chosen(page)
+    page.get_by_label("Longest edge", exact=True).click()
+    page.get_by_label("Longest edge in pixels").fill("12.7")
 
 
 def behind_another(page: Page) -> None:
@@ -176,7 +208,8 @@ def batch_result(page: Page) -> None:
 STATES: dict[str, Callable[[Page], None]] = {
     each.__name__: each
     for each in (
-        empty, expanded, chosen, queued, running, result, close_up, cancelled, failed, queue_full,
+        empty, expanded, chosen, queued, running, result, close_up, changed, cancelled, refused, too_large, cropping,
+        wrong_size, queue_full,
         compare_empty, compare_result, batch_empty, batch_result,
     )
 }  # fmt: skip

@@ -330,6 +330,17 @@ def test_new_image_cancels_the_job(page, images, slow):
     expect(button(page)).to_have_text("Upscale")
 
 
+def test_new_image_during_a_job_starts_once(page, images, slow):
+    page.set_input_files("#image input[type=file]", images / "small.png")
+    wait_for_first_strip(page)
+    page.get_by_role("button", name="Cat").click()
+    expect(status(page)).to_contain_text("Upscaling cat.png to 904 × 600")
+    wait_for_first_strip(page)
+    page.wait_for_timeout(1000)
+    assert slow.calls == 2
+    expect(status(page)).to_contain_text("Upscaling cat.png to 904 × 600")
+
+
 def test_code_follows_settings_and_leaves_the_job_alone(page, images, slow, url):
     code = page.locator("#snippets")
     start(page, images / "small.png")

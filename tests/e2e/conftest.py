@@ -2,10 +2,10 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import pillow_heif
 import pytest
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -61,10 +61,7 @@ def images(tmp_path_factory) -> Path:
     Image.fromarray(np.full((30, 40), 40_000, np.uint16)).save(directory / "gray16.tif")
     exif[0x0112] = 6
     rgb.transpose(Image.Transpose.ROTATE_90).save(directory / "rotated.jpg", exif=exif)
-    with suppress(ImportError):
-        import pillow_heif
-
-        pillow_heif.from_pillow(rgb).save(directory / "photo.heic")
+    pillow_heif.from_pillow(rgb).save(directory / "photo.heic")
     (directory / "text.png").write_text("not an image")
     (directory / "empty.png").write_bytes(b"")
     (directory / "huge.png").write_bytes(png_header(2_000, 2_000))

@@ -689,6 +689,28 @@ def test_remove_clears_the_image(page, images, instant):
     expect(status(page)).to_contain_text("Choose an image first")
 
 
+def test_what_is_chosen_last_stays(page, images, instant, monkeypatch):
+    prepare, may_continue = service.prepare, threading.Event()
+
+    def prepare_slowly(path: Path, directory: Path, **options: object) -> Prepared:
+        if path.name == "small.png":
+            may_continue.wait(20)
+        return prepare(path, directory, **options)
+
+    monkeypatch.setattr(service, "prepare", prepare_slowly)
+    for replace in ("Cat", "Remove image"):
+        with page.expect_request(re.compile("upload")):
+            page.set_input_files("#image input[type=file]", images / "small.png")
+        page.wait_for_timeout(500)
+        page.get_by_role("button", name=replace).click()
+        expect(drop_zone(page, "ready" if replace == "Cat" else "empty")).to_be_visible()
+        may_continue.set()
+        page.wait_for_timeout(1000)
+        expect(drop_zone(page, "ready" if replace == "Cat" else "empty")).to_be_visible()
+        expect(status(page)).to_contain_text("cat.png" if replace == "Cat" else "Choose an image.")
+        may_continue.clear()
+
+
 @pytest.mark.parametrize("size", ["390x844", "1366x657", "1440x900"])
 def test_large_image_is_shrunk_in_two_interactions(page, images, instant, size):
     width, height = map(int, size.split("x"))
@@ -790,8 +812,6 @@ def test_region_is_dragged_by_touch(open_page, images):
     ],
 )  # fmt: skip
 def test_any_photo_is_shown_and_upscaled(page, images, instant, name, note):
-    if name.endswith("heic"):
-        pytest.importorskip("pillow_heif")
     page.set_input_files("#image input[type=file]", images / name)
     expect(page.locator("#viewer img")).to_have_count(2)
     shown = page.locator("#image img")

@@ -31,6 +31,7 @@ Outputs = tuple[Any, Any, Any]  # viewer, download, job
 def build(service: Service, *, warm_up: bool = True) -> None:
     """Add the tab's components and events; `warm_up` upscales the examples in the background."""
     ready: dict[str, Completed] = {}  # examples with default settings
+    newest: dict[str, object] = {}  # choice of each session while it is prepared
 
     with gr.Row(elem_id="workspace"):
         with gr.Column(elem_id="input", min_width=300):
@@ -125,12 +126,17 @@ def build(service: Service, *, warm_up: bool = True) -> None:
         state: JobState = "idle"
         prepared = frame = file = None
         shown: dict[str, Any] = {"state": "empty"}
+        client = get_client(request, "upscale")
+        choice = newest[client.session] = object()
         try:
             if path:
                 prepared = service.prepare(path, Path(tempfile.mkdtemp(dir=get_upload_folder())), **options)
                 shown = _shown(prepared, service)
         except Exception as error:
             shown = {"state": "refused", "text": html.escape(user_message(error, path))}
+        if newest.get(client.session) is not choice:  # another image was chosen meanwhile, or this one removed
+            return tuple(gr.skip() for _ in outputs)
+        del newest[client.session]
         limit = load_model(PRESETS["photo"].perceptual).scale * max(prepared.width, prepared.height) if prepared else 0
         values = {**values, size: _sizes(values[size]["size"], limit, values[size]["edge"])}
         if prepared and not prepared.image:
@@ -145,15 +151,16 @@ def build(service: Service, *, warm_up: bool = True) -> None:
         except Exception as error:
             state, text = "failed", user_message(error, path)
 
-        def outputs(text: str) -> Outputs:
-            start = state == "ready" and values[automatic] is True
+        def replaced(text: str, *, start: bool = False) -> Outputs:
             return frame, file, theme.job(state, text, result=state == "done", start=start)
 
-        # The cancelled job shows the same: either may reach the browser last.
-        replaced = outputs(f"Previous job cancelled. {text}")
-        if not service.queue.cancel(get_client(request, "upscale"), replaced):
-            replaced = outputs(text)
-        return shown, values[size], None, *replaced
+        # The cancelled job shows the same: either may reach the browser last. It does not start: it may arrive before
+        # the image.
+        cancelled_text = f"Previous job cancelled. {text}"
+        if service.queue.cancel(client, replaced(cancelled_text)):
+            text = cancelled_text
+        start = state == "ready" and values[automatic] is True
+        return shown, values[size], None, *replaced(text, start=start)
 
     def choose_example(example: dict[str, Any]) -> Callable[[Values, gr.Request], tuple[Any, ...]]:
         def choose_this(values: Values, request: gr.Request) -> tuple[Any, ...]:

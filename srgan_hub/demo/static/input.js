@@ -52,6 +52,10 @@ watch('value', () => {
   if (state === 'refused' || state === 'large') scrollToZone();
 });
 
+document.addEventListener('click', event => {
+  if (event.target.closest('#examples')) choice += 1;
+});
+
 // Files and addresses that are dropped or pasted anywhere. Other tabs handle the event "files".
 const isOpen = () => element.offsetParent !== null;
 const take = (event, data) => {

@@ -169,7 +169,8 @@ def build(service: Service, *, warm_up: bool = True) -> None:
         return choose_this
 
     def crop(values: Values, event: gr.EventData, request: gr.Request) -> tuple[Any, ...]:
-        region = tuple(int(event._data[name]) for name in ("left", "top", "width", "height"))
+        data = event._data or {}
+        region = tuple(int(data.get(name, 0)) for name in ("left", "top", "width", "height"))
         return choose(values, request, region=region)
 
     def shrink(values: Values, request: gr.Request) -> tuple[Any, ...]:
@@ -210,7 +211,7 @@ def build(service: Service, *, warm_up: bool = True) -> None:
     for button in buttons:
         assert button.icon
         button.keep_in_cache.add(button.icon["path"])  # Gradio's copy, which counts as an upload
-        button.click(choose_example(button.icon), chosen, outputs, **theme.SYNC_EVENT)
+        button.click(choose_example(button.icon), chosen - {image}, outputs, **theme.SYNC_EVENT)
     if warm_up:
         threading.Thread(target=upscale_examples, daemon=True).start()
 

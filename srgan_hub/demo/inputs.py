@@ -1,7 +1,6 @@
 """Prepare chosen images: first of several, region, reduced size, preview."""
 
 import math
-import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from .queue import count
 from .upscale import PREVIEW_EDGE, LoadedImage, flatten_alpha, to_loaded
 
 Region = tuple[int, int, int, int]  # left, top, width, height
-_DECODING = threading.BoundedSemaphore(2)  # a decoded image may take half a gigabyte
 
 
 @dataclass(frozen=True)
@@ -41,34 +39,33 @@ def prepare(
     The file is the given one where possible, otherwise a PNG with its metadata: of a region, of a smaller image, or of
     the first of several images. Raises `ImageError` if it cannot be decoded, or has more than `MAX_PIXELS`.
     """
-    with _DECODING:
-        with open_image(path, max_pixels=max(MAX_PIXELS, max_pixels)) as opened:
-            if opened.kind == "video":
-                raise ImageError(f"'{path}' is a video. Choose an image.")
-            several = opened.count > 1
-            # A TIFF's first file directory may be a thumbnail; frames cannot be read one by one.
-            pages = opened.read() if isinstance(opened, PagesReader) else None
-            raster = next(pages) if pages else opened.load(0 if several else None)
-            noun = "page" if pages else "frame"
-            note = f"The first of {count(opened.count, noun)}. " if several else ""
-        loaded = to_loaded(raster, path.name)
-        before = f"{raster.width} × {raster.height}"
-        if region:
-            raster, note = _crop(raster, region, max_pixels), f"{note}Cropped from {before}."
-        elif shrink:
-            raster, note = _shrink(raster, max_pixels), f"{note}Shrunk from {before}."
-        fits = raster.width * raster.height <= max_pixels
-        if fits and (several or region or shrink):
-            path = directory / f"{path.stem}.png"
-            save_image(raster, path)
-        loaded = replace(to_loaded(raster, path.name), warnings=loaded.warnings)
-        preview = directory / "preview.jpg"
-        reduced = loaded.image.copy() if fits else loaded.image
-        reduced.thumbnail((PREVIEW_EDGE, PREVIEW_EDGE))
-        flatten_alpha(reduced).save(preview, icc_profile=reduced.info.get("icc_profile"))
-        pixels = raster.width * raster.height
-        cost = pixels * (2 if raster.has_alpha else 1)
-        return Prepared(path, preview, raster.width, raster.height, cost, note.strip(), loaded if fits else None)
+    with open_image(path, max_pixels=max(MAX_PIXELS, max_pixels)) as opened:
+        if opened.kind == "video":
+            raise ImageError(f"'{path}' is a video. Choose an image.")
+        several = opened.count > 1
+        # A TIFF's first file directory may be a thumbnail; frames cannot be read one by one.
+        pages = opened.read() if isinstance(opened, PagesReader) else None
+        raster = next(pages) if pages else opened.load(0 if several else None)
+        noun = "page" if pages else "frame"
+        note = f"The first of {count(opened.count, noun)}. " if several else ""
+    loaded = to_loaded(raster, path.name)
+    before = f"{raster.width} × {raster.height}"
+    if region:
+        raster, note = _crop(raster, region, max_pixels), f"{note}Cropped from {before}."
+    elif shrink:
+        raster, note = _shrink(raster, max_pixels), f"{note}Shrunk from {before}."
+    fits = raster.width * raster.height <= max_pixels
+    if fits and (several or region or shrink):
+        path = directory / f"{path.stem}.png"
+        save_image(raster, path)
+    loaded = replace(to_loaded(raster, path.name), warnings=loaded.warnings)
+    preview = directory / "preview.jpg"
+    reduced = loaded.image.copy() if fits else loaded.image
+    reduced.thumbnail((PREVIEW_EDGE, PREVIEW_EDGE))
+    flatten_alpha(reduced).save(preview, icc_profile=reduced.info.get("icc_profile"))
+    pixels = raster.width * raster.height
+    cost = pixels * (2 if raster.has_alpha else 1)
+    return Prepared(path, preview, raster.width, raster.height, cost, note.strip(), loaded if fits else None)
 
 
 def fit_size(width: int, height: int, max_pixels: int) -> tuple[int, int]:

@@ -320,6 +320,17 @@ def test_settings_changed_after_a_result_keep_it(page, images, instant):
     expect(status(page)).to_contain_text("small.png: 40 × 30 to 160 × 120 in")
 
 
+def test_update_is_in_view_on_a_phone(open_page, images, instant):
+    page = open_page("phone")
+    finish(page, images / "small.png")
+    page.get_by_label("2x", exact=True).first.tap()
+    expect(button(page)).to_have_text("Update")
+    page.wait_for_timeout(300)
+    assert in_view(button(page)) and in_view(page.get_by_label("2x", exact=True).first)
+    button(page).tap()
+    expect(status(page)).to_contain_text("small.png: 40 × 30 to 160 × 120 in")
+
+
 def test_new_image_cancels_the_job(page, images, slow):
     start(page, images / "small.png")
     page.get_by_role("button", name="Cat").click()

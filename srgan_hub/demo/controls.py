@@ -1,5 +1,7 @@
 """Controls of the settings of a job."""
 
+import uuid
+from collections.abc import Iterable
 from typing import Any
 
 import gradio as gr
@@ -7,8 +9,6 @@ import gradio as gr
 from .presets import PRESETS
 from .settings import FORMATS, SIZES, STRIP_METADATA, Settings
 from .theme import SYNC_EVENT, component
-
-LONGEST_EDGE = "Longest edge"
 
 Values = dict[Any, Any]  # inputs of an event, by component
 
@@ -18,35 +18,38 @@ class SettingsControls:
 
     def __init__(self, *, live_detail: bool = False) -> None:
         """Add the controls to the page; those that are not needed are hidden. `live_detail` adds a preview."""
-        self.size = size_radio()
-        self.longest = gr.Number(1600, label="Longest edge in pixels", precision=0, minimum=1, visible=False)
+        self.size = size_control(elem_id="size" if live_detail else None)
         if live_detail:
             self.detail_preview = component("detail_preview", elem_classes="detail-preview")
         self.detail = detail_slider(elem_id="detail" if live_detail else None)
         with gr.Accordion("More settings", open=False):
-            self.preset = preset_radio()
-            self.format = format_radio()
+            self.preset = preset_segments()
+            self.format = segments("Format", [(name, name) for name in FORMATS], "PNG")
             self.quality = gr.Slider(1, 100, 90, step=1, label="Quality", visible=False, buttons=[])
-            self.strip_metadata = metadata_radio()
-        self.all: list[Any] = [
-            self.size, self.longest, self.detail, self.preset, self.format, self.quality, self.strip_metadata
-        ]  # fmt: skip
-        edge, lossy = (
-            (lambda value: gr.update(visible=value == LONGEST_EDGE)),
-            lambda value: gr.update(visible=value != "PNG"),
-        )
-        self.size.change(edge, self.size, self.longest, **SYNC_EVENT)
-        self.format.change(lossy, self.format, self.quality, **SYNC_EVENT)
+            self.strip_metadata = metadata_segments()
+        self.all: list[Any] = [self.size, self.detail, self.preset, self.format, self.quality, self.strip_metadata]
+        self.format.change(lambda value: gr.update(visible=value != "PNG"), self.format, self.quality, **SYNC_EVENT)
 
     def to_settings(self, values: Values) -> Settings:
         """Return the chosen settings. Raises `ValueError`."""
-        size, longest, *others = (values[each] for each in self.all)
-        return Settings(str(int(longest or 0)) if size == LONGEST_EDGE else size, *others)
+        size, *others = (values[each] for each in self.all)
+        return Settings(size["size"] or size["edge"], *others)
 
 
-def size_radio() -> gr.Radio:
-    """Create the choice of `SIZES` or a longest edge."""
-    return gr.Radio([*SIZES, LONGEST_EDGE], value="4x", label="Size")
+def size_control(**options: Any) -> gr.HTML:
+    """Create the choice of `SIZES` or a longest edge, whose value is a `size_value`.
+
+    Unlike `gr.Number`, it refuses fractions instead of rounding them, next to the field.
+    """
+    options = {"label": "Size", "sizes": [*SIZES], "group": uuid.uuid4().hex, "elem_classes": "segmented", **options}
+    return component("size", size_value("4x", 0), **options)
+
+
+def size_value(size: str, limit: int, edge: Any = "") -> dict[str, Any]:
+    """Return the value of a `size_control`: a factor or "", and a longest edge within a limit, 0 for none."""
+    if size or not str(edge).isdecimal() or (limit and int(edge) > limit):
+        edge = min(1600, limit or 1600)
+    return {"size": size, "edge": str(edge), "limit": limit}
 
 
 def detail_slider(**options: Any) -> gr.Slider:
@@ -54,20 +57,20 @@ def detail_slider(**options: Any) -> gr.Slider:
     return gr.Slider(0, 1, 1, step=0.05, label="Detail", buttons=[], elem_classes="detail", **options)
 
 
-def preset_radio() -> gr.Radio:
+def segments(label: str, choices: Iterable[tuple[str, str]], value: str, info: str = "") -> gr.HTML:
+    """Create a choice between (text, value) pairs; that of `gr.Radio` has several tab stops and no arrow keys."""
+    options: dict[str, Any] = {"label": label, "choices": [*choices], "info": info, "group": uuid.uuid4().hex}
+    return component("segments", value, elem_classes="segmented", **options)
+
+
+def preset_segments() -> gr.HTML:
     """Create the choice of `PRESETS`."""
-    choices = [(preset.label, name) for name, preset in PRESETS.items()]
     info = " ".join(each.description for each in PRESETS.values())
-    return gr.Radio(choices, value="photo", label="Image type", info=info)
+    return segments("Image type", [(preset.label, name) for name, preset in PRESETS.items()], "photo", info)
 
 
-def format_radio() -> gr.Radio:
-    """Create the choice of `FORMATS`."""
-    return gr.Radio([*FORMATS], value="PNG", label="Format")
-
-
-def metadata_radio() -> gr.Radio:
+def metadata_segments() -> gr.HTML:
     """Create the choice of metadata to remove."""
     choices = [(label, name) for name, label in STRIP_METADATA.items()]
     info = "Date, camera and location stored in the image. GPS location is removed by default."
-    return gr.Radio(choices, value="gps", label="Metadata", info=info)
+    return segments("Metadata", choices, "gps", info)

@@ -4,6 +4,7 @@ import logging
 import re
 import reprlib
 import tempfile
+import threading
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from .. import hub
 from ..images.decode import MAX_PIXELS, load_raster, open_image
 from .compare import ModelComparison, compare
 from .eta import EtaEstimator, format_duration
+from .inputs import Prepared, prepare
 from .queue import Client, JobCancelledError, JobQueue, JobState, Queued, count
 from .settings import Settings
 from .upscale import (
@@ -68,11 +70,17 @@ class Service:
         self.max_pixels = max_pixels
         self.queue = JobQueue(concurrency=concurrency, size=queue_size)
         self.eta = EtaEstimator()
+        self._decoding = threading.BoundedSemaphore(2)  # a decoded image may take half a gigabyte
         self.directory = tempfile.TemporaryDirectory()  # removed with the service
 
     def load(self, path: Path) -> LoadedImage:
         """Load an image of at most `max_pixels`. Raises `ImageError`."""
         return load(path, max_pixels=self.max_pixels)
+
+    def prepare(self, path: Path, directory: Path, **options: Any) -> Prepared:
+        """Call `prepare` with the service's limit, for few images at once."""
+        with self._decoding:
+            return prepare(path, directory, max_pixels=self.max_pixels, **options)
 
     def upscale(
         self, path: Path, settings: Settings, directory: Path, client: Client, *, previews: bool = False

@@ -1,6 +1,7 @@
 """Theme and shared components. Their HTML, CSS and JavaScript are in `static/`."""
 
 import html
+import uuid
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -34,20 +35,30 @@ def component(name: str, value: Any = None, **options: Any) -> gr.HTML:
     return gr.HTML(value, html_template=read_static(f"{name}.html"), js_on_load=script, **options)
 
 
-def job_component(service: Service, tab: str, action: str, text: str) -> gr.HTML:
-    """Create a button with status text and progress bar; `submit` is its event, `job` makes its value."""
+def job_component(service: Service, tab: str, action: str, text: str, **options: Any) -> gr.HTML:
+    """Create a button with status text and progress bar; `submit` is its event, `job` makes its value with options."""
 
     def cancel(request: gr.Request) -> None:
         service.queue.cancel(get_client(request, tab), "Cancelled.")
 
-    created = component("job", job("idle", text), elem_id=f"{tab}-job", elem_classes="job", action=action)
+    created = component("job", job("idle", text, **options), elem_id=f"{tab}-job", elem_classes="job", action=action)
     created.stop(cancel, **SYNC_EVENT)
     return created
 
 
-def job(state: JobState, text: str, progress: float | None = None) -> dict[str, Any]:
-    """Return the value of a job component; `progress` is in [0, 1], None if no job runs."""
-    return {"state": state, "text": html.escape(text.strip()), "progress": progress}
+def job(
+    state: JobState, text: str, progress: float | None = None, *, result: bool = False, start: bool = False
+) -> dict[str, Any]:
+    """Return the value of a job component.
+
+    Args:
+        state, text: What it shows.
+        progress: In [0, 1], None if no job runs.
+        result: Whether the page shows a result; its button updates that.
+        start: Start the job without a click.
+    """
+    token = uuid.uuid4().hex if start else None  # the page starts once for each
+    return {"state": state, "text": html.escape(text.strip()), "progress": progress, "result": result, "start": token}
 
 
 def download(file: Path, label: str, **options: Any) -> dict[str, Any]:

@@ -40,16 +40,26 @@ class Demo(gr.Blocks):
         expected, names = len(block_fn.inputs), ", ".join(f"`{block.label}`" for block in block_fn.inputs)
         if len(inputs) != expected:
             raise _error(f"`{block_fn.api_name}` takes {count(expected, 'value')} ({names}), got {len(inputs)}.")
-        inputs = [
-            await self._to_uploads(value, several=getattr(block, "file_count", "single") != "single")
-            if isinstance(block, gr.Image | gr.File | gr.UploadButton)
-            else value
-            for block, value in zip(block_fn.inputs, inputs, strict=True)
-        ]
+        inputs = [await self._guard(block, value) for block, value in zip(block_fn.inputs, inputs, strict=True)]
         try:
             return await super().preprocess_data(block_fn, inputs, *args, **kwargs)
         except InvalidPathError as error:  # a file where none is expected
             raise _error("Pass files that were uploaded to this server, or web addresses.") from error
+
+    async def fetch_image(self, url: str) -> dict[str, Any]:
+        """Return the `FileData` dict of a web address, or `{"error": message}`; a server function for components."""
+        try:
+            upload = await self._to_uploads({"path": url, "meta": {"_type": "gradio.FileData"}}, several=False)
+        except gr.Error as error:
+            return {"error": error.message}
+        return upload or {"error": "Enter an address that starts with https:// or http://."}
+
+    async def _guard(self, block: Any, value: Any) -> Any:
+        if isinstance(block, gr.HTML) and (key := block.props.get("file_key")):  # functions get only that of the value
+            value = value.get(key) if isinstance(value, dict) else None
+        elif not isinstance(block, gr.Image | gr.File | gr.UploadButton):
+            return value
+        return await self._to_uploads(value, several=getattr(block, "file_count", "single") != "single")
 
     async def _to_uploads(self, value: Any, *, several: bool) -> Any:
         if several:

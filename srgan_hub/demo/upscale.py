@@ -14,6 +14,7 @@ from PIL import Image
 from ..images.decode import load_raster
 from ..images.encode import save_image, validate_output
 from ..images.errors import ImageError
+from ..images.raster import Raster
 from ..resize import TargetSize
 from .eta import EtaEstimator
 from .presets import PRESETS, load_model, load_upscaler, stream
@@ -53,11 +54,16 @@ class LoadedImage:
 
 def load(path: Path, *, max_pixels: int) -> LoadedImage:
     """Load an image with 8 bits per channel. Raises `ImageError` if it cannot be decoded or has more pixels."""
-    raster = load_raster(path, max_pixels=max_pixels).fit_colors()
+    return to_loaded(load_raster(path, max_pixels=max_pixels), path.name)
+
+
+def to_loaded(raster: Raster, name: str) -> LoadedImage:
+    """Convert a decoded file of this name."""
+    raster = raster.fit_colors()
     warnings = list(raster.warnings)
     if raster.bits > 8:
         warnings.append(f"has {raster.bits} bits per channel and is read with 8")
-    return LoadedImage(raster.with_bits(8).to_pil(), path.name, " ".join(f"{path.name} {each}." for each in warnings))
+    return LoadedImage(raster.with_bits(8).to_pil(), name, " ".join(f"{name} {each}." for each in warnings))
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pillow_heif
 import pytest
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -19,8 +20,6 @@ from srgan_hub.demo.tabs.upscale import EXAMPLES
 
 FLAGS = [
     *CHROMIUM_FLAGS,
-    "--use-fake-device-for-media-stream",
-    "--use-fake-ui-for-media-stream",
     # Several pages are open at once.
     "--disable-background-timer-throttling",
     "--disable-renderer-backgrounding",
@@ -54,6 +53,15 @@ def images(tmp_path_factory) -> Path:
     exif[0x010F] = "Maker"
     exif.get_ifd(0x8825)[1] = "N"
     cat.convert("RGB").save(directory / "gps.jpg", exif=exif, quality=95)
+    rgb = cat.convert("RGB")
+    rgb.resize((400, 300)).save(directory / "large.jpg", exif=exif, quality=95)
+    rgb.save(directory / "stereo.mpo", save_all=True, append_images=[rgb])
+    rgb.save(directory / "animation.gif", save_all=True, append_images=[rgb.transpose(Image.Transpose.ROTATE_180)])
+    rgb.save(directory / "pages.tif", save_all=True, append_images=[rgb.resize((20, 20))])
+    Image.fromarray(np.full((30, 40), 40_000, np.uint16)).save(directory / "gray16.tif")
+    exif[0x0112] = 6
+    rgb.transpose(Image.Transpose.ROTATE_90).save(directory / "rotated.jpg", exif=exif)
+    pillow_heif.from_pillow(rgb).save(directory / "photo.heic")
     (directory / "text.png").write_text("not an image")
     (directory / "empty.png").write_bytes(b"")
     (directory / "huge.png").write_bytes(png_header(2_000, 2_000))

@@ -4,6 +4,7 @@ python tests/e2e/screenshots.py DIRECTORY [--states empty result ...] [--sizes 3
 """
 
 import argparse
+import io
 import os
 import shutil
 import sys
@@ -86,11 +87,12 @@ def expanded(page: Page) -> None:
     page.get_by_label("Longest edge").first.click()
     for name in ("More settings", "Use in code"):
         page.get_by_role("button", name=name).first.click()
-    page.get_by_label("JPEG", exact=True).click()
+    page.get_by_label("JPEG", exact=True).first.click()
     page.wait_for_timeout(500)
 
 
 def chosen(page: Page) -> None:
+    page.get_by_label("Start automatically").uncheck()
     choose(page, EXAMPLES / "cat.png")
     status(page, "226 × 150 to 904 × 600")
 
@@ -124,10 +126,36 @@ def cancelled(page: Page) -> None:
     status(page, "Cancelled.")
 
 
-def failed(page: Page) -> None:
-    text = {"name": "text.png", "mimeType": "image/png", "buffer": b"not an image"}
-    page.set_input_files("#image input[type=file]", [text])
-    status(page, "text.png")
+def changed(page: Page) -> None:
+    result(page)
+    page.get_by_label("2x", exact=True).first.click()
+    expect(page.locator("#upscale-job button")).to_have_text("Update")
+
+
+def refused(page: Page) -> None:
+    data = (EXAMPLES / "coffee.jpg").read_bytes()[:5000]
+    page.set_input_files("#image input[type=file]", [{"name": "photo.jpg", "mimeType": "image/jpeg", "buffer": data}])
+    expect(page.locator("#image [role=alert]")).to_contain_text("photo.jpg", timeout=20_000)
+
+
+def too_large(page: Page) -> None:
+    buffer = io.BytesIO()
+    with Image.open(EXAMPLES / "coffee.jpg") as coffee:
+        coffee.resize((4000, 3000)).save(buffer, "JPEG")
+    data = buffer.getvalue()
+    page.set_input_files("#image input[type=file]", [{"name": "photo.jpg", "mimeType": "image/jpeg", "buffer": data}])
+    expect(page.get_by_role("button", name="Crop a region")).to_be_visible(timeout=20_000)
+
+
+def cropping(page: Page) -> None:
+    too_large(page)
+    page.get_by_role("button", name="Crop a region").click()
+
+
+def wrong_size(page: Page) -> None:
+    chosen(page)
+    page.get_by_label("Longest edge", exact=True).first.click()
+    page.locator("#size input[type=text]").fill("12.7")
 
 
 def behind_another(page: Page) -> None:
@@ -204,8 +232,9 @@ def batch_result(page: Page) -> None:
 STATES: dict[str, Callable[[Page], None]] = {
     each.__name__: each
     for each in (
-        empty, expanded, chosen, queued, running, result, close_up, cancelled, failed, queue_full,
-        history, compare_empty, compare_result, compare_scores, batch_empty, batch_chosen, batch_result,
+        empty, expanded, chosen, queued, running, result, close_up, changed, cancelled, refused, too_large, cropping,
+        wrong_size, queue_full, history, compare_empty, compare_result, compare_scores, batch_empty, batch_chosen,
+        batch_result,
     )
 }  # fmt: skip
 

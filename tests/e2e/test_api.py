@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import httpx
 import numpy as np
@@ -34,7 +34,7 @@ import app
 from srgan_hub import SRGAN
 from srgan_hub.demo import fetch, queue, service, uploads
 from srgan_hub.demo.settings import Settings, to_curl, to_python
-from srgan_hub.demo.tabs.upscale import EXAMPLES
+from srgan_hub.demo.tabs.upscale import EXAMPLES, list_examples
 from srgan_hub.evaluate.evaluate import evaluate
 from srgan_hub.upscaler import Upscaler
 
@@ -288,11 +288,24 @@ def _file_functions(url: str, payload: dict) -> Iterator[tuple[int, list]]:
     components = {each["id"]: each for each in config["components"]}
     for function in config["dependencies"]:
         inputs = [components[each] for each in function["inputs"]]
-        types = ["gallery" if each["props"].get("elem_id") == "gallery" else each["type"] for each in inputs]
-        if {"image", "file", "gallery"} & set(types):
-            values = {"image": payload, "file": [payload], "gallery": [{"upload": payload, "file": payload}]}
-            pairs = zip(function["inputs"], types, strict=True)
-            yield function["id"], [values.get(type, components[each]["props"].get("value")) for each, type in pairs]
+        values = [_with_file(each["type"], each["props"], payload) for each in inputs]
+        if any(value is not None for value in values):
+            yield (
+                function["id"],
+                [
+                    each["props"].get("value") if value is None else value
+                    for each, value in zip(inputs, values, strict=True)
+                ],
+            )
+
+
+def _with_file(type: str, props: dict, payload: dict) -> Any:
+    """Return the value with this payload as file of a component, None if it has no file."""
+    if "file_key" in props.get("props", {}):
+        return {**props["value"], "state": "ready", props["props"]["file_key"]: payload}
+    if props.get("elem_id") == "gallery":
+        return [{"upload": payload, "file": payload}]
+    return {"image": payload, "file": [payload]}.get(type)
 
 
 @pytest.mark.parametrize("kind", _payloads(Path("/a"), Path("/b/c")))
@@ -301,12 +314,13 @@ def test_only_uploads_are_read(url, images, upload, tmp_path, monkeypatch, kind)
     payload = _payloads(tmp_path, upload)[kind]
     reads = []
     monkeypatch.setattr("srgan_hub.demo.upscale.load_raster", lambda path, **_: reads.append(path))
+    monkeypatch.setattr("srgan_hub.demo.inputs.open_image", lambda path, **_: reads.append(path))
     monkeypatch.setattr("gradio.processing_utils.async_ssrf_protected_download", lambda *args, **_: reads.append(args))
     OPENED.clear()
     assert "Upload the image first" in _call_upscale(url, payload)
     functions = list(_file_functions(url, payload))
-    # Upscale tab: run, code, new image, each of seven settings, close-up; compare; batch; three endpoints.
-    assert len(functions) >= 15
+    # Upscale tab: run, code, four changes of the image, each of six settings, close-up; compare; batch; endpoints.
+    assert len(functions) >= 17
     # Every function for the payload that passes Gradio's own check of `meta`, one function for the others.
     for index, data in functions if kind == "right meta" else functions[:1]:
         last = next(each for each in _call_by_index(url, index, data) if each["msg"] == "process_completed")
@@ -314,7 +328,7 @@ def test_only_uploads_are_read(url, images, upload, tmp_path, monkeypatch, kind)
             "Choose an image|Choose images|Upload the image|Pass files that were uploaded|null",
             json.dumps(last["output"]),
         ), last
-    assert not reads
+    assert not [each for each in reads if each != list_examples()[0]]  # shown without an image
     assert not [path for path in OPENED if path.startswith((str(tmp_path), "/dev/zero"))]
 
 
@@ -424,6 +438,17 @@ def test_other_addresses_are_refused(url, site, monkeypatch, address, message):
         monkeypatch.setattr(fetch, "TIMEOUT_SECONDS", 1.0)
     monkeypatch.setattr(uploads, "MAX_FILE_MB", 0.05)
     assert message in _call_upscale(url, {"path": address.format(site=site), **META})
+
+
+@pytest.mark.parametrize(
+    "address", ["/etc/passwd", "file:///etc/passwd", "http://127.0.0.1/a.png", "cat.png", ["a"], None]
+)
+def test_page_fetches_only_public_addresses(url, address):
+    components = httpx.get(f"{url}config").json()["components"]
+    component = next(each["id"] for each in components if each["props"].get("elem_id") == "image")
+    body = {"component_id": component, "fn_name": "fetch_image", "data": address, "session_hash": "a"}
+    answer = httpx.post(f"{url}gradio_api/component_server", json=body).json()
+    assert [*answer] == ["error"] and answer["error"]
 
 
 def test_uploads_are_read_by_path_and_by_url(url, upload):

@@ -9,14 +9,25 @@ const settle = () => {
   setTimeout(() => delete element.dataset.settling, 400);
 };
 
-watch('value', settle);
-element.addEventListener('click', event => {
-  if (!event.target.closest('button') || 'settling' in element.dataset) return;
-  if (running()) return trigger('stop');
+const submit = () => {
   props.value = {state: 'queued', text: 'Starting…', progress: 0};
   settle();
   trigger('submit');
   requestAnimationFrame(() => element.scrollIntoView({block: 'nearest'}));
+};
+
+let started = null;
+watch('value', () => {
+  settle();
+  const {start} = props.value;  // once for each value, which may arrive twice
+  if (!start || start === started) return;
+  started = start;
+  submit();
+});
+element.addEventListener('click', event => {
+  if (!event.target.closest('button') || 'settling' in element.dataset) return;
+  if (running()) trigger('stop');
+  else submit();
 });
 
 // Show the progress and the end of a job in the title of the browser's tab.

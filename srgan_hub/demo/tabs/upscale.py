@@ -9,18 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.context import Context
 from gradio.route_utils import get_root_url
+from gradio.utils import get_upload_folder
 from PIL import Image
 
 from .. import theme
-from ..controls import SettingsControls, Values
+from ..controls import SettingsControls, Values, size_value
 from ..eta import format_duration
-from ..presets import PRESETS
+from ..inputs import Prepared, fit_size
+from ..presets import PRESETS, load_model
 from ..queue import Client, JobState, Queued
 from ..service import Cancelled, Service, format_place, user_message
 from ..settings import Settings, to_curl, to_python
 from ..spaces import ZERO_GPU
-from ..uploads import get_client, only_known, only_uploaded, to_file_data, to_path
+from ..uploads import MAX_FILE_MB, Demo, get_client, only_known, only_uploaded, to_file_data, to_path
 from ..upscale import (
     CloseUp,
     Completed,
@@ -40,6 +43,7 @@ Outputs = tuple[Any, Any, Any]  # viewer, download, job
 def build(service: Service, *, warm_up: bool = True) -> None:
     """Add the tab's components and events; `warm_up` upscales the examples in the background."""
     ready: dict[str, Completed] = {}  # examples with default settings
+    newest: dict[str, object] = {}  # choice of each session while it is prepared
     server = Client("examples", "examples")
 
     def upscale_example(path: Path) -> None:
@@ -59,41 +63,48 @@ def build(service: Service, *, warm_up: bool = True) -> None:
         hero = list_examples()[0]
         if hero.name in ready:
             return _completed(service, ready[hero.name], Settings())[:2]
-        return _preview(*_plan(service, hero, Settings())[1:]), None
+        return _preview(service.load(hero), Settings()), None
+
+    def show_planned(path: Path, settings: Settings) -> Any:
+        """Return the viewer's value for an image without a result; that of the hero if it cannot be read."""
+        try:
+            return _preview(service.load(path), settings)
+        except Exception:  # reported already
+            return show_hero()[0]
 
     if warm_up and not ZERO_GPU:  # the page opens with it
         upscale_example(list_examples()[0])
     initial_view, initial_download = show_hero()
 
-    with gr.Row():
-        with gr.Column(scale=2, min_width=300):
-            options: dict[str, Any] = {"sources": ["upload", "webcam"], "buttons": [], "height": 260}
-            image = gr.Image(label="Image", alt_text="Input image", elem_id="image", **options)
-            gr.HTML("Or paste an image, or try an example:", elem_classes="hint")
+    with gr.Row(elem_id="workspace"):
+        with gr.Column(elem_id="input", min_width=300):
+            image = _image_component()
             with gr.Row(elem_id="examples"):
                 buttons = [gr.Button(path.stem.capitalize(), icon=path) for path in list_examples()]
-            controls = SettingsControls(live_detail=True)
-            job = theme.job_component(service, "upscale", "Upscale", "Choose an image.")
-        with gr.Column(scale=3, min_width=300):
+            shown = {"result": initial_download is not None}
+            job = theme.job_component(service, "upscale", "Upscale", "Choose an image.", **shown)
+            download = theme.component("download", initial_download, elem_id="download", elem_classes="download")
+        with gr.Column(elem_id="result", min_width=300):
             with gr.Column(elem_classes="view"):
                 # Unlike that of `gr.ImageSlider`, its handle can be reached by keyboard, and it zooms.
                 viewer = theme.component("viewer", initial_view, elem_id="viewer", elem_classes="viewer")
                 close_up = theme.component("close_up", elem_id="close-up")
-            download = theme.component("download", initial_download, elem_id="download", elem_classes="download")
             history = theme.component("history", [], elem_id="history")
-    paste = theme.component("paste")
+        with gr.Column(elem_id="settings", min_width=300):
+            controls = SettingsControls(live_detail=True)
+            automatic = gr.Checkbox(True, label="Start automatically", elem_id="automatic")
     with gr.Accordion("Use in code", open=False) as code:
         python = to_python(Settings(), "image.png")
         snippets = theme.component("snippets", theme.snippets(Python=python), elem_id="snippets")
 
-    settings, to_settings = controls.all, controls.to_settings
+    settings, size, to_settings = controls.all, controls.size, controls.to_settings
 
     def upscale(values: Values, request: gr.Request) -> Iterator[Outputs]:
-        path, frame = to_path(values[image]), None
+        path, chosen, frame = to_path(values[image]), Settings(), None
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory:
             try:
                 if not path:
-                    raise ValueError("Choose an image first: upload one or click an example.")
+                    raise ValueError("Choose an image first.")
                 chosen, client = to_settings(values), get_client(request, "upscale")
                 for step in service.upscale(path, chosen, Path(directory), client, previews=True):
                     match step:
@@ -102,29 +113,34 @@ def build(service: Service, *, warm_up: bool = True) -> None:
                         case UpscaleProgress():
                             view: Any = gr.skip()
                             if step.preview:
-                                view = _preview(step.source, step.width, step.height, step.preview)
+                                view = _preview(step.source, chosen, step.preview)
                                 frame = frame or view
                             yield view, gr.skip(), _running(step)
                         case Cancelled(str(reason)):
-                            yield frame, None, theme.job("cancelled", reason)
+                            yield frame or show_planned(path, chosen), None, theme.job("cancelled", reason)
                         case Cancelled(outputs):
                             yield outputs
                         case Completed():
                             shown, file, done = _completed(service, step, chosen)
                             yield shown, file | _to_history(step, path, shown, done), done
             except Exception as error:
-                yield frame, None, theme.job("failed", user_message(error, path))
+                failed = theme.job("failed", user_message(error, path))
+                if path:
+                    yield frame or show_planned(path, chosen), None, failed
+                else:
+                    yield gr.skip(), gr.skip(), failed
 
     def change_settings(values: Values, request: gr.Request) -> tuple[Any, Any]:
-        """Cancel the job, and show the output size, time and code for the settings."""
-        path = to_path(values[image])
+        """Cancel the job, and show the output size, time and code for the settings; a result stays."""
+        path, result = to_path(values[image]), bool(values[job].get("result"))
         # A cancelled job reports that itself.
         cancelled = service.queue.cancel(get_client(request, "upscale"), "Cancelled: settings changed.")
         try:
-            text = _plan(service, path, to_settings(values))[0] if path else "Choose an image."
+            text = _plan(service, service.load(path), to_settings(values)) if path else ""
         except Exception as error:
-            return theme.job("failed", user_message(error, path)), gr.skip()
-        return gr.skip() if cancelled else theme.job("ready" if path else "idle", text), show_code(values, request)
+            return theme.job("failed", user_message(error, path), result=result), gr.skip()
+        update = not cancelled and path
+        return theme.job("ready", text, result=result) if update else gr.skip(), show_code(values, request)
 
     def show_code(values: Values, request: gr.Request) -> Any:
         try:
@@ -136,61 +152,100 @@ def build(service: Service, *, warm_up: bool = True) -> None:
         root = get_root_url(request.request, request.request.url.path, None)
         return theme.snippets(Python=to_python(chosen, name), curl=to_curl(chosen, name, root))
 
-    def choose(values: Values, request: gr.Request, completed: Completed | None = None) -> tuple[Any, ...]:
-        """Replace the image with its job and result; `completed` is its result with default settings, if there is."""
-        path = to_path(values[image])
+    def choose(
+        values: Values, request: gr.Request, completed: Completed | None = None, **options: Any
+    ) -> tuple[Any, ...]:
+        """Replace the image, and with it job and result.
+
+        Args:
+            values, request: As Gradio passes them.
+            completed: The image's result with default settings, if there is.
+            options: How to `prepare` the image.
+        """
+        path, text = to_path(values[image]), "Choose an image."
         state: JobState = "idle"
-        kept, frame, file, text = None, None, None, "Choose an image."
+        prepared = None
+        frame, file = show_hero()
+        shown: dict[str, Any] = {"state": "empty"}
+        client = get_client(request, "upscale")
+        choice = newest[client.session] = object()
         try:
-            if path and completed and to_settings(values) == Settings():
-                frame, file, _ = _completed(service, completed, Settings())
-                kept, state, text = gr.skip(), "done", _describe(completed)
-            elif path:
-                text, source, width, height = _plan(service, path, to_settings(values))
-                frame = _preview(source, width, height)
-                kept, state = gr.skip(), "ready"
-            else:
-                frame, file = show_hero()
+            if path:
+                prepared = service.prepare(path, Path(tempfile.mkdtemp(dir=get_upload_folder())), **options)
+                shown = _shown(prepared, service)
         except Exception as error:
-            frame, file = show_hero()
+            shown = {"state": "refused", "text": html.escape(user_message(error, path))}
+        if newest.get(client.session) is not choice:  # another image was chosen meanwhile, or this one removed
+            return tuple(gr.skip() for _ in outputs)
+        del newest[client.session]
+        limit = _limit(prepared) if prepared else 0
+        values = {**values, size: size_value(values[size]["size"], limit, values[size]["edge"])}
+        if prepared and not prepared.image:
+            text, frame, file = "Crop or shrink the image first.", _show_large(prepared), None
+        try:
+            if completed and to_settings(values) == Settings():
+                frame, file, _ = _completed(service, completed, Settings())
+                state, text = "done", _describe(completed)
+            elif prepared and prepared.image:
+                file, settings = None, to_settings(values)
+                text, frame = _plan(service, prepared.image, settings), _preview(prepared.image, settings)
+                state = "ready"
+        except Exception as error:
             state, text = "failed", user_message(error, path)
-        # The cancelled job shows the same: either may reach the browser last.
-        outputs = frame, file, theme.job(state, f"Previous job cancelled. {text}")
-        if not service.queue.cancel(get_client(request, "upscale"), outputs):
-            outputs = frame, file, theme.job(state, text)
-        return kept, None, *outputs
+
+        # While nothing can be upscaled, something else is the primary action.
+        shows_result = state == "done" or (state == "idle" and (file is not None or prepared is not None))
+
+        def replaced(text: str, *, start: bool = False) -> Outputs:
+            return frame, file, theme.job(state, text, result=shows_result, start=start)
+
+        # The cancelled job shows the same: either may reach the browser last. It does not start: it may arrive before
+        # the image.
+        cancelled_text = f"Previous job cancelled. {text}"
+        if service.queue.cancel(client, replaced(cancelled_text)):
+            text = cancelled_text
+        start = state == "ready" and values[automatic] is True
+        return shown, values[size], None, *replaced(text, start=start)
 
     def choose_example(example: dict[str, Any]) -> Callable[[Values, gr.Request], tuple[Any, ...]]:
         def choose_this(values: Values, request: gr.Request) -> tuple[Any, ...]:
-            completed = ready.get(Path(example["path"]).name)
-            return example["path"], *choose({**values, image: example}, request, completed)[1:]
+            return choose({**values, image: example}, request, ready.get(Path(example["path"]).name))
 
         return choose_this
 
-    def choose_pasted(values: Values, event: gr.EventData, request: gr.Request) -> tuple[Any, ...]:
-        pasted = only_uploaded({**event._data["image"], "meta": {"_type": "gradio.FileData"}})
-        kept, *outputs = choose({**values, image: pasted}, request)
-        return pasted["path"] if pasted and kept is not None else None, *outputs
+    def crop(values: Values, event: gr.EventData, request: gr.Request) -> tuple[Any, ...]:
+        data = event._data or {}
+        region = tuple(int(data.get(name, 0)) for name in ("left", "top", "width", "height"))
+        return choose(values, request, region=region)
+
+    def shrink(values: Values, request: gr.Request) -> tuple[Any, ...]:
+        return choose(values, request, shrink=True)
+
+    def clear(values: Values, request: gr.Request) -> tuple[Any, ...]:
+        return gr.skip(), *choose({**values, image: None}, request)[1:]
 
     def choose_result(values: Values, event: gr.EventData, request: gr.Request) -> tuple[Any, ...]:
-        """Replace the image with a result."""
-        result = only_uploaded(event._data["image"])
-        kept, *outputs = choose({**values, image: result}, request)
-        return result["path"] if result and kept is not None else None, *outputs
+        """Replace the image with a result, and start."""
+        return choose({**values, image: only_uploaded(event._data["image"]), automatic: True}, request)
 
-    def show_result(event: gr.EventData, request: gr.Request) -> tuple[Any, ...]:
+    def show_result(values: Values, event: gr.EventData, request: gr.Request) -> tuple[Any, ...]:
         """Show a result of the history again, and its image."""
+        client = get_client(request, "upscale")
+        newest.pop(client.session, None)
         file = only_known(event._data)
         file.pop("thumbnail", None)  # it is in the history already
-        source, shown, done = file.get("source"), file.get("viewer"), file.get("job")
-        if not (file.get("file") and shown and shown.get("before") and shown.get("after")):
-            file, shown, done = None, None, theme.job("failed", "This result is no longer available.")
-        outputs = shown, file, done
-        service.queue.cancel(get_client(request, "upscale"), outputs)
-        return source and source["path"], None, *outputs
-
-    def clear(request: gr.Request) -> tuple[Any, ...]:
-        return choose({image: None}, request)
+        path, shown, done = to_path(file.get("source")), file.get("viewer"), file.get("job")
+        outputs: Outputs = shown, file, done
+        source, sizes = {"state": "empty"}, values[size]
+        try:
+            if not (path and file.get("file") and shown and shown.get("before") and shown.get("after")):
+                raise ValueError("This result is no longer available.")
+            prepared = service.prepare(path, Path(tempfile.mkdtemp(dir=get_upload_folder())))
+            source, sizes = _shown(prepared, service), size_value(sizes["size"], _limit(prepared), sizes["edge"])
+        except Exception as error:
+            outputs = *show_hero(), theme.job("failed", user_message(error, path))
+        service.queue.cancel(client, outputs)
+        return source, sizes, None, *outputs
 
     def show_close_up(values: Values, request: gr.Request, event: gr.EventData) -> Any:
         path = to_path(values[image]) or list_examples()[0]
@@ -225,19 +280,16 @@ def build(service: Service, *, warm_up: bool = True) -> None:
     preview.select(show_detail, {image, controls.preset}, preview, trigger_mode="multiple", **theme.SYNC_EVENT)
     code.expand(show_code, inputs, snippets, **theme.SYNC_EVENT)
     for each in settings:
-        each.input(change_settings, inputs, [job, snippets], **theme.SYNC_EVENT)
-    outputs = [image, close_up, viewer, download, job]
-    image.upload(choose, inputs, outputs, **theme.SYNC_EVENT)
-    image.clear(clear, None, outputs, **theme.SYNC_EVENT)  # an example would still be the value of `image`
-    paste.upload(choose_pasted, {*settings}, outputs, **theme.SYNC_EVENT)
-    download.again(choose_result, {*settings}, outputs, **theme.SYNC_EVENT).then(
-        upscale, inputs, [viewer, download, job], **theme.QUEUED_EVENT
-    )
-    history.select(show_result, None, outputs, **theme.SYNC_EVENT)
+        each.input(change_settings, {job, *inputs}, [job, snippets], **theme.SYNC_EVENT)
+    chosen, outputs = {automatic, *inputs}, [image, size, close_up, viewer, download, job]
+    for event, change in ((image.upload, choose), (image.crop, crop), (image.shrink, shrink), (image.clear, clear)):
+        event(change, chosen, outputs, **theme.SYNC_EVENT)
+    download.again(choose_result, {*settings}, outputs, **theme.SYNC_EVENT)
+    history.select(show_result, {size}, outputs, **theme.SYNC_EVENT)
     for button in buttons:
         assert button.icon
         button.keep_in_cache.add(button.icon["path"])  # Gradio's copy, which counts as an upload
-        button.click(choose_example(button.icon), {*settings}, outputs, **theme.SYNC_EVENT)
+        button.click(choose_example(button.icon), chosen - {image}, outputs, **theme.SYNC_EVENT)
     if warm_up:
         threading.Thread(target=upscale_examples, daemon=True).start()
 
@@ -247,18 +299,72 @@ def list_examples() -> list[Path]:
     return [EXAMPLES / name for name in ("cat.png", "coffee.jpg", "astronaut.png")]
 
 
-def _plan(service: Service, path: Path, settings: Settings) -> tuple[str, LoadedImage, int, int]:
-    """Describe what upscaling an image will give, and return the image and the output's width and height."""
-    source = service.load(path)
+def _image_component() -> gr.HTML:
+    """Create the input of an image; `gr.Image` shows neither what it refuses nor why, and cannot crop."""
+    demo = Context.root_block
+    assert isinstance(demo, Demo)
+
+    async def fetch_image(url: str) -> dict[str, Any]:
+        return await demo.fetch_image(url)
+
+    options: dict[str, Any] = {"label": "Image", "megabytes": MAX_FILE_MB, "server_functions": [fetch_image]}
+    return theme.component("input", {"state": "empty"}, elem_id="image", file_key="file", **options)
+
+
+def _shown(prepared: Prepared, service: Service) -> dict[str, Any]:
+    """Return the value of the image's component for an image, which may have more pixels than the limit."""
+    width, height, limit = prepared.width, prepared.height, service.max_pixels
+    shown = {
+        "state": "ready",
+        "name": html.escape(prepared.file.name),
+        "text": html.escape(f"{width} × {height} pixels. {prepared.note}"),
+        "file": to_file_data(prepared.file),
+        "preview": to_file_data(prepared.preview),
+    }
+    if prepared.image:
+        return shown
+    fixed, seconds = service.eta.estimate(0), service.eta.estimate(prepared.cost)
+    rate = None if fixed is None or seconds is None else (seconds - fixed) / (width * height)
+    duration = f", {format_duration(fixed + rate * limit)}" if fixed is not None and rate is not None else ""
+    small = " × ".join(map(str, fit_size(width, height, limit)))
+    pixels = f"{width} × {height} pixels, which is more than {limit / 1e6:.3g} million. {prepared.note}"
+    return {
+        **shown,
+        "state": "large",
+        "text": html.escape(pixels),
+        "shrunk": f"{small}{duration}",
+        "width": width,
+        "height": height,
+        "limit": limit,
+        "seconds": None if rate is None else {"fixed": fixed, "per_pixel": rate},
+    }
+
+
+def _show_large(prepared: Prepared) -> dict[str, Any]:
+    """Return the viewer's value for an image that has more pixels than the limit."""
+    with Image.open(prepared.preview) as preview:
+        url = to_data_url(preview, "JPEG")
+    name = html.escape(prepared.file.name)
+    return {"name": name, "width": prepared.width, "height": prepared.height, "preview": url}
+
+
+def _limit(prepared: Prepared) -> int:
+    """Return the largest longest edge of an image's output."""
+    return load_model(PRESETS["photo"].perceptual).scale * max(prepared.width, prepared.height)
+
+
+def _plan(service: Service, source: LoadedImage, settings: Settings) -> str:
+    """Describe what upscaling an image will give."""
     width, height = source.output_size(settings)
     seconds = service.eta.estimate(source.cost)
     duration = f", {format_duration(seconds)}" if seconds is not None else ""
     text = f"{source.name}: {source.image.width} × {source.image.height} to {width} × {height}{duration}."
-    return f"{text} {source.warnings}", source, width, height
+    return f"{text} {source.warnings}"
 
 
-def _preview(source: LoadedImage, width: int, height: int, url: str | None = None) -> dict[str, Any]:
+def _preview(source: LoadedImage, settings: Settings, url: str | None = None) -> dict[str, Any]:
     """Return the viewer's value for an output that is not complete, with a preview of it, by default bicubic."""
+    width, height = source.output_size(settings)
     url = url or Preview(source.image, (width, height)).render()
     return {"name": html.escape(source.name), "width": width, "height": height, "preview": url}
 
@@ -283,7 +389,7 @@ def _completed(service: Service, step: Completed, settings: Settings) -> Outputs
     }
     again = width * height <= service.max_pixels
     file = theme.download(step.file, f"Download {settings.format}", again=again)
-    return viewer, file, theme.job("done", _describe(step))
+    return viewer, file, theme.job("done", _describe(step), result=True)
 
 
 def _to_history(step: Completed, path: Path, viewer: Any, job: Any) -> dict[str, Any]:

@@ -1,0 +1,4 @@
+element.addEventListener('change', event => {
+  props.value = event.target.value;
+  trigger('input');
+});

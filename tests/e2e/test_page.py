@@ -776,6 +776,8 @@ def test_page_opens_with_an_upscaled_example(browser, contexts, warm_url, size):
         seconds = time.perf_counter() - start
         frame = page.locator("#viewer .frame")
         assert in_view(frame) and divider(page) == 50
+        assert in_view(page.locator("#image .zone")) and in_view(page.locator("#download a"))
+        expect(page.locator(".action.primary:visible")).to_have_text([re.compile("Download PNG")])
         page.wait_for_function("document.querySelector('[data-tool=actual]').textContent !== '100 %'")
         for label in ("Before: bicubic", "After: srgan-x4-photo"):
             assert in_view(page.locator("#viewer .label", has_text=label))

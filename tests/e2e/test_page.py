@@ -1114,6 +1114,11 @@ def test_large_image_is_shrunk_in_two_interactions(page, images, instant, size):
     for name in ("Crop a region", "Shrink to fit"):
         assert in_view(page.get_by_role("button", name=name))
     assert in_view(large.locator("img")) and in_view(large.get_by_role("alert"))
+    expect(button(page)).to_be_hidden()
+    page.get_by_label("3x", exact=True).first.click()
+    page.get_by_label("4x", exact=True).first.click()
+    page.wait_for_timeout(300)
+    expect(button(page)).to_be_hidden()
     page.get_by_role("button", name="Shrink to fit").click()
     expect(status(page)).to_contain_text("large.png: 305 × 229 to 1220 × 916 in")
     expect(page.locator("#image")).to_contain_text("Shrunk from 400 × 300.")

@@ -133,6 +133,8 @@ def build(service: Service, *, warm_up: bool = True) -> None:
     def change_settings(values: Values, request: gr.Request) -> tuple[Any, Any]:
         """Cancel the job, and show the output size, time and code for the settings; a result stays."""
         path, result = to_path(values[image]), bool(values[job].get("result"))
+        if values[job].get("state") == "idle":  # no image, or one that is too large as it is
+            return gr.skip(), show_code(values, request)
         # A cancelled job reports that itself.
         cancelled = service.queue.cancel(get_client(request, "upscale"), "Cancelled: settings changed.")
         try:

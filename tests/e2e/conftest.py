@@ -1,6 +1,7 @@
 """One demo server and one browser for the tests of the page and the API in a process."""
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
 import app
+from srgan_hub.demo import service
+from srgan_hub.demo.queue import JobQueue
 from srgan_hub.demo.tabs.upscale import EXAMPLES
 
 FLAGS = [
@@ -25,6 +28,29 @@ FLAGS = [
     "--disable-renderer-backgrounding",
     "--disable-backgrounding-occluded-windows",
 ]
+
+
+QUEUES: list[JobQueue] = []
+
+
+class TrackedQueue(JobQueue):
+    def __init__(self, **options: int) -> None:
+        super().__init__(**options)
+        QUEUES.append(self)
+
+
+service.JobQueue = TrackedQueue  # type: ignore[misc]
+
+
+@pytest.fixture(autouse=True)
+def _finished_jobs() -> Iterator[None]:
+    """Wait for jobs of closed pages: other tests in this process may replace what they compute with."""
+    yield
+    deadline = time.monotonic() + 30
+    while any(queue.jobs for queue in QUEUES) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    for queue in QUEUES:
+        queue._threads.submit(int).result(30)
 
 
 @pytest.fixture(scope="session")

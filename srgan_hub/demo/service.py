@@ -15,6 +15,7 @@ from PIL import Image
 
 from .. import hub
 from ..images.decode import MAX_PIXELS, load_raster, open_image
+from ..images.errors import ImageError
 from .compare import ModelComparison, compare
 from .eta import EtaEstimator, format_duration
 from .inputs import Prepared, prepare
@@ -175,7 +176,7 @@ class Service:
             item = BatchItem(path.name, "failed", user_message(error, path))
             try:  # only too large
                 image = load_raster(path, max_pixels=MAX_PIXELS).with_bits(8).to_pil()
-            except Exception:
+            except ImageError:
                 return item
         return replace(item, thumbnail=_make_thumbnail(image))
 

@@ -301,9 +301,9 @@ class VideoWriter(MediaWriter):
                 added.metadata.update(kept(stream.metadata, stale=True))
                 added.disposition = stream.disposition.value
                 if cover:
-                    picture = av.Packet(cover)
-                    picture.stream, picture.pts, picture.dts, picture.time_base = added, 0, 0, Fraction(1)
-                    covers.append(picture)
+                    packet = av.Packet(cover)
+                    packet.stream, packet.pts, packet.dts, packet.time_base = added, 0, 0, Fraction(1)
+                    covers.append(packet)
             chapters = source.chapters()
             file.set_chapters([{**each, "metadata": kept(each["metadata"], stale=True)} for each in chapters])
             file.mux(covers)

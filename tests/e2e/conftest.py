@@ -1,6 +1,7 @@
 """One demo server and one browser for the tests of the page and the API in a process."""
 
 import os
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,9 +44,13 @@ service.JobQueue = TrackedQueue  # type: ignore[misc]
 
 
 @pytest.fixture(autouse=True)
-def _finished_jobs() -> Iterator[None]:
-    """Wait for jobs of closed pages: other tests in this process may replace what they compute with."""
+def _finished_jobs(monkeypatch) -> Iterator[None]:
+    """Wait for what demos still compute, while the test's replacements of the network are in place."""
     yield
+    for thread in threading.enumerate():
+        if thread.name == "warm-up":
+            thread.join(60)
+            assert not thread.is_alive()
     deadline = time.monotonic() + 30
     while any(queue.jobs for queue in QUEUES) and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -293,7 +293,7 @@ def build(service: Service, *, warm_up: bool = True) -> None:
         button.keep_in_cache.add(button.icon["path"])  # Gradio's copy, which counts as an upload
         button.click(choose_example(button.icon), chosen - {image}, outputs, **theme.SYNC_EVENT)
     if warm_up:
-        threading.Thread(target=upscale_examples, daemon=True).start()
+        threading.Thread(target=upscale_examples, name="warm-up", daemon=True).start()
 
 
 def list_examples() -> list[Path]:

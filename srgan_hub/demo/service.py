@@ -108,7 +108,7 @@ class Service:
         def steps() -> Iterator[CloseUp]:
             yield preview_detail(self.load(path), preset, detail, x, y)
 
-        return self._run_queued(client, steps(), self.eta.estimate(7_000))
+        return self._run_queued(client, steps(), self.eta.estimate(7_000), urgent=True)
 
     def compare(
         self, path: Path, models: Sequence[str], ground_truth: Path | None, client: Client
@@ -189,10 +189,10 @@ class Service:
             return None
 
     def _run_queued(
-        self, client: Client, steps: Iterator[T], seconds: float | None
+        self, client: Client, steps: Iterator[T], seconds: float | None, *, urgent: bool = False
     ) -> Iterator[Queued | T | Cancelled]:
         """Wait in the queue, then iterate; the next job starts after the last step was consumed."""
-        with self.queue.enqueue(client, seconds) as job:
+        with self.queue.enqueue(client, seconds, urgent=urgent) as job:
             try:
                 yield from self.queue.wait_turn(job)
                 for step in self.queue.run(job, steps):

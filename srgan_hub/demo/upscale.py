@@ -198,7 +198,7 @@ class Region:
         """Return the part of the upscaled `pixels` as a data URL."""
         rows = slice(scale * self.top, scale * (self.top + self.height))
         columns = slice(scale * self.left, scale * (self.left + self.width))
-        return to_data_url(flatten_alpha(Image.fromarray(output[rows, columns])), "PNG")
+        return to_data_url(Image.fromarray(output[rows, columns]), "PNG")
 
 
 def close_up(source: LoadedImage, preset: str, x: float, y: float, *, side: int = CLOSE_UP_SIDE) -> CloseUp:

@@ -17,7 +17,6 @@ from srgan_hub.demo.upscale import (
     LoadedImage,
     Preview,
     close_up,
-    flatten_alpha,
     load,
     preview_detail,
     upscale,
@@ -33,9 +32,9 @@ def cat() -> Image.Image:
         return image.convert("RGB")
 
 
-def decode(url: str) -> np.ndarray:
+def decode(url: str, mode: str = "RGB") -> np.ndarray:
     with Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))) as image:
-        return np.asarray(image.convert("RGB")).astype(int)
+        return np.asarray(image.convert(mode)).astype(int)
 
 
 def test_preview_is_bicubic_then_the_result_from_the_top(cat):
@@ -85,7 +84,7 @@ def test_close_up_equals_the_full_result(cat, mode):
         image.putalpha(cat.convert("L"))
     source = LoadedImage(image, "cat.png", "")
     results = {
-        name: np.asarray(flatten_alpha(SRGAN.from_pretrained(model).upscale(image))).astype(int)
+        name: np.asarray(SRGAN.from_pretrained(model).upscale(image).convert("RGBA")).astype(int)
         for name, model in (("Faithful", "srresnet-x4-photo"), ("Sharp", "srgan-x4-photo"))
     }
     for x, y, left, top in ((0, 0, 0, 0), (0.5, 0.4, 40, 24), (1, 1, 80, 64)):
@@ -95,7 +94,7 @@ def test_close_up_equals_the_full_result(cat, mode):
         assert list(urls) == ["Bicubic", *results]
         for name, result in results.items():
             region = result[4 * top : 4 * top + 64, 4 * left : 4 * left + 64]
-            assert np.abs(decode(urls[name]) - region).max() <= 1
+            assert np.abs(decode(urls[name], "RGBA") - region).max() <= 1
 
 
 def test_preview_of_a_detail_resembles_the_full_result(cat):

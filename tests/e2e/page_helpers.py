@@ -95,7 +95,7 @@ def cancel(page: Page) -> None:
 def in_view(locator: Locator) -> bool:
     return locator.evaluate(
         "element => { const box = element.getBoundingClientRect();"
-        "return box.height > 0 && box.top >= 0 && box.bottom <= innerHeight && box.right <= innerWidth; }"
+        "return box.height > 0 && box.top > -1 && box.bottom < innerHeight + 1 && box.right <= innerWidth; }"
     )
 
 

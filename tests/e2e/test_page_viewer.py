@@ -222,3 +222,62 @@ def test_transparency_is_seen_on_a_checkerboard(page, images, instant):
         "return context.getImageData(0, 0, 1, 1).data[3]; }"
     )
     assert 0 < alpha < 255
+
+
+@pytest.mark.parametrize("device", ["desktop", "phone"])
+def test_zoomed_in_drags_pan_except_on_the_divider(open_page, instant, device):
+    page = open_page(device)
+    frame = finish(page, EXAMPLES / "cat.png")
+    page.wait_for_timeout(400)  # it scrolls into view
+    session = page.context.new_cdp_session(page)
+
+    def drag(*xs: float, y: float = 0.7) -> None:
+        points = [at(frame, x, y) for x in xs]
+        if device == "desktop":
+            page.mouse.move(*points[0])
+            page.mouse.down()
+            for point in points[1:]:
+                page.mouse.move(*point, steps=3)
+            page.mouse.up()
+            return
+        for number, (left, top) in enumerate(points):
+            kind = "touchMove" if number else "touchStart"
+            session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": left, "y": top}]})
+        session.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+
+    drag(0.9, 0.8, 0.6)  # fitted: anywhere
+    assert divider(page) == pytest.approx(60, abs=1) and view(page) == [1, 0, 0]
+    page.get_by_role("button", name="Zoom in").click()
+    page.get_by_role("button", name="Zoom in").click()
+    before = view(page)
+    drag(0.6, 0.5, 0.4, y=0.2)  # the divider
+    assert divider(page) == pytest.approx(40, abs=1) and view(page) == before
+    drag(0.8, 0.75, 0.7)  # elsewhere
+    assert divider(page) == pytest.approx(40, abs=1)
+    assert view(page)[0] == before[0] and view(page)[1] == pytest.approx(before[1] - 0.1, abs=0.02)
+    page.wait_for_timeout(500)  # no double click
+    (page.mouse.click if device == "desktop" else page.touchscreen.tap)(*at(frame, 0.25, 0.5))
+    assert divider(page) == pytest.approx(25, abs=1)
+    before = view(page)
+    page.get_by_role("slider", name="bicubic").press("ArrowRight")
+    assert divider(page) == pytest.approx(25.5, abs=1) and view(page) == before
+    frame.press("ArrowLeft")
+    assert divider(page) == pytest.approx(25.5, abs=1) and view(page)[1] == pytest.approx(before[1] + 0.1, abs=0.02)
+    page.locator("#viewer summary").click()
+    help = page.get_by_text("Zoomed in: drag the divider to move it, drag elsewhere to pan.")
+    assert in_view(help)
+
+
+def test_close_ups_show_transparency_on_a_checkerboard(page, images, instant):
+    finish(page, images / "alpha.png")
+    page.get_by_role("button", name="Close-up").click()
+    shown = page.locator("#close-up img")
+    expect(shown).to_have_count(3)
+    for image in shown.all():
+        assert "conic-gradient" in image.evaluate("image => getComputedStyle(image).backgroundImage")
+        alpha = image.evaluate(
+            "async image => { const bitmap = await createImageBitmap(image);"
+            "const context = new OffscreenCanvas(1, 1).getContext('2d'); context.drawImage(bitmap, 0, 0);"
+            "return context.getImageData(0, 0, 1, 1).data[3]; }"
+        )
+        assert 0 < alpha < 255

@@ -43,7 +43,6 @@ Outputs = tuple[Any, Any, Any]  # viewer, download, job
 def build(service: Service, *, warm_up: bool = True) -> None:
     """Add the tab's components and events; `warm_up` upscales the examples in the background."""
     ready: dict[str, Completed] = {}  # examples with default settings
-    newest: dict[str, object] = {}  # choice of each session while it is prepared
     server = Client("examples", "examples")
 
     def upscale_example(path: Path) -> None:
@@ -98,6 +97,8 @@ def build(service: Service, *, warm_up: bool = True) -> None:
         snippets = theme.component("snippets", theme.snippets(Python=python), elem_id="snippets")
 
     settings, size, to_settings = controls.all, controls.size, controls.to_settings
+    # The session's newest choice of an image, as the only item of a list that concurrent events share.
+    newest = gr.State([None])
 
     def upscale(values: Values, request: gr.Request) -> Iterator[Outputs]:
         path, chosen, frame = to_path(values[image]), Settings(), None
@@ -133,16 +134,20 @@ def build(service: Service, *, warm_up: bool = True) -> None:
     def change_settings(values: Values, request: gr.Request) -> tuple[Any, Any]:
         """Cancel the job, and show the output size, time and code for the settings; a result stays."""
         path, result = to_path(values[image]), bool(values[job].get("result"))
+        (choice,) = values[newest]
         if values[job].get("state") == "idle":  # no image, or one that is too large as it is
             return gr.skip(), show_code(values, request)
         # A cancelled job reports that itself.
         cancelled = service.queue.cancel(get_client(request, "upscale"), "Cancelled: settings changed.")
         try:
             text = _plan(service, service.load(path), to_settings(values)) if path else ""
+            described = theme.job("ready", text, result=result)
         except Exception as error:
-            return theme.job("failed", user_message(error, path), result=result), gr.skip()
-        update = not cancelled and path
-        return theme.job("ready", text, result=result) if update else gr.skip(), show_code(values, request)
+            described = theme.job("failed", user_message(error, path), result=result)
+        if values[newest] != [choice]:  # another image was chosen meanwhile
+            return gr.skip(), gr.skip()
+        update = (path and not cancelled) or described["state"] == "failed"
+        return described if update else gr.skip(), show_code(values, request)
 
     def show_code(values: Values, request: gr.Request) -> Any:
         try:
@@ -170,16 +175,15 @@ def build(service: Service, *, warm_up: bool = True) -> None:
         frame, file = show_hero()
         shown: dict[str, Any] = {"state": "empty"}
         client = get_client(request, "upscale")
-        choice = newest[client.session] = object()
+        values[newest][0] = choice = object()
         try:
             if path:
                 prepared = service.prepare(path, Path(tempfile.mkdtemp(dir=get_upload_folder())), **options)
                 shown = _shown(prepared, service)
         except Exception as error:
             shown = {"state": "refused", "text": html.escape(user_message(error, path))}
-        if newest.get(client.session) is not choice:  # another image was chosen meanwhile, or this one removed
+        if values[newest] != [choice]:  # another image was chosen meanwhile, or this one removed
             return tuple(gr.skip() for _ in outputs)
-        del newest[client.session]
         limit = _limit(prepared) if prepared else 0
         values = {**values, size: size_value(values[size]["size"], limit, values[size]["edge"])}
         if prepared and not prepared.image:
@@ -233,7 +237,7 @@ def build(service: Service, *, warm_up: bool = True) -> None:
     def show_result(values: Values, event: gr.EventData, request: gr.Request) -> tuple[Any, ...]:
         """Show a result of the history again, and its image."""
         client = get_client(request, "upscale")
-        newest.pop(client.session, None)
+        values[newest][0] = object()
         file = only_known(event._data)
         file.pop("thumbnail", None)  # it is in the history already
         path, shown, done = to_path(file.get("source")), file.get("viewer"), file.get("job")
@@ -282,12 +286,12 @@ def build(service: Service, *, warm_up: bool = True) -> None:
     preview.select(show_detail, {image, controls.preset}, preview, trigger_mode="multiple", **theme.SYNC_EVENT)
     code.expand(show_code, inputs, snippets, **theme.SYNC_EVENT)
     for each in settings:
-        each.input(change_settings, {job, *inputs}, [job, snippets], **theme.SYNC_EVENT)
-    chosen, outputs = {automatic, *inputs}, [image, size, close_up, viewer, download, job]
+        each.input(change_settings, {job, newest, *inputs}, [job, snippets], **theme.SYNC_EVENT)
+    chosen, outputs = {automatic, newest, *inputs}, [image, size, close_up, viewer, download, job]
     for event, change in ((image.upload, choose), (image.crop, crop), (image.shrink, shrink), (image.clear, clear)):
         event(change, chosen, outputs, **theme.SYNC_EVENT)
-    download.again(choose_result, {*settings}, outputs, **theme.SYNC_EVENT)
-    history.select(show_result, {size}, outputs, **theme.SYNC_EVENT)
+    download.again(choose_result, {newest, *settings}, outputs, **theme.SYNC_EVENT)
+    history.select(show_result, {newest, size}, outputs, **theme.SYNC_EVENT)
     for button in buttons:
         assert button.icon
         button.keep_in_cache.add(button.icon["path"])  # Gradio's copy, which counts as an upload

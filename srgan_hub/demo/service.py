@@ -16,20 +16,18 @@ from PIL import Image
 from .. import hub
 from ..images.decode import MAX_PIXELS, load_raster, open_image
 from ..images.errors import ImageError
+from .close_up import CloseUp, close_up, preview_detail
 from .compare import ModelComparison, compare
 from .eta import EtaEstimator, format_duration
 from .inputs import Prepared, prepare
 from .queue import Client, JobCancelledError, JobQueue, JobState, Queued, count
 from .settings import Settings
 from .upscale import (
-    CloseUp,
     Completed,
     LoadedImage,
     UpscaleProgress,
-    close_up,
     flatten_alpha,
     load,
-    preview_detail,
     to_data_url,
     upscale,
 )

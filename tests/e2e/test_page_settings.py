@@ -23,7 +23,7 @@ def test_settings_appear_when_needed_and_size_limit_is_shown(page, images):
     expect(status(page)).to_contain_text("small.png: 40 × 30 to 100 × 75")
     page.get_by_role("button", name="More settings").first.click()
     expect(page.get_by_text("JPEG artifacts").first).to_be_visible()
-    expect(page.get_by_label("Keep, except GPS location")).to_be_checked()
+    expect(page.get_by_label("Remove GPS")).to_be_checked()
     quality = page.get_by_label("Quality").first
     expect(quality).to_be_hidden()
     page.get_by_label("WebP", exact=True).first.click()

@@ -12,28 +12,16 @@ import gradio as gr
 from gradio.context import Context
 from gradio.route_utils import get_root_url
 from gradio.utils import get_upload_folder
-from PIL import Image
 
-from .. import theme
+from .. import theme, views
+from ..close_up import CloseUp
 from ..controls import SettingsControls, Values, size_value
-from ..eta import format_duration
-from ..inputs import Prepared, fit_size
-from ..presets import PRESETS, load_model
 from ..queue import Client, JobState, Queued
 from ..service import Cancelled, Service, format_place, user_message
 from ..settings import Settings, to_curl, to_python
 from ..spaces import ZERO_GPU
-from ..uploads import MAX_FILE_MB, Demo, get_client, only_known, only_uploaded, to_file_data, to_path
-from ..upscale import (
-    CloseUp,
-    Completed,
-    LoadedImage,
-    Preview,
-    UpscaleProgress,
-    flatten_alpha,
-    limit_size,
-    to_data_url,
-)
+from ..uploads import MAX_FILE_MB, Demo, get_client, only_known, only_uploaded, to_path
+from ..upscale import Completed, UpscaleProgress
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -61,13 +49,13 @@ def build(service: Service, *, warm_up: bool = True) -> None:
         """Return the viewer's and the download's value without an image: those of the first example."""
         hero = list_examples()[0]
         if hero.name in ready:
-            return _completed(service, ready[hero.name], Settings())[:2]
-        return _preview(service.load(hero), Settings()), None
+            return views.show_result(service, ready[hero.name], Settings())[:2]
+        return views.show_preview(service.load(hero), Settings()), None
 
     def show_planned(path: Path, settings: Settings) -> Any:
         """Return the viewer's value for an image without a result; that of the hero if it cannot be read."""
         try:
-            return _preview(service.load(path), settings)
+            return views.show_preview(service.load(path), settings)
         except Exception:  # reported already
             return show_hero()[0]
 
@@ -114,16 +102,16 @@ def build(service: Service, *, warm_up: bool = True) -> None:
                         case UpscaleProgress():
                             view: Any = gr.skip()
                             if step.preview:
-                                view = _preview(step.source, chosen, step.preview)
+                                view = views.show_preview(step.source, chosen, step.preview)
                                 frame = frame or view
-                            yield view, gr.skip(), _running(step)
+                            yield view, gr.skip(), views.show_progress(step)
                         case Cancelled(str(reason)):
                             yield frame or show_planned(path, chosen), None, theme.job("cancelled", reason)
                         case Cancelled(outputs):
                             yield outputs
                         case Completed():
-                            shown, file, done = _completed(service, step, chosen)
-                            yield shown, file | _to_history(step, path, shown, done), done
+                            shown, file, done = views.show_result(service, step, chosen)
+                            yield shown, file | views.history_entry(step, path, shown, done), done
             except Exception as error:
                 failed = theme.job("failed", user_message(error, path))
                 if path:
@@ -140,7 +128,7 @@ def build(service: Service, *, warm_up: bool = True) -> None:
         # A cancelled job reports that itself.
         cancelled = service.queue.cancel(get_client(request, "upscale"), "Cancelled: settings changed.")
         try:
-            text = _plan(service, service.load(path), to_settings(values)) if path else ""
+            text = views.describe_plan(service, service.load(path), to_settings(values)) if path else ""
             described = theme.job("ready", text, result=result)
         except Exception as error:
             described = theme.job("failed", user_message(error, path), result=result)
@@ -179,22 +167,23 @@ def build(service: Service, *, warm_up: bool = True) -> None:
         try:
             if path:
                 prepared = service.prepare(path, Path(tempfile.mkdtemp(dir=get_upload_folder())), **options)
-                shown = _shown(prepared, service)
+                shown = views.show_input(prepared, service)
         except Exception as error:
             shown = {"state": "refused", "text": html.escape(user_message(error, path))}
         if values[newest] != [choice]:  # another image was chosen meanwhile, or this one removed
             return tuple(gr.skip() for _ in outputs)
-        limit = _limit(prepared) if prepared else 0
+        limit = views.largest_edge(prepared) if prepared else 0
         values = {**values, size: size_value(values[size]["size"], limit, values[size]["edge"])}
         if prepared and not prepared.image:
-            text, frame, file = "Crop or shrink the image first.", _show_large(prepared), None
+            text, frame, file = "Crop or shrink the image first.", views.show_large(prepared), None
         try:
             if completed and to_settings(values) == Settings():
-                frame, file, _ = _completed(service, completed, Settings())
-                state, text = "done", _describe(completed)
+                frame, file, _ = views.show_result(service, completed, Settings())
+                state, text = "done", views.describe_result(completed)
             elif prepared and prepared.image:
                 file, settings = None, to_settings(values)
-                text, frame = _plan(service, prepared.image, settings), _preview(prepared.image, settings)
+                text = views.describe_plan(service, prepared.image, settings)
+                frame = views.show_preview(prepared.image, settings)
                 state = "ready"
         except Exception as error:
             state, text = "failed", user_message(error, path)
@@ -234,7 +223,7 @@ def build(service: Service, *, warm_up: bool = True) -> None:
         """Replace the image with a result, and start."""
         return choose({**values, image: only_uploaded(event._data["image"]), automatic: True}, request)
 
-    def show_result(values: Values, event: gr.EventData, request: gr.Request) -> tuple[Any, ...]:
+    def show_earlier(values: Values, event: gr.EventData, request: gr.Request) -> tuple[Any, ...]:
         """Show a result of the history again, and its image."""
         client = get_client(request, "upscale")
         values[newest][0] = object()
@@ -247,7 +236,8 @@ def build(service: Service, *, warm_up: bool = True) -> None:
             if not (path and file.get("file") and shown and shown.get("before") and shown.get("after")):
                 raise ValueError("This result is no longer available.")
             prepared = service.prepare(path, Path(tempfile.mkdtemp(dir=get_upload_folder())))
-            source, sizes = _shown(prepared, service), size_value(sizes["size"], _limit(prepared), sizes["edge"])
+            source = views.show_input(prepared, service)
+            sizes = size_value(sizes["size"], views.largest_edge(prepared), sizes["edge"])
         except Exception as error:
             outputs = *show_hero(), theme.job("failed", user_message(error, path))
         service.queue.cancel(client, outputs)
@@ -291,7 +281,7 @@ def build(service: Service, *, warm_up: bool = True) -> None:
     for event, change in ((image.upload, choose), (image.crop, crop), (image.shrink, shrink), (image.clear, clear)):
         event(change, chosen, outputs, **theme.SYNC_EVENT)
     download.again(choose_result, {newest, *settings}, outputs, **theme.SYNC_EVENT)
-    history.select(show_result, {newest, size}, outputs, **theme.SYNC_EVENT)
+    history.select(show_earlier, {newest, size}, outputs, **theme.SYNC_EVENT)
     for button in buttons:
         assert button.icon
         button.keep_in_cache.add(button.icon["path"])  # Gradio's copy, which counts as an upload
@@ -315,97 +305,3 @@ def _image_component() -> gr.HTML:
 
     options: dict[str, Any] = {"label": "Image", "megabytes": MAX_FILE_MB, "server_functions": [fetch_image]}
     return theme.component("input", {"state": "empty"}, elem_id="image", file_key="file", **options)
-
-
-def _shown(prepared: Prepared, service: Service) -> dict[str, Any]:
-    """Return the value of the image's component for an image, which may have more pixels than the limit."""
-    width, height, limit = prepared.width, prepared.height, service.max_pixels
-    shown = {
-        "state": "ready",
-        "name": html.escape(prepared.file.name),
-        "text": html.escape(f"{width} × {height} pixels. {prepared.note}"),
-        "file": to_file_data(prepared.file),
-        "preview": to_file_data(prepared.preview),
-    }
-    if prepared.image:
-        return shown
-    fixed, seconds = service.eta.estimate(0), service.eta.estimate(prepared.cost)
-    rate = None if fixed is None or seconds is None else (seconds - fixed) / (width * height)
-    duration = f", {format_duration(fixed + rate * limit)}" if fixed is not None and rate is not None else ""
-    small = " × ".join(map(str, fit_size(width, height, limit)))
-    pixels = f"{width} × {height} pixels, which is more than {limit / 1e6:.3g} million. {prepared.note}"
-    return {
-        **shown,
-        "state": "large",
-        "text": html.escape(pixels),
-        "shrunk": f"{small}{duration}",
-        "width": width,
-        "height": height,
-        "limit": limit,
-        "seconds": None if rate is None else {"fixed": fixed, "per_pixel": rate},
-    }
-
-
-def _show_large(prepared: Prepared) -> dict[str, Any]:
-    """Return the viewer's value for an image that has more pixels than the limit."""
-    with Image.open(prepared.preview) as preview:
-        url = to_data_url(preview, "JPEG")
-    name = html.escape(prepared.file.name)
-    return {"name": name, "width": prepared.width, "height": prepared.height, "preview": url}
-
-
-def _limit(prepared: Prepared) -> int:
-    """Return the largest longest edge of an image's output."""
-    return load_model(PRESETS["photo"].perceptual).scale * max(prepared.width, prepared.height)
-
-
-def _plan(service: Service, source: LoadedImage, settings: Settings) -> str:
-    """Describe what upscaling an image will give."""
-    width, height = source.output_size(settings)
-    seconds = service.eta.estimate(source.cost)
-    duration = f", {format_duration(seconds)}" if seconds is not None else ""
-    text = f"{source.name}: {source.image.width} × {source.image.height} to {width} × {height}{duration}."
-    return f"{text} {source.warnings}"
-
-
-def _preview(source: LoadedImage, settings: Settings, url: str | None = None) -> dict[str, Any]:
-    """Return the viewer's value for an output that is not complete, with a preview of it, by default bicubic."""
-    width, height = source.output_size(settings)
-    url = url or Preview(source.image, (width, height)).render()
-    return {"name": html.escape(source.name), "width": width, "height": height, "preview": url}
-
-
-def _running(step: UpscaleProgress) -> dict[str, Any]:
-    left = f", {format_duration(step.seconds_left)} left" if step.seconds_left and step.fraction < 1 else ""
-    return theme.job("running", f"Upscaling {step.source.name} to {step.width} × {step.height}{left}", step.fraction)
-
-
-def _completed(service: Service, step: Completed, settings: Settings) -> Outputs:
-    before, after = step.viewer_files
-    model, detail = PRESETS[settings.preset].select_model(settings.detail)
-    width, height = step.image.size
-    viewer = {
-        "name": html.escape(step.source.name),
-        "width": width,
-        "height": height,
-        "before": to_file_data(before),
-        "after": to_file_data(after),
-        "labels": ["Before: bicubic", f"After: {model}{'' if detail is None else f', detail {detail:g}'}"],
-        "full": to_file_data(step.file) if after != step.file else None,
-    }
-    again = width * height <= service.max_pixels
-    file = theme.download(step.file, f"Download {settings.format}", again=again)
-    return viewer, file, theme.job("done", _describe(step), result=True)
-
-
-def _to_history(step: Completed, path: Path, viewer: Any, job: Any) -> dict[str, Any]:
-    """Return what the download's value of a result needs to be shown again."""
-    size = limit_size(step.image.size, 96)
-    thumbnail = flatten_alpha(step.image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2))
-    return {"thumbnail": to_data_url(thumbnail, "JPEG"), "source": to_file_data(path), "viewer": viewer, "job": job}
-
-
-def _describe(step: Completed) -> str:
-    before, (width, height) = step.source.image, step.image.size
-    size = f"{before.width} × {before.height} to {width} × {height}"
-    return f"{step.source.name}: {size} in {step.seconds:.1f} s. {step.source.warnings}"

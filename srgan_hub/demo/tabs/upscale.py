@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from gradio.context import Context
 from gradio.route_utils import get_root_url
 from gradio.utils import get_upload_folder
 from PIL import Image
@@ -17,13 +16,14 @@ from PIL import Image
 from .. import theme
 from ..controls import SettingsControls, Values, size_value
 from ..eta import format_duration
-from ..inputs import Prepared, fit_size
+from ..image_input import image_input, input_value, on_choice
+from ..inputs import Prepared
 from ..presets import PRESETS, load_model
 from ..queue import Client, JobState, Queued
 from ..service import Cancelled, Service, format_place, user_message
 from ..settings import Settings, to_curl, to_python
 from ..spaces import ZERO_GPU
-from ..uploads import MAX_FILE_MB, Demo, get_client, only_known, only_uploaded, to_file_data, to_path
+from ..uploads import get_client, only_known, only_uploaded, to_file_data, to_path
 from ..upscale import (
     CloseUp,
     Completed,
@@ -78,7 +78,7 @@ def build(service: Service, *, warm_up: bool = True) -> None:
 
     with gr.Row(elem_id="workspace"):
         with gr.Column(elem_id="input", min_width=300):
-            image = _image_component()
+            image = image_input(elem_id="image")
             with gr.Row(elem_id="examples"):
                 buttons = [gr.Button(path.stem.capitalize(), icon=path) for path in list_examples()]
             shown = {"result": initial_download is not None}
@@ -174,7 +174,7 @@ def build(service: Service, *, warm_up: bool = True) -> None:
         try:
             if path:
                 prepared = service.prepare(path, Path(tempfile.mkdtemp(dir=get_upload_folder())), **options)
-                shown = _shown(prepared, service)
+                shown = input_value(prepared, service)
         except Exception as error:
             shown = {"state": "refused", "text": html.escape(user_message(error, path))}
         if newest.get(client.session) is not choice:  # another image was chosen meanwhile, or this one removed
@@ -215,17 +215,6 @@ def build(service: Service, *, warm_up: bool = True) -> None:
 
         return choose_this
 
-    def crop(values: Values, event: gr.EventData, request: gr.Request) -> tuple[Any, ...]:
-        data = event._data or {}
-        region = tuple(int(data.get(name, 0)) for name in ("left", "top", "width", "height"))
-        return choose(values, request, region=region)
-
-    def shrink(values: Values, request: gr.Request) -> tuple[Any, ...]:
-        return choose(values, request, shrink=True)
-
-    def clear(values: Values, request: gr.Request) -> tuple[Any, ...]:
-        return gr.skip(), *choose({**values, image: None}, request)[1:]
-
     def choose_result(values: Values, event: gr.EventData, request: gr.Request) -> tuple[Any, ...]:
         """Replace the image with a result, and start."""
         return choose({**values, image: only_uploaded(event._data["image"]), automatic: True}, request)
@@ -243,7 +232,10 @@ def build(service: Service, *, warm_up: bool = True) -> None:
             if not (path and file.get("file") and shown and shown.get("before") and shown.get("after")):
                 raise ValueError("This result is no longer available.")
             prepared = service.prepare(path, Path(tempfile.mkdtemp(dir=get_upload_folder())))
-            source, sizes = _shown(prepared, service), size_value(sizes["size"], _limit(prepared), sizes["edge"])
+            source, sizes = (
+                input_value(prepared, service),
+                size_value(sizes["size"], _limit(prepared), sizes["edge"]),
+            )
         except Exception as error:
             outputs = *show_hero(), theme.job("failed", user_message(error, path))
         service.queue.cancel(client, outputs)
@@ -284,8 +276,7 @@ def build(service: Service, *, warm_up: bool = True) -> None:
     for each in settings:
         each.input(change_settings, {job, *inputs}, [job, snippets], **theme.SYNC_EVENT)
     chosen, outputs = {automatic, *inputs}, [image, size, close_up, viewer, download, job]
-    for event, change in ((image.upload, choose), (image.crop, crop), (image.shrink, shrink), (image.clear, clear)):
-        event(change, chosen, outputs, **theme.SYNC_EVENT)
+    on_choice(image, choose, chosen, outputs)
     download.again(choose_result, {*settings}, outputs, **theme.SYNC_EVENT)
     history.select(show_result, {size}, outputs, **theme.SYNC_EVENT)
     for button in buttons:
@@ -299,47 +290,6 @@ def build(service: Service, *, warm_up: bool = True) -> None:
 def list_examples() -> list[Path]:
     """List the bundled example images; the page opens with the first."""
     return [EXAMPLES / name for name in ("cat.png", "coffee.jpg", "astronaut.png")]
-
-
-def _image_component() -> gr.HTML:
-    """Create the input of an image; `gr.Image` shows neither what it refuses nor why, and cannot crop."""
-    demo = Context.root_block
-    assert isinstance(demo, Demo)
-
-    async def fetch_image(url: str) -> dict[str, Any]:
-        return await demo.fetch_image(url)
-
-    options: dict[str, Any] = {"label": "Image", "megabytes": MAX_FILE_MB, "server_functions": [fetch_image]}
-    return theme.component("input", {"state": "empty"}, elem_id="image", file_key="file", **options)
-
-
-def _shown(prepared: Prepared, service: Service) -> dict[str, Any]:
-    """Return the value of the image's component for an image, which may have more pixels than the limit."""
-    width, height, limit = prepared.width, prepared.height, service.max_pixels
-    shown = {
-        "state": "ready",
-        "name": html.escape(prepared.file.name),
-        "text": html.escape(f"{width} × {height} pixels. {prepared.note}"),
-        "file": to_file_data(prepared.file),
-        "preview": to_file_data(prepared.preview),
-    }
-    if prepared.image:
-        return shown
-    fixed, seconds = service.eta.estimate(0), service.eta.estimate(prepared.cost)
-    rate = None if fixed is None or seconds is None else (seconds - fixed) / (width * height)
-    duration = f", {format_duration(fixed + rate * limit)}" if fixed is not None and rate is not None else ""
-    small = " × ".join(map(str, fit_size(width, height, limit)))
-    pixels = f"{width} × {height} pixels, which is more than {limit / 1e6:.3g} million. {prepared.note}"
-    return {
-        **shown,
-        "state": "large",
-        "text": html.escape(pixels),
-        "shrunk": f"{small}{duration}",
-        "width": width,
-        "height": height,
-        "limit": limit,
-        "seconds": None if rate is None else {"fixed": fixed, "per_pixel": rate},
-    }
 
 
 def _show_large(prepared: Prepared) -> dict[str, Any]:

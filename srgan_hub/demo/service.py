@@ -9,13 +9,12 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from PIL import Image
 
 from .. import hub
-from ..images.decode import MAX_PIXELS, load_raster, open_image
-from ..images.errors import ImageError
+from ..images.decode import open_image
 from .close_up import CloseUp, close_up, preview_detail
 from .compare import ModelComparison, compare
 from .eta import EtaEstimator, format_duration
@@ -35,6 +34,7 @@ from .upscale import (
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+ItemState = JobState | Literal["large"]
 MAX_COMPARED_MODELS, MAX_BATCH_FILES = 3, 100
 
 
@@ -47,10 +47,13 @@ class Cancelled:
 
 @dataclass(frozen=True)
 class BatchItem:
-    """State of one file of a batch: a message, a thumbnail (data URL), and when done the output's size and file."""
+    """State of one file of a batch: a message, size, a thumbnail (data URL) and a file, of the output when it is done.
+
+    Before the batch, the file is the one to upscale. A "large" one has to be shrunk first.
+    """
 
     name: str
-    state: JobState
+    state: ItemState
     text: str = ""
     width: int = 0
     height: int = 0
@@ -165,18 +168,18 @@ class Service:
             archive.unlink()
         yield items
 
-    def preview(self, path: Path) -> BatchItem:
-        """Return the item of a file before its batch: with its size, or the reason for which it would fail."""
+    def preview(self, path: Path, directory: Path, *, shrink: bool = False) -> BatchItem:
+        """Prepare a file for a batch, and return its item: with its size, or the reason for which it would fail."""
         try:
-            image = self.load(path).image
-            item = BatchItem(path.name, "ready", f"{image.width} × {image.height} pixels", *image.size)
+            prepared = self.prepare(path, directory, shrink=shrink)
         except Exception as error:
-            item = BatchItem(path.name, "failed", user_message(error, path))
-            try:  # only too large
-                image = load_raster(path, max_pixels=MAX_PIXELS).with_bits(8).to_pil()
-            except ImageError:
-                return item
-        return replace(item, thumbnail=_make_thumbnail(image))
+            return BatchItem(path.name, "failed", user_message(error, path))
+        with Image.open(prepared.preview) as preview:
+            thumbnail = _make_thumbnail(preview)
+        state: ItemState = "ready" if prepared.image else "large"
+        size = prepared.width, prepared.height
+        text = prepared.describe(self.max_pixels)
+        return BatchItem(prepared.file.name, state, text, *size, thumbnail=thumbnail, file=prepared.file)
 
     def estimate(self, path: Path, passes: int = 1) -> float | None:
         """Estimate from a file's header the seconds for some passes through a network; None if unknown."""

@@ -8,41 +8,12 @@ from PIL import Image
 
 from . import theme
 from .eta import format_duration
-from .inputs import Prepared, fit_size
+from .inputs import Prepared
 from .presets import PRESETS, load_model
 from .service import Service
 from .settings import Settings
 from .uploads import to_file_data
 from .upscale import Completed, LoadedImage, Preview, UpscaleProgress, flatten_alpha, limit_size, to_data_url
-
-
-def show_input(prepared: Prepared, service: Service) -> dict[str, Any]:
-    """Return the value of the image's component for an image, which may have more pixels than the limit."""
-    width, height, limit = prepared.width, prepared.height, service.max_pixels
-    shown = {
-        "state": "ready",
-        "name": html.escape(prepared.file.name),
-        "text": html.escape(f"{width} × {height} pixels. {prepared.note}"),
-        "file": to_file_data(prepared.file),
-        "preview": to_file_data(prepared.preview),
-    }
-    if prepared.image:
-        return shown
-    fixed, seconds = service.eta.estimate(0), service.eta.estimate(prepared.cost)
-    rate = None if fixed is None or seconds is None else (seconds - fixed) / (width * height)
-    duration = f", {format_duration(fixed + rate * limit)}" if fixed is not None and rate is not None else ""
-    small = " × ".join(map(str, fit_size(width, height, limit)))
-    pixels = f"{width} × {height} pixels, which is more than {limit / 1e6:.3g} million. {prepared.note}"
-    return {
-        **shown,
-        "state": "large",
-        "text": html.escape(pixels),
-        "shrunk": f"{small}{duration}",
-        "width": width,
-        "height": height,
-        "limit": limit,
-        "seconds": None if rate is None else {"fixed": fixed, "per_pixel": rate},
-    }
 
 
 def show_large(prepared: Prepared) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def test_pasted_images(page, images, instant):
         expect(status(page)).to_contain_text(f"pasted.png: {size} to")
         expect(page.locator("#viewer img")).to_have_count(2)
     expect(status(page)).to_contain_text("pasted.png: 50 × 40 to 200 × 160 in")
-    page.evaluate("document.addEventListener('files', event => window.others = event.detail.files)")
+    page.evaluate("document.addEventListener('take', event => window.others = event.detail.files)")
     page.get_by_role("tab", name="Batch").click()
     page.evaluate(PASTE, [*(images / "small.png").read_bytes()])
     assert page.evaluate("others.map(file => file.name)") == ["pasted.png"]

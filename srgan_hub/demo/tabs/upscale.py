@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from gradio.context import Context
 from gradio.route_utils import get_root_url
 from gradio.utils import get_upload_folder
 
 from .. import theme, views
 from ..close_up import CloseUp
 from ..controls import SettingsControls, Values, size_value
+from ..image_input import image_input, input_value, on_choice, prepare_choice
 from ..queue import Client, JobState, Queued
 from ..service import Cancelled, Service, format_place, user_message
 from ..settings import Settings, to_curl, to_python
 from ..spaces import ZERO_GPU
-from ..uploads import MAX_FILE_MB, Demo, get_client, only_known, only_uploaded, to_path
+from ..uploads import get_client, only_known, only_uploaded, to_path
 from ..upscale import Completed, UpscaleProgress
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -65,7 +65,7 @@ def build(service: Service, *, warm_up: bool = True) -> None:
 
     with gr.Row(elem_id="workspace"):
         with gr.Column(elem_id="input", min_width=300):
-            image = _image_component()
+            image = image_input(elem_id="image")
             with gr.Row(elem_id="examples"):
                 buttons = [gr.Button(path.stem.capitalize(), icon=path) for path in list_examples()]
             shown = {"result": initial_download is not None}
@@ -159,19 +159,11 @@ def build(service: Service, *, warm_up: bool = True) -> None:
         """
         path, text = to_path(values[image]), "Choose an image."
         state: JobState = "idle"
-        prepared = None
         frame, file = show_hero()
-        shown: dict[str, Any] = {"state": "empty"}
-        client = get_client(request, "upscale")
-        values[newest][0] = choice = object()
-        try:
-            if path:
-                prepared = service.prepare(path, Path(tempfile.mkdtemp(dir=get_upload_folder())), **options)
-                shown = views.show_input(prepared, service)
-        except Exception as error:
-            shown = {"state": "refused", "text": html.escape(user_message(error, path))}
-        if values[newest] != [choice]:  # another image was chosen meanwhile, or this one removed
+        found = prepare_choice(service, path, values[newest], **options)
+        if found is None:  # another image was chosen meanwhile, or this one removed
             return tuple(gr.skip() for _ in outputs)
+        shown, prepared = found
         limit = views.largest_edge(prepared) if prepared else 0
         values = {**values, size: size_value(values[size]["size"], limit, values[size]["edge"])}
         if prepared and not prepared.image:
@@ -197,7 +189,7 @@ def build(service: Service, *, warm_up: bool = True) -> None:
         # The cancelled job shows the same: either may reach the browser last. It does not start: it may arrive before
         # the image.
         cancelled_text = f"Previous job cancelled. {text}"
-        if service.queue.cancel(client, replaced(cancelled_text)):
+        if service.queue.cancel(get_client(request, "upscale"), replaced(cancelled_text)):
             text = cancelled_text
         start = state == "ready" and values[automatic] is True
         return shown, values[size], None, *replaced(text, start=start)
@@ -207,17 +199,6 @@ def build(service: Service, *, warm_up: bool = True) -> None:
             return choose({**values, image: example}, request, ready.get(Path(example["path"]).name))
 
         return choose_this
-
-    def crop(values: Values, event: gr.EventData, request: gr.Request) -> tuple[Any, ...]:
-        data = event._data or {}
-        region = tuple(int(data.get(name, 0)) for name in ("left", "top", "width", "height"))
-        return choose(values, request, region=region)
-
-    def shrink(values: Values, request: gr.Request) -> tuple[Any, ...]:
-        return choose(values, request, shrink=True)
-
-    def clear(values: Values, request: gr.Request) -> tuple[Any, ...]:
-        return gr.skip(), *choose({**values, image: None}, request)[1:]
 
     def choose_result(values: Values, event: gr.EventData, request: gr.Request) -> tuple[Any, ...]:
         """Replace the image with a result, and start."""
@@ -236,7 +217,7 @@ def build(service: Service, *, warm_up: bool = True) -> None:
             if not (path and file.get("file") and shown and shown.get("before") and shown.get("after")):
                 raise ValueError("This result is no longer available.")
             prepared = service.prepare(path, Path(tempfile.mkdtemp(dir=get_upload_folder())))
-            source = views.show_input(prepared, service)
+            source = input_value(prepared, service)
             sizes = size_value(sizes["size"], views.largest_edge(prepared), sizes["edge"])
         except Exception as error:
             outputs = *show_hero(), theme.job("failed", user_message(error, path))
@@ -278,8 +259,7 @@ def build(service: Service, *, warm_up: bool = True) -> None:
     for each in settings:
         each.input(change_settings, {job, newest, *inputs}, [job, snippets], **theme.SYNC_EVENT)
     chosen, outputs = {automatic, newest, *inputs}, [image, size, close_up, viewer, download, job]
-    for event, change in ((image.upload, choose), (image.crop, crop), (image.shrink, shrink), (image.clear, clear)):
-        event(change, chosen, outputs, **theme.SYNC_EVENT)
+    on_choice(image, choose, chosen, outputs)
     download.again(choose_result, {newest, *settings}, outputs, **theme.SYNC_EVENT)
     history.select(show_earlier, {newest, size}, outputs, **theme.SYNC_EVENT)
     for button in buttons:
@@ -293,15 +273,3 @@ def build(service: Service, *, warm_up: bool = True) -> None:
 def list_examples() -> list[Path]:
     """List the bundled example images; the page opens with the first."""
     return [EXAMPLES / name for name in ("cat.png", "coffee.jpg", "astronaut.png")]
-
-
-def _image_component() -> gr.HTML:
-    """Create the input of an image; `gr.Image` shows neither what it refuses nor why, and cannot crop."""
-    demo = Context.root_block
-    assert isinstance(demo, Demo)
-
-    async def fetch_image(url: str) -> dict[str, Any]:
-        return await demo.fetch_image(url)
-
-    options: dict[str, Any] = {"label": "Image", "megabytes": MAX_FILE_MB, "server_functions": [fetch_image]}
-    return theme.component("input", {"state": "empty"}, elem_id="image", file_key="file", **options)

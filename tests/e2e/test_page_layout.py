@@ -224,3 +224,31 @@ def test_footer_links_to_license_model_cards_and_api(page, url):
     page.get_by_role("link", name="SRGAN Image Upscaler").click()
     footer.get_by_role("link", name="API").click()
     expect(page.locator(".api-docs")).to_contain_text("/upscale", timeout=15_000)
+
+
+def test_phone_layout_has_no_gaps_and_covers_nothing(open_page, images, instant):
+    page = open_page("phone")
+
+    def gap(above: str, below: str) -> float:
+        first, second = (page.locator(each).bounding_box() for each in (above, below))
+        return second["y"] - first["y"] - first["height"]
+
+    choose(page, images / "small.png")
+    expect(status(page)).to_contain_text("small.png: 40 × 30 to 160 × 120")
+    assert gap("#upscale-job p", "#viewer .frame") < 30 and gap("#viewer .frame", "#size legend") < 30
+    assert page.locator("#automatic").bounding_box()["height"] <= 48
+    upscale(page)
+    more = page.locator("#download .more button")
+    expect(more).to_have_text(["Upscale this again", "Copy image"])
+    for each in more.all():
+        assert each.bounding_box()["height"] == 44  # one line
+        assert each.evaluate("each => each.scrollWidth <= each.clientWidth")
+    page.get_by_label("2x", exact=True).first.tap()
+    expect(button(page)).to_have_text("Update")
+    page.evaluate("scrollTo(0, document.body.scrollHeight)")
+    page.wait_for_timeout(300)
+    last, update = page.locator("#footer a").last.bounding_box(), button(page).bounding_box()
+    assert in_view(button(page)) and last["y"] + last["height"] <= update["y"]
+    page.evaluate("scrollTo(0, 0)")  # where it is among the others again
+    expect(button(page)).to_have_css("position", "static")
+    assert abs(gap("#examples", "#upscale-job button")) < 10

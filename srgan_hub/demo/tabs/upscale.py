@@ -10,12 +10,11 @@ from typing import Any
 
 import gradio as gr
 from gradio.route_utils import get_root_url
-from gradio.utils import get_upload_folder
 
 from .. import theme, views
 from ..close_up import CloseUp
 from ..controls import SettingsControls, Values, size_value
-from ..image_input import image_input, input_value, on_choice, prepare_choice
+from ..image_input import image_input, on_choice, prepare_choice
 from ..queue import Client, JobState, Queued
 from ..service import Cancelled, Service, format_place, user_message
 from ..settings import Settings, to_curl, to_python
@@ -113,11 +112,8 @@ def build(service: Service, *, warm_up: bool = True) -> None:
                             shown, file, done = views.show_result(service, step, chosen)
                             yield shown, file | views.history_entry(step, path, shown, done), done
             except Exception as error:
-                failed = theme.job("failed", user_message(error, path))
-                if path:
-                    yield frame or show_planned(path, chosen), None, failed
-                else:
-                    yield gr.skip(), gr.skip(), failed
+                shown = frame or show_planned(path, chosen) if path else gr.skip()
+                yield shown, None if path else gr.skip(), theme.job("failed", user_message(error, path))
 
     def change_settings(values: Values, request: gr.Request) -> tuple[Any, Any]:
         """Cancel the job, and show the output size, time and code for the settings; a result stays."""
@@ -206,23 +202,22 @@ def build(service: Service, *, warm_up: bool = True) -> None:
 
     def show_earlier(values: Values, event: gr.EventData, request: gr.Request) -> tuple[Any, ...]:
         """Show a result of the history again, and its image."""
-        client = get_client(request, "upscale")
-        values[newest][0] = object()
         file = only_known(event._data)
         file.pop("thumbnail", None)  # it is in the history already
         path, shown, done = to_path(file.get("source")), file.get("viewer"), file.get("job")
-        outputs: Outputs = shown, file, done
-        source, sizes = {"state": "empty"}, values[size]
-        try:
-            if not (path and file.get("file") and shown and shown.get("before") and shown.get("after")):
-                raise ValueError("This result is no longer available.")
-            prepared = service.prepare(path, Path(tempfile.mkdtemp(dir=get_upload_folder())))
-            source = input_value(prepared, service)
+        complete = file.get("file") and shown and shown.get("before") and shown.get("after")
+        found = prepare_choice(service, path if complete else None, values[newest])
+        if found is None:
+            return tuple(gr.skip() for _ in outputs)
+        source, prepared = found
+        result: Outputs = shown, file, done
+        sizes = values[size]
+        if prepared:
             sizes = size_value(sizes["size"], views.largest_edge(prepared), sizes["edge"])
-        except Exception as error:
-            outputs = *show_hero(), theme.job("failed", user_message(error, path))
-        service.queue.cancel(client, outputs)
-        return source, sizes, None, *outputs
+        else:
+            result = *show_hero(), theme.job("failed", "This result is no longer available.")
+        service.queue.cancel(get_client(request, "upscale"), result)
+        return source, sizes, None, *result
 
     def show_close_up(values: Values, request: gr.Request, event: gr.EventData) -> Any:
         path = to_path(values[image]) or list_examples()[0]

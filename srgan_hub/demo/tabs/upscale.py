@@ -186,7 +186,9 @@ def build(service: Service, *, warm_up: bool = True) -> None:
             text, frame, file = "Crop or shrink the image first.", _show_large(prepared), None
         try:
             if completed and to_settings(values) == Settings():
-                frame, file, _ = _completed(service, completed, Settings())
+                assert path
+                frame, file, done = _completed(service, completed, Settings())
+                file |= _to_history(completed, path, frame, done)
                 state, text = "done", _describe(completed)
             elif prepared and prepared.image:
                 file, settings = None, to_settings(values)

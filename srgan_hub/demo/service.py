@@ -15,6 +15,7 @@ from PIL import Image
 
 from .. import hub
 from ..images.decode import open_image
+from ..images.errors import DamagedImageError, ImageError, TruncatedImageError
 from .close_up import CloseUp, close_up, preview_detail
 from .compare import ModelComparison, compare
 from .eta import EtaEstimator, format_duration
@@ -186,7 +187,7 @@ class Service:
         try:
             with open_image(path, max_pixels=None) as opened:
                 return self.eta.estimate(opened.width * opened.height * passes)
-        except Exception:  # reported by the job
+        except (ImageError, OSError):  # reported by the job
             return None
 
     def _run_queued(
@@ -215,13 +216,22 @@ def format_place(place: Queued) -> str:
     return f"In queue: {count(place.ahead, 'job')} ahead{duration}"
 
 
-def user_message(error: Exception, path: Path | None) -> str:
-    """Return a message for the user that names the image and no path of the server; log all but a `ValueError`."""
+def user_message(error: Exception, path: Path | None, *, api: bool = False) -> str:
+    """Return a message for the user that names the image and no path of the server; log all but a `ValueError`.
+
+    Unless it is for the API, it names no arguments in Python either.
+    """
     name = path.name if path else "the image"
-    if isinstance(error, ValueError):
-        return re.sub(r"'/[^']*/([^'/]*)'", r"'\1'", f"{error}")
-    logger.error("%s failed", path, exc_info=error)
-    return f"Something went wrong while upscaling {name}. Please try again."
+    if not isinstance(error, ValueError):
+        logger.error("%s failed", path, exc_info=error)
+        return f"Something went wrong while upscaling {name}. Please try again."
+    if isinstance(error, DamagedImageError) and not api:
+        what = "its end is missing" if isinstance(error, TruncatedImageError) else "it cannot be read"
+        return f"{name} is damaged: {what}. Please save or download it again."
+    text = re.sub(r"'/[^']*/([^'/]*)'", r"'\1'", f"{error}")
+    if api:
+        return text
+    return re.sub(r"; [^;]*`[^;]*(?=\.$)|`", "", re.sub(r" \(`[^`]*`\)", "", text))
 
 
 def _completed_item(step: Completed, file: Path) -> BatchItem:

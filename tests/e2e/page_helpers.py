@@ -55,8 +55,8 @@ def wait_for_first_strip(page: Page) -> None:
     expect(progress(page)).to_have_attribute("aria-valuenow", re.compile("[1-9]"), timeout=10_000)
 
 
-def drop_zone(page: Page, state: str) -> Locator:
-    return page.locator(f"#image [data-state={state}]")
+def drop_zone(page: Page, state: str, where: str = "#image") -> Locator:
+    return page.locator(f"{where} [data-state={state}]")
 
 
 def choose(page: Page, file: Path, name: str | None = None) -> None:
@@ -114,6 +114,13 @@ def at(locator: Locator, x: float, y: float) -> tuple[float, float]:
 PASTE = """bytes => {
     const data = new DataTransfer();
     data.items.add(new File([new Uint8Array(bytes)], 'pasted.png', {type: 'image/png'}));
+    document.body.dispatchEvent(new ClipboardEvent('paste', {clipboardData: data, bubbles: true}));
+}"""
+
+
+PASTE_ADDRESS = """address => {
+    const data = new DataTransfer();
+    data.setData('text/plain', address);
     document.body.dispatchEvent(new ClipboardEvent('paste', {clipboardData: data, bubbles: true}));
 }"""
 

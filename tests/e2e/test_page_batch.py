@@ -1,9 +1,11 @@
 """\"Batch\" tab of the demo's page."""
 
+import re
 import zipfile
 
 import pillow_heif
-from e2e.page_helpers import button, in_view, status
+import pytest
+from e2e.page_helpers import PASTE_ADDRESS, button, in_view, serve_addresses, status
 from e2e.screenshots import choose_batch
 from PIL import Image
 from playwright.sync_api import expect
@@ -98,3 +100,41 @@ def test_batch_has_all_settings_and_failed_ones_give_no_zip(page, images, instan
     button(page, "batch").click()
     expect(status(page, "batch")).to_have_text("0 of 1 done, 1 failed.")
     expect(page.get_by_role("link", name="ZIP")).to_have_count(0)
+
+
+@pytest.mark.parametrize("size", ["390x844", "1366x657"])
+def test_batch_shrinks_images_over_the_limit(page, images, instant, monkeypatch, tmp_path, size):
+    width, height = map(int, size.split("x"))
+    page.set_viewport_size({"width": width, "height": height})
+    serve_addresses(monkeypatch, (images / "other.png").read_bytes())
+    page.get_by_role("tab", name="Batch").click()
+    items = page.locator("#gallery li")
+    choose_batch(page, [images / "large.jpg"])
+    expect(items).to_have_class(["large"])
+    expect(items).to_contain_text("400 × 300 pixels, which is more than 0.07 million.")
+    shrink = page.get_by_role("button", name="Shrink large.jpg to fit")
+    expect(status(page, "batch")).to_be_hidden()
+    expect(page.locator(".action.primary:visible")).to_have_text(["Shrink to fit"])
+    shrink.scroll_into_view_if_needed()
+    assert in_view(items) and in_view(shrink) and in_view(items.locator("img"))
+    for name in ("second.jpg", "third.jpg"):
+        (tmp_path / name).write_bytes((images / "large.jpg").read_bytes())
+    choose_batch(page, [tmp_path / "second.jpg", tmp_path / "third.jpg", images / "photo.heic"])
+    choose_batch(page, [images / "animation.gif"])
+    page.evaluate(PASTE_ADDRESS, "https://example.org/small.png")
+    sizes = ["400 × 300"] * 3 + ["40 × 30 pixels.", "40 × 30 pixels. The first of 2 frames.", "50 × 40 pixels."]
+    expect(items).to_contain_text(sizes)
+    expect(status(page, "batch")).to_contain_text(re.compile(r"^3 images.*\. 3 images too large\.$"))
+    shrink.click()
+    expect(items).to_contain_text(["305 × 229 pixels. Shrunk from 400 × 300.", *sizes[1:]])
+    button(page, "batch").click()
+    expect(status(page, "batch")).to_have_text("4 of 4 done. 2 images too large.")
+    expect(items).to_have_class(["done", "large", "large", "done", "done", "done"])
+    expect(items).to_contain_text(["1220 × 916", "400 × 300", "400 × 300", "160 × 120", "160 × 120", "200 × 160"])
+    page.get_by_role("button", name="Shrink all to fit").click()
+    for number in range(3):
+        expect(items.nth(number)).to_contain_text("Shrunk from" if number else "1220 × 916")
+    button(page, "batch").click()
+    expect(status(page, "batch")).to_have_text("6 of 6 done.")
+    expect(items.nth(2)).to_contain_text("third.png1220 × 916")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width

@@ -7,7 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from e2e.page_helpers import DROP, PASTE, button, choose, drop_zone, finish, in_view, serve_addresses, status, upscale
+from e2e.page_helpers import (
+    DROP,
+    PASTE,
+    PASTE_ADDRESS,
+    button,
+    choose,
+    drop_zone,
+    finish,
+    in_view,
+    serve_addresses,
+    status,
+    upscale,
+)
 from PIL import Image
 from playwright.sync_api import Page, expect
 
@@ -19,7 +31,12 @@ from srgan_hub.demo.inputs import Prepared
 def test_refused_files_stay_visible_with_the_reason(page, images, size):
     width, height = map(int, size.split("x"))
     page.set_viewport_size({"width": width, "height": height})
-    reasons = {"text.png": "is not", "empty.png": "is empty", "truncated.jpg": "truncated", "huge.png": "huge.png"}
+    reasons = {
+        "text.png": "is not",
+        "empty.png": "is empty",
+        "truncated.jpg": "its end is missing",
+        "huge.png": "huge.png",
+    }
     for name, reason in reasons.items():
         choose(page, images / name)
         shown = drop_zone(page, "refused").get_by_role("alert")
@@ -28,6 +45,7 @@ def test_refused_files_stay_visible_with_the_reason(page, images, size):
         page.wait_for_timeout(100)  # it scrolls into view
         assert in_view(shown) and in_view(drop_zone(page, "refused"))
         assert "/" not in shown.inner_text()  # no path of the server
+        assert "`" not in shown.inner_text()  # no argument in Python
         thumbnail = page.locator("#image img")
         expect(thumbnail).to_have_count(int(name in ("truncated.jpg", "huge.png")))  # what the browser can show
         expect(status(page)).to_have_text("Choose an image.")
@@ -83,13 +101,7 @@ def test_address_pasted_and_refused_ones(page, images, instant, monkeypatch):
         shown = drop_zone(page, "refused").get_by_role("alert")
         expect(shown).to_contain_text(reason)
         assert in_view(shown)
-    page.evaluate(
-        """() => {
-            const data = new DataTransfer();
-            data.setData('text/plain', 'https://example.org/small.png');
-            document.body.dispatchEvent(new ClipboardEvent('paste', {clipboardData: data, bubbles: true}));
-        }"""
-    )
+    page.evaluate(PASTE_ADDRESS, "https://example.org/small.png")
     expect(status(page)).to_contain_text("small.png: 40 × 30 to 160 × 120")
     expect(drop_zone(page, "ready").locator("img")).to_be_visible()
 

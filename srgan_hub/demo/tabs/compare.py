@@ -28,10 +28,12 @@ Files = dict[str, Any]  # `FileData` dicts by label, and the viewer's "name", "w
 
 def build(service: Service) -> None:
     """Add the tab's components and events."""
+    truth_options = {"label": "Ground truth", "alt": "Ground truth", "prompt": "Drop an image here, or click"}
     with gr.Row():
-        image = image_input(elem_id="compare-image", title="Image")
-        truth_options = {"label": "Ground truth", "alt": "Ground truth", "prompt": "Drop an image here, or click"}
-        ground_truth = image_input(elem_id="ground-truth", title="Ground truth (optional)", **truth_options)
+        with gr.Column(min_width=300):
+            image = image_input(elem_id="compare-image", title="Image")
+        with gr.Column(min_width=300):
+            ground_truth = image_input(elem_id="ground-truth", title="Ground truth (optional)", **truth_options)
     names = [name for name in LABELS if name in service.models]
     choices = [(LABELS.get(name, name), name) for name in dict.fromkeys([*names, *service.models])]
     default = [hub.FIDELITY_MODEL, hub.DEFAULT_MODEL]

@@ -166,7 +166,9 @@ def build(service: Service, *, warm_up: bool = True) -> None:
             text, frame, file = "Crop or shrink the image first.", views.show_large(prepared), None
         try:
             if completed and to_settings(values) == Settings():
-                frame, file, _ = views.show_result(service, completed, Settings())
+                assert path
+                frame, file, done = views.show_result(service, completed, Settings())
+                file |= views.history_entry(completed, path, frame, done)
                 state, text = "done", views.describe_result(completed)
             elif prepared and prepared.image:
                 file, settings = None, to_settings(values)

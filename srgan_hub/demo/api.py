@@ -159,7 +159,7 @@ def _job(path: Path | None) -> Iterator[Path]:
         try:
             yield Path(directory)
         except Exception as error:
-            raise gr.Error(user_message(error, path), print_exception=False) from error
+            raise gr.Error(user_message(error, path, api=True), print_exception=False) from error
 
 
 def _require(path: Path | None) -> Path:

@@ -30,6 +30,11 @@ class Prepared:
     note: str
     image: LoadedImage | None
 
+    def describe(self, max_pixels: int) -> str:
+        """Return its size, whether that is too large, and the note."""
+        excess = "" if self.image else f", which is more than {max_pixels / 1e6:.3g} million"
+        return f"{self.width} × {self.height} pixels{excess}. {self.note}".strip()
+
 
 def prepare(
     path: Path, directory: Path, *, max_pixels: int, region: Region | None = None, shrink: bool = False

@@ -35,27 +35,27 @@ class Preset:
 _PHOTO_MODELS = hub.FIDELITY_MODEL, hub.DEFAULT_MODEL
 PRESETS = {
     "photo": Preset(
-        "Photo or JPEG",
-        "Photo or JPEG: images from cameras, phones and the web. Removes noise and JPEG artifacts.",
+        "Photo",
+        "Photos and JPEGs from cameras, phones and the web. Removes noise and JPEG artifacts.",
         *_PHOTO_MODELS,
     ),
     "clean": Preset(
         "Clean",
-        "Clean: images never saved as JPEG. Uses the models of the paper, which cannot be interpolated: a detail below "
-        "0.5 selects the faithful one.",
+        "Images never saved as JPEG. Uses the models of the paper, which cannot be interpolated: a detail below 0.5 "
+        "selects the faithful one.",
         "srresnet-x4",
         "srgan-x4",
         can_interpolate=False,
     ),
     "texture": Preset(
-        "Tiling texture",
-        "Tiling texture: images that repeat. Opposite edges still meet without a seam.",
+        "Texture",
+        "Tiles: opposite edges still meet without a seam.",
         *_PHOTO_MODELS,
         wrap="xy",
     ),
     "panorama": Preset(
-        "360° panorama",
-        "360° panorama: the left edge still meets the right one.",
+        "Panorama",
+        "360° panoramas: the left edge still meets the right one.",
         *_PHOTO_MODELS,
         wrap="x",
     ),

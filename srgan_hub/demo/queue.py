@@ -49,10 +49,14 @@ class Queued:
 
 @dataclass(eq=False)
 class Job:
-    """A client's place in the queue, its estimated duration, and the reason for which it was cancelled, if it was."""
+    """A client's place in the queue, its estimated duration, and the reason for which it was cancelled, if it was.
+
+    An `urgent` job does not wait for others.
+    """
 
     client: Client
     seconds: float | None = None
+    urgent: bool = False
     cancel_reason: Any = None
     ended: bool = False  # nobody waits for it, but its last step may still run
     last_step: Future[Any] | None = None
@@ -86,15 +90,15 @@ class JobQueue:
         self.jobs: list[Job] = []
         self._changed = threading.Condition()
         # Jobs share these threads: PyTorch would keep memory for each of the server's many.
-        self._threads = ThreadPoolExecutor(concurrency)
+        self._threads, self._urgent_thread = ThreadPoolExecutor(concurrency), ThreadPoolExecutor(1)
 
     @contextmanager
-    def enqueue(self, client: Client, seconds: float | None = None) -> Iterator[Job]:
+    def enqueue(self, client: Client, seconds: float | None = None, *, urgent: bool = False) -> Iterator[Job]:
         """Add a job for the duration of the context, and of a step that still runs. Raises `QueueFullError`.
 
-        `seconds` is its estimated duration.
+        `seconds` is its estimated duration. `urgent` jobs must be short: they run beside the others, one at a time.
         """
-        job = Job(client, seconds)
+        job = Job(client, seconds, urgent)
         with self._changed:
             jobs = [other for other in self.jobs if other.cancel_reason is None]
             if len(jobs) >= self.size:
@@ -156,7 +160,7 @@ class JobQueue:
 
     def _run_step(self, job: Job, function: Callable[[], T]) -> T:
         job.check()
-        step = job.last_step = self._threads.submit(function)
+        step = job.last_step = (self._urgent_thread if job.urgent else self._threads).submit(function)
         step.add_done_callback(self._notify)
         with self._changed:
             self._changed.wait_for(lambda: step.done() or job.cancel_reason is not None)
@@ -165,7 +169,7 @@ class JobQueue:
 
     def _may_run(self, job: Job) -> bool:
         cancelled = (other for other in self.jobs if other.cancel_reason is not None)
-        return job in self.jobs[: self.concurrency] and all(
+        return (job.urgent or job in self.jobs[: self.concurrency]) and all(
             other.client.session != job.client.session for other in cancelled
         )
 

@@ -9,27 +9,25 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from PIL import Image
 
 from .. import hub
-from ..images.decode import MAX_PIXELS, load_raster, open_image
-from ..images.errors import ImageError
+from ..images.decode import open_image
+from ..images.errors import DamagedImageError, ImageError, TruncatedImageError
+from .close_up import CloseUp, close_up, preview_detail
 from .compare import ModelComparison, compare
 from .eta import EtaEstimator, format_duration
 from .inputs import Prepared, prepare
 from .queue import Client, JobCancelledError, JobQueue, JobState, Queued, count
 from .settings import Settings
 from .upscale import (
-    CloseUp,
     Completed,
     LoadedImage,
     UpscaleProgress,
-    close_up,
     flatten_alpha,
     load,
-    preview_detail,
     to_data_url,
     upscale,
 )
@@ -37,6 +35,7 @@ from .upscale import (
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+ItemState = JobState | Literal["large"]
 MAX_COMPARED_MODELS, MAX_BATCH_FILES = 3, 100
 
 
@@ -49,10 +48,13 @@ class Cancelled:
 
 @dataclass(frozen=True)
 class BatchItem:
-    """State of one file of a batch: a message, a thumbnail (data URL), and when done the output's size and file."""
+    """State of one file of a batch: a message, size, a thumbnail (data URL) and a file, of the output when it is done.
+
+    Before the batch, the file is the one to upscale. A "large" one has to be shrunk first.
+    """
 
     name: str
-    state: JobState
+    state: ItemState
     text: str = ""
     width: int = 0
     height: int = 0
@@ -108,7 +110,7 @@ class Service:
         def steps() -> Iterator[CloseUp]:
             yield preview_detail(self.load(path), preset, detail, x, y)
 
-        return self._run_queued(client, steps(), self.eta.estimate(7_000))
+        return self._run_queued(client, steps(), self.eta.estimate(7_000), urgent=True)
 
     def compare(
         self, path: Path, models: Sequence[str], ground_truth: Path | None, client: Client
@@ -167,32 +169,32 @@ class Service:
             archive.unlink()
         yield items
 
-    def preview(self, path: Path) -> BatchItem:
-        """Return the item of a file before its batch: with its size, or the reason for which it would fail."""
+    def preview(self, path: Path, directory: Path, *, shrink: bool = False) -> BatchItem:
+        """Prepare a file for a batch, and return its item: with its size, or the reason for which it would fail."""
         try:
-            image = self.load(path).image
-            item = BatchItem(path.name, "ready", f"{image.width} × {image.height} pixels", *image.size)
+            prepared = self.prepare(path, directory, shrink=shrink)
         except Exception as error:
-            item = BatchItem(path.name, "failed", user_message(error, path))
-            try:  # only too large
-                image = load_raster(path, max_pixels=MAX_PIXELS).with_bits(8).to_pil()
-            except ImageError:
-                return item
-        return replace(item, thumbnail=_make_thumbnail(image))
+            return BatchItem(path.name, "failed", user_message(error, path))
+        with Image.open(prepared.preview) as preview:
+            thumbnail = _make_thumbnail(preview)
+        state: ItemState = "ready" if prepared.image else "large"
+        size = prepared.width, prepared.height
+        text = prepared.describe(self.max_pixels)
+        return BatchItem(prepared.file.name, state, text, *size, thumbnail=thumbnail, file=prepared.file)
 
     def estimate(self, path: Path, passes: int = 1) -> float | None:
         """Estimate from a file's header the seconds for some passes through a network; None if unknown."""
         try:
             with open_image(path, max_pixels=None) as opened:
                 return self.eta.estimate(opened.width * opened.height * passes)
-        except Exception:  # reported by the job
+        except (ImageError, OSError):  # reported by the job
             return None
 
     def _run_queued(
-        self, client: Client, steps: Iterator[T], seconds: float | None
+        self, client: Client, steps: Iterator[T], seconds: float | None, *, urgent: bool = False
     ) -> Iterator[Queued | T | Cancelled]:
         """Wait in the queue, then iterate; the next job starts after the last step was consumed."""
-        with self.queue.enqueue(client, seconds) as job:
+        with self.queue.enqueue(client, seconds, urgent=urgent) as job:
             try:
                 yield from self.queue.wait_turn(job)
                 for step in self.queue.run(job, steps):
@@ -214,13 +216,22 @@ def format_place(place: Queued) -> str:
     return f"In queue: {count(place.ahead, 'job')} ahead{duration}"
 
 
-def user_message(error: Exception, path: Path | None) -> str:
-    """Return a message for the user that names the image and no path of the server; log all but a `ValueError`."""
+def user_message(error: Exception, path: Path | None, *, api: bool = False) -> str:
+    """Return a message for the user that names the image and no path of the server; log all but a `ValueError`.
+
+    Unless it is for the API, it names no arguments in Python either.
+    """
     name = path.name if path else "the image"
-    if isinstance(error, ValueError):
-        return re.sub(r"'/[^']*/([^'/]*)'", r"'\1'", f"{error}")
-    logger.error("%s failed", path, exc_info=error)
-    return f"Something went wrong while upscaling {name}. Please try again."
+    if not isinstance(error, ValueError):
+        logger.error("%s failed", path, exc_info=error)
+        return f"Something went wrong while upscaling {name}. Please try again."
+    if isinstance(error, DamagedImageError) and not api:
+        what = "its end is missing" if isinstance(error, TruncatedImageError) else "it cannot be read"
+        return f"{name} is damaged: {what}. Please save or download it again."
+    text = re.sub(r"'/[^']*/([^'/]*)'", r"'\1'", f"{error}")
+    if api:
+        return text
+    return re.sub(r"; [^;]*`[^;]*(?=\.$)|`", "", re.sub(r" \(`[^`]*`\)", "", text))
 
 
 def _completed_item(step: Completed, file: Path) -> BatchItem:

@@ -9,7 +9,7 @@ from typing import Any
 from .presets import PRESETS
 
 FORMATS = {"PNG": ".png", "JPEG": ".jpg", "WebP": ".webp"}
-STRIP_METADATA = {"gps": "Keep, except GPS location", "none": "Keep all", "all": "Remove all"}
+STRIP_METADATA = {"gps": "Remove GPS", "none": "Keep all", "all": "Remove all"}
 SIZES = ("2x", "3x", "4x")
 
 

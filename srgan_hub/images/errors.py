@@ -20,6 +20,14 @@ class ImageError(ValueError):
     """An image that cannot be read, upscaled or written. The message names the file, the reason and the way out."""
 
 
+class DamagedImageError(ImageError):
+    """A file that cannot be decoded."""
+
+
+class TruncatedImageError(DamagedImageError):
+    """A file whose end is missing."""
+
+
 def one_line(text: str) -> str:
     """Return a library's message in one line, without the representations of objects in it."""
     return " ".join(re.sub(r"<(_io\.[^<>]*|[^<>]* at 0x[0-9A-Fa-f]+)>", "", text).split())
@@ -47,4 +55,5 @@ def wrap_decode_errors(path: Path | None = None) -> Iterator[None]:
         limit = f"Pillow limits this format to {2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6:.3g} million pixels"
         raise ImageError(f"Cannot decode {name}: {limit} ({describe(error)}); convert it to PNG.") from error
     except DECODE_ERRORS as error:
-        raise ImageError(f"Cannot decode {name}: the file is corrupt or truncated ({describe(error)}).") from error
+        reason = f"the file is corrupt or truncated ({describe(error)})"
+        raise DamagedImageError(f"Cannot decode {name}: {reason}.") from error

@@ -16,7 +16,7 @@ from PIL import ImageFile
 from ..fileio import lock_directory, remove_unlocked
 from . import formats, pillow_fixes, png16, repair
 from .encode import SaveOptions
-from .errors import DECODE_ERRORS, ImageError, describe, wrap_decode_errors
+from .errors import DECODE_ERRORS, ImageError, TruncatedImageError, describe, wrap_decode_errors
 from .metadata import read_metadata
 from .raster import Raster, correct_orientation
 
@@ -94,7 +94,7 @@ class Opened(AbstractContextManager["Opened"]):
         if not found:
             if "truncated" in str(error) and not self.allow_truncated:
                 reason = f"the file is truncated ({describe(error)}); `allow_truncated` reads what is there"
-                raise ImageError(f"Cannot decode '{self.path}': {reason}.") from error
+                raise TruncatedImageError(f"Cannot decode '{self.path}': {reason}.") from error
             raise error
         self.file.close()
         self.file, warning = found

@@ -50,6 +50,23 @@ def test_jobs_per_client_are_limited_by_address():
             pass
 
 
+def test_urgent_job_runs_beside_a_step_of_another():
+    queue, may_finish = JobQueue(), threading.Event()
+
+    def steps():
+        yield may_finish.wait(20)
+
+    with queue.enqueue(A) as slow, queue.enqueue(B) as waiting, queue.enqueue(C, urgent=True) as urgent:
+        thread = threading.Thread(target=lambda: [*queue.run(slow, steps())])
+        thread.start()
+        assert ahead(queue, waiting) == 1
+        assert ahead(queue, urgent) == 0
+        assert [*queue.run(urgent, (number for number in (1, 2)))] == [1, 2]
+        assert not slow.last_step.done()
+        may_finish.set()
+        thread.join()
+
+
 def test_requeue_lets_others_run():
     queue = JobQueue()
     with queue.enqueue(A) as batch, queue.enqueue(B) as single:

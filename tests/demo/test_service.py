@@ -11,10 +11,11 @@ from PIL import Image
 from srgan_hub import SRGAN
 from srgan_hub.demo import queue
 from srgan_hub.demo.queue import Client, Queued, QueueFullError
-from srgan_hub.demo.service import Cancelled, Service, format_place
+from srgan_hub.demo.service import Cancelled, Service, format_place, user_message
 from srgan_hub.demo.settings import Settings
 from srgan_hub.demo.upscale import Completed, UpscaleProgress
 from srgan_hub.hub import bundled_models
+from srgan_hub.images.errors import DamagedImageError, ImageError, TruncatedImageError
 from srgan_hub.upscaler import Upscaler
 
 ANN, BEN = Client("ann", "1.1.1.1"), Client("ben", "2.2.2.2")
@@ -106,15 +107,49 @@ def test_waiting_jobs_add_up_the_times_of_those_ahead(paths, directory):
     assert format_place(place) == "In queue: 2 jobs ahead, about 40 s"
 
 
-def test_files_are_previewed_with_a_thumbnail_or_the_reason(paths, tmp_path):
+def test_files_are_previewed_with_a_thumbnail_or_the_reason(paths, directory, tmp_path):
     Image.new("RGB", (1200, 1000)).save(tmp_path / "large.tif")
     Image.new("I;16", (60, 40)).save(tmp_path / "deep.tif")
+    Image.new("L", (6, 4)).save(tmp_path / "two.gif", save_all=True, append_images=[Image.new("L", (6, 4), 9)])
     (tmp_path / "text.png").write_text("not an image")
     service = Service(max_pixels=1_000_000)
-    items = [service.preview(tmp_path / name) for name in ("a.png", "deep.tif", "large.tif", "text.png")]
-    assert [item.state for item in items] == ["ready", "ready", "failed", "failed"]
-    assert [item.thumbnail[:15] for item in items] == ["data:image/jpeg"] * 3 + [""]
-    assert items[0].text == "12 × 10 pixels" and "1200" in items[2].text and "/" not in items[3].text
+    names = ("a.png", "deep.tif", "two.gif", "large.tif", "text.png")
+    items = [service.preview(tmp_path / name, directory) for name in names]
+    assert [item.state for item in items] == ["ready", "ready", "ready", "large", "failed"]
+    assert [item.thumbnail[:15] for item in items] == ["data:image/jpeg"] * 4 + [""]
+    assert [item.file for item in items[:2]] == [tmp_path / "a.png", tmp_path / "deep.tif"]
+    assert items[0].text == "12 × 10 pixels." and items[2].text == "6 × 4 pixels. The first of 2 frames."
+    assert items[3].text == "1200 × 1000 pixels, which is more than 1 million." and "/" not in items[4].text
+    shrunk = service.preview(tmp_path / "large.tif", directory, shrink=True)
+    assert (shrunk.name, shrunk.state, shrunk.width, shrunk.height) == ("large.png", "ready", 1095, 912)
+    *_, done = service.batch([items[2].file, shrunk.file], Settings(), tmp_path, ANN)
+    assert [(item.state, item.width, item.height) for item in done] == [("done", 24, 16), ("done", 4380, 3648)]
+
+
+@pytest.mark.parametrize(
+    ("error", "for_page", "for_api"),
+    [
+        (
+            TruncatedImageError("Cannot decode '/tmp/x/a.jpg': the file is truncated; `allow_truncated` reads it."),
+            "a.jpg is damaged: its end is missing. Please save or download it again.",
+            "Cannot decode 'a.jpg': the file is truncated; `allow_truncated` reads it.",
+        ),
+        (
+            DamagedImageError("Cannot decode '/tmp/x/a.jpg': the file is corrupt or truncated (bad)."),
+            "a.jpg is damaged: it cannot be read. Please save or download it again.",
+            "Cannot decode 'a.jpg': the file is corrupt or truncated (bad).",
+        ),
+        (
+            ImageError("'/tmp/x/a.jpg' has 9 x 9 pixels; the limit is 1 million (`max_pixels`)."),
+            "'a.jpg' has 9 x 9 pixels; the limit is 1 million.",
+            "'a.jpg' has 9 x 9 pixels; the limit is 1 million (`max_pixels`).",
+        ),
+        (ValueError("`size` must be one of 2x, got 9."), "size must be one of 2x, got 9.", None),
+    ],
+)
+def test_messages_of_the_page_name_no_arguments(error, for_page, for_api):
+    assert user_message(error, Path("a.jpg")) == for_page
+    assert user_message(error, Path("a.jpg"), api=True) == (for_api or str(error))
 
 
 def test_other_jobs_run_between_the_images_of_a_batch(paths, directory, tmp_path):

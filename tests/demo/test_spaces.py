@@ -27,9 +27,10 @@ import app
 import spaces
 from PIL import Image
 from srgan_hub.demo import presets
+from srgan_hub.demo.close_up import close_up
 from srgan_hub.demo.eta import EtaEstimator
 from srgan_hub.demo.settings import Settings
-from srgan_hub.demo.upscale import close_up, upscale
+from srgan_hub.demo.upscale import upscale
 app.create_demo(warm_up=False)
 assert presets.load_upscaler.cache_info().currsize == 2, "both models of the default preset are loaded at start"
 directory = Path(tempfile.mkdtemp())

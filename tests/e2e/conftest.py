@@ -3,7 +3,7 @@
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,17 @@ import pytest
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
 import gradio as gr
+from e2e.page_helpers import SlowGenerator
 from e2e.screenshots import CHROMIUM_FLAGS
 from malformed_files import png_header
 from PIL import Image
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 import app
 from srgan_hub.demo import service
 from srgan_hub.demo.queue import JobQueue
 from srgan_hub.demo.tabs.upscale import EXAMPLES
+from srgan_hub.upscaler import Upscaler
 
 FLAGS = [
     *CHROMIUM_FLAGS,
@@ -119,3 +121,64 @@ def browser(chromium) -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="module")
+def contexts(browser) -> Iterator[dict[str, BrowserContext]]:
+    """Browser contexts shared by all tests, for their cache of Gradio's scripts."""
+    phone = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+    options = {"desktop": {"viewport": {"width": 1200, "height": 900}}, "phone": phone}
+    contexts = {name: browser.new_context(**each) for name, each in options.items()}
+    yield contexts
+    for context in contexts.values():
+        context.close()
+
+
+@pytest.fixture
+def open_page(contexts, url) -> Iterator[Callable[..., Page]]:
+    """Open the page in a new session; at the end check for script errors and requests to other servers."""
+    pages, requests, errors = [], [], []
+
+    def open_page(device: str = "desktop", at: str = url) -> Page:
+        page = contexts[device].new_page()
+        page.on("request", lambda request: requests.append(request.url))
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(f"{at}?__theme=light")
+        page.locator("#viewer .frame").wait_for()
+        pages.append(page)
+        return page
+
+    yield open_page
+    for page in pages:
+        if page.url.startswith("http"):
+            page.evaluate("localStorage.clear()")  # the history of results
+        page.close()
+    assert not [each for each in requests if not each.startswith(("http://127.0.0.1:", "data:", "blob:"))]
+    assert not errors
+
+
+@pytest.fixture
+def page(open_page) -> Page:
+    return open_page()
+
+
+@pytest.fixture
+def slow(monkeypatch) -> SlowGenerator:
+    slow = SlowGenerator()
+    monkeypatch.setattr(Upscaler, "stream", lambda *args, **_: slow.stream(*args))
+    return slow
+
+
+@pytest.fixture
+def instant(slow) -> SlowGenerator:
+    slow.seconds = 0
+    return slow
+
+
+@pytest.fixture
+def warm_url(instant) -> Iterator[str]:
+    """The URL of a demo with upscaled examples."""
+    demo = app.create_demo()
+    _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **{**app.launch_options(), "mcp_server": False})
+    yield url
+    demo.close()

@@ -258,19 +258,21 @@ def main() -> None:
         result(page)  # calibrates the time estimates
         page.close()
         for state in args.states:
+            RELEASE.set()
+            context = browser.new_context(has_touch=True)
+            page = context.new_page()
+            page.goto(f"{urls[state == 'queue_full']}?__theme=light")
+            expect(page.locator("#upscale-job button")).to_be_visible(timeout=30_000)
+            STATES[state](page)
             for size in args.sizes:
+                width, height = map(int, size.split("x"))
+                page.set_viewport_size({"width": width, "height": height})
                 for theme in args.themes:
-                    RELEASE.set()
-                    width, height = map(int, size.split("x"))
-                    phone = {"has_touch": True, "is_mobile": True} if width < 500 else {}
-                    context = browser.new_context(viewport={"width": width, "height": height}, **phone)
-                    page = context.new_page()
-                    page.goto(f"{urls[state == 'queue_full']}?__theme={theme}")
-                    expect(page.locator("#upscale-job button")).to_be_visible(timeout=30_000)
-                    STATES[state](page)
+                    page.evaluate("dark => document.body.classList.toggle('dark', dark)", theme == "dark")
+                    page.wait_for_timeout(300)  # transitions
                     page.screenshot(path=args.directory / f"{state}-{size}-{theme}.png", full_page=True)
-                    context.close()
-                    RELEASE.set()
+            context.close()
+            RELEASE.set()
         browser.close()
     os._exit(0)  # without waiting for the servers' threads
 

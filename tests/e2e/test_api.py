@@ -560,7 +560,8 @@ def test_mcp_tools(url, images):
     asyncio.run(use_tools())
 
 
-def test_health_responds_during_a_job_and_disconnecting_ends_the_job(url, client, images, monkeypatch):
+@pytest.mark.parametrize("end", ["disconnected", "result not fetched"])
+def test_job_ends_without_its_client_and_health_responds_meanwhile(url, client, images, upload, monkeypatch, end):
     strips = []
 
     def slow(self, image, **_):
@@ -570,33 +571,19 @@ def test_health_responds_during_a_job_and_disconnecting_ends_the_job(url, client
             yield np.zeros((1, 160, 3), np.uint8)
 
     monkeypatch.setattr(Upscaler, "stream", slow)
-    job = client.submit(handle_file(images / "small.png"), api_name="/upscale")
+    if end == "disconnected":
+        job = client.submit(handle_file(images / "small.png"), api_name="/upscale")
+    else:
+        monkeypatch.setattr(queue, "ABANDONED_SECONDS", 0.5)
+        data = [{"path": str(upload), **META}, *vars(Settings()).values()]
+        httpx.post(f"{url}gradio_api/call/upscale", json={"data": data}).raise_for_status()
     while not strips:
         time.sleep(0.05)
     assert httpx.get(f"{url}health", timeout=60).json() == {"status": "ok"} and len(strips) < 400
-    job.cancel()
+    if end == "disconnected":
+        job.cancel()
     before = 0
     while len(strips) > before:
         before = len(strips)
         time.sleep(1)
     assert before < 400
-
-
-def test_job_whose_result_nobody_fetches_ends(url, upload, monkeypatch):
-    strips = []
-
-    def slow(self, image, **_):
-        for _ in range(400):
-            time.sleep(0.05)
-            strips.append(1)
-            yield np.zeros((1, 160, 3), np.uint8)
-
-    monkeypatch.setattr(Upscaler, "stream", slow)
-    monkeypatch.setattr(queue, "ABANDONED_SECONDS", 0.5)
-    data = [{"path": str(upload), **META}, *vars(Settings()).values()]
-    httpx.post(f"{url}gradio_api/call/upscale", json={"data": data}).raise_for_status()
-    before = -1
-    while len(strips) > before:
-        before = len(strips)
-        time.sleep(1)
-    assert 0 < before < 400

@@ -3,10 +3,7 @@
 import io
 import itertools
 import json
-import os
 import random
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -16,35 +13,21 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+from e2e.server_process import serve
 from PIL import Image
 
-import app
 from srgan_hub import SRGAN
 from srgan_hub.demo.settings import Settings
 
 pytestmark = pytest.mark.slow
-ROOT = Path(app.__file__).parent
 CLIENTS, SECONDS, RETENTION_SECONDS = 50, 120, 150
-SERVER = f"""
-import sys, app
-demo = app.create_demo(queue_size=20, retention_seconds={RETENTION_SECONDS})
-_, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **{{**app.launch_options(), "mcp_server": False}})
-print(url, flush=True)
-sys.stdin.read()
-"""
 
 
 @pytest.fixture
 def server(tmp_path) -> Iterator[tuple[str, int, Path]]:
     """The demo in a process of its own: its URL, process id and directory of files."""
-    files = tmp_path / "files"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "GRADIO_TEMP_DIR": str(files), "TMPDIR": str(tmp_path)}
-    process = subprocess.Popen(
-        [sys.executable, "-c", SERVER], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    yield process.stdout.readline().strip(), process.pid, files
-    process.kill()
-    process.wait()
+    with serve(tmp_path, queue_size=20, retention_seconds=RETENTION_SECONDS) as (url, pid):
+        yield url, pid, tmp_path / "files"
 
 
 def resident_megabytes(pid: int) -> float:
@@ -122,11 +105,12 @@ def test_many_clients_get_their_results_and_nothing_is_left(server, tmp_path):
     assert outcomes["correct"] >= 200 and outcomes["left"] >= 50 and outcomes["refused"] and outcomes["busy"]
     assert memory[200] <= 1.1 * memory[20], memory
     deadline = time.monotonic() + 4 * RETENTION_SECONDS
-    examples = 3  # Gradio's copies, which stay
+    examples = 5  # Gradio's copies, and the two images with which the page opens
     while time.monotonic() < deadline:
         left = [path for path in files.rglob("*") if path.is_file()]
         if len(left) <= examples:
             break
         time.sleep(2)
     assert len(left) <= examples, left[:10]
-    assert not [path for path in tmp_path.glob("tmp*") if path.is_dir() and any(path.rglob("image*"))]
+    results = [path for name in ("stay", "leave", "garbage") for path in tmp_path.rglob(f"{name}*")]
+    assert not results, results[:10]

@@ -1,15 +1,16 @@
-// Hand chosen or dropped files to the component of the visible tab that handles "files".
-const label = element.querySelector('.drop'), input = label.querySelector('input');
-const send = files => document.dispatchEvent(new CustomEvent('files', {detail: {files: [...files]}}));
+// Chosen files and addresses are handed on like those that are dropped or pasted, see header.js.
+element.setAttribute('data-takes', '');
+const take = detail => element.dispatchEvent(new CustomEvent('take', {bubbles: true, detail}));
 
-input.addEventListener('change', () => {
-  send(input.files);
-  input.value = '';  // the same file may be chosen again
+element.addEventListener('change', event => {
+  if (event.target.type !== 'file') return;
+  take({files: [...event.target.files]});
+  event.target.value = '';  // the same file may be chosen again
 });
-for (const type of ['dragenter', 'dragover', 'dragleave', 'drop']) {
-  label.addEventListener(type, event => {
-    event.preventDefault();
-    label.toggleAttribute('data-over', type === 'dragenter' || type === 'dragover');
-    if (type === 'drop') send(event.dataTransfer.files);
-  });
-}
+element.addEventListener('submit', event => {
+  event.preventDefault();
+  const field = event.target.querySelector('input'), address = field.value.trim();
+  if (address) take({files: [], address});
+  else field.focus();
+  field.value = '';
+});

@@ -53,34 +53,14 @@ watch('value', () => {
 });
 
 document.addEventListener('click', event => {
-  if (event.target.closest('#examples')) choice += 1;
+  if (element.offsetParent && event.target.closest('#examples')) choice += 1;
 });
 
-// Files and addresses that are dropped or pasted anywhere. Other tabs handle the event "files".
-const isOpen = () => element.offsetParent !== null;
-const take = (event, data) => {
-  const files = [...data?.files || []];
-  const [address] = /^https?:\S+$/m.exec(data?.getData('text/uri-list') || data?.getData('text/plain') || '') || [];
-  if (event.defaultPrevented || !files.length && (!address || !isOpen())) return;
-  event.preventDefault();
-  if (!isOpen()) document.dispatchEvent(new CustomEvent('files', {detail: {files}}));
-  else if (files.length) takeFile(files[0]);
+// What is dropped or pasted; see header.js.
+element.setAttribute('data-takes', '');
+element.addEventListener('take', ({detail: {files, address}}) => {
+  if (files.length) takeFile(files[0]);
   else takeAddress(address);
-};
-document.addEventListener('paste', event => {
-  if (event.clipboardData?.files.length || !event.target.closest?.('input, textarea')) take(event, event.clipboardData);
-});
-document.addEventListener('drop', event => {
-  element.removeAttribute('data-dragging');
-  take(event, event.dataTransfer);
-});
-document.addEventListener('dragover', event => {
-  const takes = [...event.dataTransfer.types].some(type => type === 'Files' || type === 'text/uri-list');
-  if (takes) event.preventDefault();
-  element.toggleAttribute('data-dragging', takes);
-});
-document.addEventListener('dragleave', event => {
-  if (!event.relatedTarget) element.removeAttribute('data-dragging');
 });
 
 element.addEventListener('change', event => {

@@ -16,6 +16,9 @@ const submit = () => {
   requestAnimationFrame(() => element.scrollIntoView({block: 'nearest'}));
 };
 
+// Where it would be out of view, the button floats.
+new IntersectionObserver(([entry]) => element.toggleAttribute('data-away', !entry.isIntersecting)).observe(element);
+
 let started = null;
 watch('value', () => {
   settle();

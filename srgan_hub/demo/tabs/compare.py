@@ -13,22 +13,27 @@ from ... import hub
 from ...evaluate.scorers import METRICS
 from .. import theme
 from ..compare import LABELS, PROTOCOL, SCORES, ModelComparison
-from ..queue import JobState, Queued, count
+from ..controls import Values
+from ..image_input import image_input, on_choice, prepare_choice
+from ..queue import Queued, count
 from ..service import Cancelled, Service, format_place, user_message
-from ..uploads import get_client, only_uploaded, to_cached_file_data, to_path
+from ..uploads import get_client, to_cached_file_data, to_path
 from ..upscale import LoadedImage
 
 ORIGINAL, BICUBIC, GROUND_TRUTH = "Original", "Bicubic", "Ground truth"
 
+Outputs = tuple[Any, Any, Any, Any, Any]  # sides, viewer, table, files, job
 Files = dict[str, Any]  # `FileData` dicts by label, and the viewer's "name", "width" and "height"
 
 
 def build(service: Service) -> None:
     """Add the tab's components and events."""
+    truth_options = {"label": "Ground truth", "alt": "Ground truth", "prompt": "Drop an image here, or click"}
     with gr.Row():
-        style: dict[str, Any] = {"buttons": [], "height": 220}
-        image = gr.Image(label="Image", sources=["upload", "clipboard"], elem_id="compare-image", **style)
-        ground_truth = gr.Image(label="Ground truth (optional)", sources=["upload"], elem_id="ground-truth", **style)
+        with gr.Column(min_width=300):
+            image = image_input(elem_id="compare-image", title="Image")
+        with gr.Column(min_width=300):
+            ground_truth = image_input(elem_id="ground-truth", title="Ground truth (optional)", **truth_options)
     names = [name for name in LABELS if name in service.models]
     choices = [(LABELS.get(name, name), name) for name in dict.fromkeys([*names, *service.models])]
     default = [hub.FIDELITY_MODEL, hub.DEFAULT_MODEL]
@@ -38,25 +43,28 @@ def build(service: Service) -> None:
     viewer = theme.component("viewer", elem_id="compare-viewer", elem_classes="viewer")
     comparison = theme.component("comparison", elem_id="comparison")
     files = gr.State({})
+    # The session's newest choice of each image, as the only item of a list that concurrent events share.
+    newest = {image: gr.State([None]), ground_truth: gr.State([None])}
     outputs = [sides, viewer, comparison, files, job]
 
-    def compare(
-        image: Any, ground_truth: Any, models: list[str], request: gr.Request
-    ) -> Iterator[tuple[Any, Any, Any, Any, Any]]:
-        path, rows = to_path(image), []
+    def compare(values: Values, request: gr.Request) -> Iterator[Outputs]:
+        path, rows = to_path(values[image]), []
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory:
             try:
                 if not path:
                     raise ValueError("Choose an image first.")
-                truth, client = to_path(ground_truth), get_client(request, "compare")
+                truth, client = to_path(values[ground_truth]), get_client(request, "compare")
                 found: Files = {}
-                for step in service.compare(path, models, truth, client):
+                for step in service.compare(path, values[models], truth, client):
                     match step:
                         case Queued():
                             text = f"{format_place(step)} ({path.name})"
                             yield None, None, None, {}, theme.job("queued", text, 0)
-                        case Cancelled(reason):
+                        case Cancelled(str(reason)):
                             yield None, None, None, {}, theme.job("cancelled", reason)
+                            return
+                        case Cancelled(replaced):
+                            yield replaced
                             return
                         case ModelComparison():
                             label = LABELS.get(step.model, step.model)
@@ -74,23 +82,39 @@ def build(service: Service) -> None:
             except Exception as error:
                 yield None, None, None, {}, theme.job("failed", user_message(error, path))
 
-    def choose(image: Any) -> tuple[Any, ...]:
-        path = to_path(image)
-        state: JobState = "ready" if path else "idle"
-        return None, None, None, {}, theme.job(state, f"{path.name}." if path else "Choose an image.")
+    def choose_image(values: Values, request: gr.Request, **options: Any) -> tuple[Any, ...]:
+        """Replace the image, and with it job and result."""
+        chosen = prepare_choice(service, to_path(values[image]), values[newest[image]], **options)
+        if not chosen:
+            return tuple(gr.skip() for _ in (image, *outputs))
+        shown, prepared = chosen
+        done = theme.job("idle", "Choose an image.")
+        if prepared and prepared.image:
+            done = theme.job("ready", f"{prepared.file.name}. {prepared.image.warnings}")
+        elif prepared:  # to crop or shrink it is the primary action
+            done = theme.job("idle", "Crop or shrink the image first.", result=True)
+        replaced: Outputs = None, None, None, {}, done
+        service.queue.cancel(get_client(request, "compare"), replaced)
+        return shown, *replaced
 
-    def choose_dropped(event: gr.EventData) -> tuple[Any, ...]:
-        dropped = only_uploaded({**event._data["image"], "meta": {"_type": "gradio.FileData"}})
-        return dropped and dropped["path"], *choose(dropped)
+    def choose_truth(values: Values, request: gr.Request, **options: Any) -> tuple[Any, Any]:
+        """Replace the ground truth; a result without it stays until the next one."""
+        chosen = prepare_choice(service, to_path(values[ground_truth]), values[newest[ground_truth]], **options)
+        if not chosen:
+            return gr.skip(), gr.skip()
+        # A cancelled job reports that itself.
+        cancelled = service.queue.cancel(get_client(request, "compare"), "Cancelled: ground truth changed.")
+        path = to_path(values[image])
+        changed = values[job].get("state") not in ("idle", "ready") and path and not cancelled
+        return chosen[0], theme.job("ready", f"{path.name}.") if changed and path else gr.skip()
 
     def show(sides: Any, files: Files) -> Any:
         return _viewer(files, sides)
 
-    job.submit(compare, [image, ground_truth, models], outputs, **theme.QUEUED_EVENT)
-    image.upload(choose, image, outputs, **theme.SYNC_EVENT)
-    image.clear(lambda: choose(None), None, outputs, **theme.SYNC_EVENT)
+    job.submit(compare, {image, ground_truth, models}, outputs, **theme.QUEUED_EVENT)
+    on_choice(image, choose_image, {image, newest[image]}, [image, *outputs])
+    on_choice(ground_truth, choose_truth, {image, ground_truth, newest[ground_truth], job}, [ground_truth, job])
     sides.input(show, [sides, files], viewer, **theme.LATEST_EVENT)
-    sides.upload(choose_dropped, None, [image, *outputs], **theme.SYNC_EVENT)
 
 
 def _references(source: LoadedImage, truth: Image.Image | None, scale: int, directory: Path) -> Files:

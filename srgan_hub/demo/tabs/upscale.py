@@ -9,31 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from gradio.context import Context
 from gradio.route_utils import get_root_url
-from gradio.utils import get_upload_folder
-from PIL import Image
 
-from .. import theme
+from .. import theme, views
+from ..close_up import CloseUp
 from ..controls import SettingsControls, Values, size_value
-from ..eta import format_duration
-from ..inputs import Prepared, fit_size
-from ..presets import PRESETS, load_model
+from ..image_input import image_input, on_choice, prepare_choice
 from ..queue import Client, JobState, Queued
 from ..service import Cancelled, Service, format_place, user_message
 from ..settings import Settings, to_curl, to_python
 from ..spaces import ZERO_GPU
-from ..uploads import MAX_FILE_MB, Demo, get_client, only_known, only_uploaded, to_file_data, to_path
-from ..upscale import (
-    CloseUp,
-    Completed,
-    LoadedImage,
-    Preview,
-    UpscaleProgress,
-    flatten_alpha,
-    limit_size,
-    to_data_url,
-)
+from ..uploads import get_client, only_known, only_uploaded, to_path
+from ..upscale import Completed, UpscaleProgress
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -43,7 +30,6 @@ Outputs = tuple[Any, Any, Any]  # viewer, download, job
 def build(service: Service, *, warm_up: bool = True) -> None:
     """Add the tab's components and events; `warm_up` upscales the examples in the background."""
     ready: dict[str, Completed] = {}  # examples with default settings
-    newest: dict[str, object] = {}  # choice of each session while it is prepared
     server = Client("examples", "examples")
 
     def upscale_example(path: Path) -> None:
@@ -62,13 +48,13 @@ def build(service: Service, *, warm_up: bool = True) -> None:
         """Return the viewer's and the download's value without an image: those of the first example."""
         hero = list_examples()[0]
         if hero.name in ready:
-            return _completed(service, ready[hero.name], Settings())[:2]
-        return _preview(service.load(hero), Settings()), None
+            return views.show_result(service, ready[hero.name], Settings())[:2]
+        return views.show_preview(service.load(hero), Settings()), None
 
     def show_planned(path: Path, settings: Settings) -> Any:
         """Return the viewer's value for an image without a result; that of the hero if it cannot be read."""
         try:
-            return _preview(service.load(path), settings)
+            return views.show_preview(service.load(path), settings)
         except Exception:  # reported already
             return show_hero()[0]
 
@@ -78,7 +64,7 @@ def build(service: Service, *, warm_up: bool = True) -> None:
 
     with gr.Row(elem_id="workspace"):
         with gr.Column(elem_id="input", min_width=300):
-            image = _image_component()
+            image = image_input(elem_id="image")
             with gr.Row(elem_id="examples"):
                 buttons = [gr.Button(path.stem.capitalize(), icon=path) for path in list_examples()]
             shown = {"result": initial_download is not None}
@@ -98,6 +84,8 @@ def build(service: Service, *, warm_up: bool = True) -> None:
         snippets = theme.component("snippets", theme.snippets(Python=python), elem_id="snippets")
 
     settings, size, to_settings = controls.all, controls.size, controls.to_settings
+    # The session's newest choice of an image, as the only item of a list that concurrent events share.
+    newest = gr.State([None])
 
     def upscale(values: Values, request: gr.Request) -> Iterator[Outputs]:
         path, chosen, frame = to_path(values[image]), Settings(), None
@@ -113,36 +101,37 @@ def build(service: Service, *, warm_up: bool = True) -> None:
                         case UpscaleProgress():
                             view: Any = gr.skip()
                             if step.preview:
-                                view = _preview(step.source, chosen, step.preview)
+                                view = views.show_preview(step.source, chosen, step.preview)
                                 frame = frame or view
-                            yield view, gr.skip(), _running(step)
+                            yield view, gr.skip(), views.show_progress(step)
                         case Cancelled(str(reason)):
                             yield frame or show_planned(path, chosen), None, theme.job("cancelled", reason)
                         case Cancelled(outputs):
                             yield outputs
                         case Completed():
-                            shown, file, done = _completed(service, step, chosen)
-                            yield shown, file | _to_history(step, path, shown, done), done
+                            shown, file, done = views.show_result(service, step, chosen)
+                            yield shown, file | views.history_entry(step, path, shown, done), done
             except Exception as error:
-                failed = theme.job("failed", user_message(error, path))
-                if path:
-                    yield frame or show_planned(path, chosen), None, failed
-                else:
-                    yield gr.skip(), gr.skip(), failed
+                shown = frame or show_planned(path, chosen) if path else gr.skip()
+                yield shown, None if path else gr.skip(), theme.job("failed", user_message(error, path))
 
     def change_settings(values: Values, request: gr.Request) -> tuple[Any, Any]:
         """Cancel the job, and show the output size, time and code for the settings; a result stays."""
         path, result = to_path(values[image]), bool(values[job].get("result"))
+        (choice,) = values[newest]
         if values[job].get("state") == "idle":  # no image, or one that is too large as it is
             return gr.skip(), show_code(values, request)
         # A cancelled job reports that itself.
         cancelled = service.queue.cancel(get_client(request, "upscale"), "Cancelled: settings changed.")
         try:
-            text = _plan(service, service.load(path), to_settings(values)) if path else ""
+            text = views.describe_plan(service, service.load(path), to_settings(values)) if path else ""
+            described = theme.job("ready", text, result=result)
         except Exception as error:
-            return theme.job("failed", user_message(error, path), result=result), gr.skip()
-        update = not cancelled and path
-        return theme.job("ready", text, result=result) if update else gr.skip(), show_code(values, request)
+            described = theme.job("failed", user_message(error, path), result=result)
+        if values[newest] != [choice]:  # another image was chosen meanwhile
+            return gr.skip(), gr.skip()
+        update = (path and not cancelled) or described["state"] == "failed"
+        return described if update else gr.skip(), show_code(values, request)
 
     def show_code(values: Values, request: gr.Request) -> Any:
         try:
@@ -166,31 +155,25 @@ def build(service: Service, *, warm_up: bool = True) -> None:
         """
         path, text = to_path(values[image]), "Choose an image."
         state: JobState = "idle"
-        prepared = None
         frame, file = show_hero()
-        shown: dict[str, Any] = {"state": "empty"}
-        client = get_client(request, "upscale")
-        choice = newest[client.session] = object()
-        try:
-            if path:
-                prepared = service.prepare(path, Path(tempfile.mkdtemp(dir=get_upload_folder())), **options)
-                shown = _shown(prepared, service)
-        except Exception as error:
-            shown = {"state": "refused", "text": html.escape(user_message(error, path))}
-        if newest.get(client.session) is not choice:  # another image was chosen meanwhile, or this one removed
+        found = prepare_choice(service, path, values[newest], **options)
+        if found is None:  # another image was chosen meanwhile, or this one removed
             return tuple(gr.skip() for _ in outputs)
-        del newest[client.session]
-        limit = _limit(prepared) if prepared else 0
+        shown, prepared = found
+        limit = views.largest_edge(prepared) if prepared else 0
         values = {**values, size: size_value(values[size]["size"], limit, values[size]["edge"])}
         if prepared and not prepared.image:
-            text, frame, file = "Crop or shrink the image first.", _show_large(prepared), None
+            text, frame, file = "Crop or shrink the image first.", views.show_large(prepared), None
         try:
             if completed and to_settings(values) == Settings():
-                frame, file, _ = _completed(service, completed, Settings())
-                state, text = "done", _describe(completed)
+                assert path
+                frame, file, done = views.show_result(service, completed, Settings())
+                file |= views.history_entry(completed, path, frame, done)
+                state, text = "done", views.describe_result(completed)
             elif prepared and prepared.image:
                 file, settings = None, to_settings(values)
-                text, frame = _plan(service, prepared.image, settings), _preview(prepared.image, settings)
+                text = views.describe_plan(service, prepared.image, settings)
+                frame = views.show_preview(prepared.image, settings)
                 state = "ready"
         except Exception as error:
             state, text = "failed", user_message(error, path)
@@ -204,7 +187,7 @@ def build(service: Service, *, warm_up: bool = True) -> None:
         # The cancelled job shows the same: either may reach the browser last. It does not start: it may arrive before
         # the image.
         cancelled_text = f"Previous job cancelled. {text}"
-        if service.queue.cancel(client, replaced(cancelled_text)):
+        if service.queue.cancel(get_client(request, "upscale"), replaced(cancelled_text)):
             text = cancelled_text
         start = state == "ready" and values[automatic] is True
         return shown, values[size], None, *replaced(text, start=start)
@@ -215,39 +198,28 @@ def build(service: Service, *, warm_up: bool = True) -> None:
 
         return choose_this
 
-    def crop(values: Values, event: gr.EventData, request: gr.Request) -> tuple[Any, ...]:
-        data = event._data or {}
-        region = tuple(int(data.get(name, 0)) for name in ("left", "top", "width", "height"))
-        return choose(values, request, region=region)
-
-    def shrink(values: Values, request: gr.Request) -> tuple[Any, ...]:
-        return choose(values, request, shrink=True)
-
-    def clear(values: Values, request: gr.Request) -> tuple[Any, ...]:
-        return gr.skip(), *choose({**values, image: None}, request)[1:]
-
     def choose_result(values: Values, event: gr.EventData, request: gr.Request) -> tuple[Any, ...]:
         """Replace the image with a result, and start."""
         return choose({**values, image: only_uploaded(event._data["image"]), automatic: True}, request)
 
-    def show_result(values: Values, event: gr.EventData, request: gr.Request) -> tuple[Any, ...]:
+    def show_earlier(values: Values, event: gr.EventData, request: gr.Request) -> tuple[Any, ...]:
         """Show a result of the history again, and its image."""
-        client = get_client(request, "upscale")
-        newest.pop(client.session, None)
         file = only_known(event._data)
         file.pop("thumbnail", None)  # it is in the history already
         path, shown, done = to_path(file.get("source")), file.get("viewer"), file.get("job")
-        outputs: Outputs = shown, file, done
-        source, sizes = {"state": "empty"}, values[size]
-        try:
-            if not (path and file.get("file") and shown and shown.get("before") and shown.get("after")):
-                raise ValueError("This result is no longer available.")
-            prepared = service.prepare(path, Path(tempfile.mkdtemp(dir=get_upload_folder())))
-            source, sizes = _shown(prepared, service), size_value(sizes["size"], _limit(prepared), sizes["edge"])
-        except Exception as error:
-            outputs = *show_hero(), theme.job("failed", user_message(error, path))
-        service.queue.cancel(client, outputs)
-        return source, sizes, None, *outputs
+        complete = file.get("file") and shown and shown.get("before") and shown.get("after")
+        found = prepare_choice(service, path if complete else None, values[newest])
+        if found is None:
+            return tuple(gr.skip() for _ in outputs)
+        source, prepared = found
+        result: Outputs = shown, file, done
+        sizes = values[size]
+        if prepared:
+            sizes = size_value(sizes["size"], views.largest_edge(prepared), sizes["edge"])
+        else:
+            result = *show_hero(), theme.job("failed", "This result is no longer available.")
+        service.queue.cancel(get_client(request, "upscale"), result)
+        return source, sizes, None, *result
 
     def show_close_up(values: Values, request: gr.Request, event: gr.EventData) -> Any:
         path = to_path(values[image]) or list_examples()[0]
@@ -282,12 +254,11 @@ def build(service: Service, *, warm_up: bool = True) -> None:
     preview.select(show_detail, {image, controls.preset}, preview, trigger_mode="multiple", **theme.SYNC_EVENT)
     code.expand(show_code, inputs, snippets, **theme.SYNC_EVENT)
     for each in settings:
-        each.input(change_settings, {job, *inputs}, [job, snippets], **theme.SYNC_EVENT)
-    chosen, outputs = {automatic, *inputs}, [image, size, close_up, viewer, download, job]
-    for event, change in ((image.upload, choose), (image.crop, crop), (image.shrink, shrink), (image.clear, clear)):
-        event(change, chosen, outputs, **theme.SYNC_EVENT)
-    download.again(choose_result, {*settings}, outputs, **theme.SYNC_EVENT)
-    history.select(show_result, {size}, outputs, **theme.SYNC_EVENT)
+        each.input(change_settings, {job, newest, *inputs}, [job, snippets], **theme.SYNC_EVENT)
+    chosen, outputs = {automatic, newest, *inputs}, [image, size, close_up, viewer, download, job]
+    on_choice(image, choose, chosen, outputs)
+    download.again(choose_result, {newest, *settings}, outputs, **theme.SYNC_EVENT)
+    history.select(show_earlier, {newest, size}, outputs, **theme.SYNC_EVENT)
     for button in buttons:
         assert button.icon
         button.keep_in_cache.add(button.icon["path"])  # Gradio's copy, which counts as an upload
@@ -299,109 +270,3 @@ def build(service: Service, *, warm_up: bool = True) -> None:
 def list_examples() -> list[Path]:
     """List the bundled example images; the page opens with the first."""
     return [EXAMPLES / name for name in ("cat.png", "coffee.jpg", "astronaut.png")]
-
-
-def _image_component() -> gr.HTML:
-    """Create the input of an image; `gr.Image` shows neither what it refuses nor why, and cannot crop."""
-    demo = Context.root_block
-    assert isinstance(demo, Demo)
-
-    async def fetch_image(url: str) -> dict[str, Any]:
-        return await demo.fetch_image(url)
-
-    options: dict[str, Any] = {"label": "Image", "megabytes": MAX_FILE_MB, "server_functions": [fetch_image]}
-    return theme.component("input", {"state": "empty"}, elem_id="image", file_key="file", **options)
-
-
-def _shown(prepared: Prepared, service: Service) -> dict[str, Any]:
-    """Return the value of the image's component for an image, which may have more pixels than the limit."""
-    width, height, limit = prepared.width, prepared.height, service.max_pixels
-    shown = {
-        "state": "ready",
-        "name": html.escape(prepared.file.name),
-        "text": html.escape(f"{width} × {height} pixels. {prepared.note}"),
-        "file": to_file_data(prepared.file),
-        "preview": to_file_data(prepared.preview),
-    }
-    if prepared.image:
-        return shown
-    fixed, seconds = service.eta.estimate(0), service.eta.estimate(prepared.cost)
-    rate = None if fixed is None or seconds is None else (seconds - fixed) / (width * height)
-    duration = f", {format_duration(fixed + rate * limit)}" if fixed is not None and rate is not None else ""
-    small = " × ".join(map(str, fit_size(width, height, limit)))
-    pixels = f"{width} × {height} pixels, which is more than {limit / 1e6:.3g} million. {prepared.note}"
-    return {
-        **shown,
-        "state": "large",
-        "text": html.escape(pixels),
-        "shrunk": f"{small}{duration}",
-        "width": width,
-        "height": height,
-        "limit": limit,
-        "seconds": None if rate is None else {"fixed": fixed, "per_pixel": rate},
-    }
-
-
-def _show_large(prepared: Prepared) -> dict[str, Any]:
-    """Return the viewer's value for an image that has more pixels than the limit."""
-    with Image.open(prepared.preview) as preview:
-        url = to_data_url(preview, "JPEG")
-    name = html.escape(prepared.file.name)
-    return {"name": name, "width": prepared.width, "height": prepared.height, "preview": url}
-
-
-def _limit(prepared: Prepared) -> int:
-    """Return the largest longest edge of an image's output."""
-    return load_model(PRESETS["photo"].perceptual).scale * max(prepared.width, prepared.height)
-
-
-def _plan(service: Service, source: LoadedImage, settings: Settings) -> str:
-    """Describe what upscaling an image will give."""
-    width, height = source.output_size(settings)
-    seconds = service.eta.estimate(source.cost)
-    duration = f", {format_duration(seconds)}" if seconds is not None else ""
-    text = f"{source.name}: {source.image.width} × {source.image.height} to {width} × {height}{duration}."
-    return f"{text} {source.warnings}"
-
-
-def _preview(source: LoadedImage, settings: Settings, url: str | None = None) -> dict[str, Any]:
-    """Return the viewer's value for an output that is not complete, with a preview of it, by default bicubic."""
-    width, height = source.output_size(settings)
-    url = url or Preview(source.image, (width, height)).render()
-    return {"name": html.escape(source.name), "width": width, "height": height, "preview": url}
-
-
-def _running(step: UpscaleProgress) -> dict[str, Any]:
-    left = f", {format_duration(step.seconds_left)} left" if step.seconds_left and step.fraction < 1 else ""
-    return theme.job("running", f"Upscaling {step.source.name} to {step.width} × {step.height}{left}", step.fraction)
-
-
-def _completed(service: Service, step: Completed, settings: Settings) -> Outputs:
-    before, after = step.viewer_files
-    model, detail = PRESETS[settings.preset].select_model(settings.detail)
-    width, height = step.image.size
-    viewer = {
-        "name": html.escape(step.source.name),
-        "width": width,
-        "height": height,
-        "before": to_file_data(before),
-        "after": to_file_data(after),
-        "labels": ["Before: bicubic", f"After: {model}{'' if detail is None else f', detail {detail:g}'}"],
-        "full": to_file_data(step.file) if after != step.file else None,
-    }
-    again = width * height <= service.max_pixels
-    file = theme.download(step.file, f"Download {settings.format}", again=again)
-    return viewer, file, theme.job("done", _describe(step), result=True)
-
-
-def _to_history(step: Completed, path: Path, viewer: Any, job: Any) -> dict[str, Any]:
-    """Return what the download's value of a result needs to be shown again."""
-    size = limit_size(step.image.size, 96)
-    thumbnail = flatten_alpha(step.image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2))
-    return {"thumbnail": to_data_url(thumbnail, "JPEG"), "source": to_file_data(path), "viewer": viewer, "job": job}
-
-
-def _describe(step: Completed) -> str:
-    before, (width, height) = step.source.image, step.image.size
-    size = f"{before.width} × {before.height} to {width} × {height}"
-    return f"{step.source.name}: {size} in {step.seconds:.1f} s. {step.source.warnings}"

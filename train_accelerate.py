@@ -246,18 +246,18 @@ def train(run: TrainContext, state: TrainState, signals: list[str]) -> bool:
         last = state.step == config.max_train_steps
         steps, waited, elapsed = steps + 1, waited + wait, elapsed + time.perf_counter() - start
         bar.update()
-        if state.step % config.log_every == 0 or last or stop:
+        if state.step % config.logging_steps == 0 or last or stop:
             crops = steps * config.batch_size * config.gradient_accumulation_steps * accelerator.num_processes
             values |= {"samples_per_second": crops / elapsed, "data_wait": waited / elapsed}
             values["learning_rate"] = learning_rate_at(config, "generator", state.step - 1)
             log(run, state.step, values)
             bar.set_postfix({name: f"{values[name]:.4g}" for name in ("g_loss", "d_loss") if name in values})
             steps, waited, elapsed = 0, 0.0, 0.0
-        if last or (state.step % config.validate_every == 0 and not stop):
+        if last or (state.step % config.validation_steps == 0 and not stop):
             validate_and_save_best(run, state)
         if state.step % config.checkpointing_steps == 0 or last or stop:
             checkpointing.save(run, state)
-        if config.push_every and state.step % config.push_every == 0 and not last:
+        if config.push_steps and state.step % config.push_steps == 0 and not last:
             checkpointing.export(run, state, "last")
             pushed = checkpointing.publish(run, state.step, "last")
     bar.close()

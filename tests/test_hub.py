@@ -118,7 +118,7 @@ def train(data: Path, output: Path, repo_id: str) -> int:
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
     tiny = (
-        "--channels 4 --num-blocks 1 --hr-crop 32 --batch-size 2  --push-every 2 --report-to none "
+        "--channels 4 --num-blocks 1 --hr-crop 32 --batch-size 2  --push-steps 2 --report-to none "
         "--threads 1 --max-train-steps 4"
     )
     directorys = ["--train-data", str(data), "--output-dir", str(output), "--push-to-hub", repo_id]

@@ -177,7 +177,7 @@ def test_dry_run_prints_estimates_and_writes_nothing(run, capsys, tmp_path):
 
 
 def test_pretraining_reduces_the_loss_and_exports_the_ema_weights(run, valid, tmp_path):
-    argv = ["--val-data", valid, "--validate-every", 30, "--log-every", 1, "--learning-rate", 1e-2, "--ema", 0.9]
+    argv = ["--val-data", valid, "--validation-steps", 30, "--logging-steps", 1, "--learning-rate", 1e-2, "--ema", 0.9]
     assert run("--max-train-steps", 60, *argv) == 0
     out = tmp_path / "out"
     losses = [line["g_mse"] for line in read_log(out) if "g_mse" in line]
@@ -224,7 +224,7 @@ def test_model_card_has_no_local_paths(run, shards, valid, pretrained, tmp_path)
     argv = ["--max-train-steps", 1, "--pretrained-model-name-or-path"]
     assert run(*argv, pretrained, "--resume-from-checkpoint", output="first") == 0
     argv[-1] += f"={tmp_path / 'first' / 'final'}"
-    assert run(*argv, "--val-data", f"{valid}/", "--validate-every", 1) == 0
+    assert run(*argv, "--val-data", f"{valid}/", "--validation-steps", 1) == 0
     card = (tmp_path / "out" / "final" / "README.md").read_text()
     assert str(tmp_path) not in card and str(shards.parent) not in card and str(valid.parent) not in card
     words = shlex.split(next(line for line in card.splitlines() if line.startswith("accelerate launch")))
@@ -269,7 +269,7 @@ def seen_weights(shards, tmp_path_factory) -> dict[bytes, str]:
 
 
 def test_runtime_flags_do_not_change_the_weights(run, seen_weights, tmp_path):
-    argv = ["--dataloader-num-workers", 1, "--no-freeze-bn", "--log-every", 1, "--checkpoints-total-limit", 3]
+    argv = ["--dataloader-num-workers", 1, "--no-freeze-bn", "--logging-steps", 1, "--checkpoints-total-limit", 3]
     assert run(*BASE, *argv) == 0
     assert seen_weights[read_weights(tmp_path / "out" / "final")] == "nothing"
 
@@ -283,7 +283,7 @@ def test_each_training_flag_changes_the_weights(run, seen_weights, tmp_path, cha
 
 
 def test_gradient_accumulation_equals_a_larger_batch(run, tmp_path):
-    argv = ["--max-train-steps", 2, "--freeze-bn", "--log-every", 1]  # batch statistics would differ
+    argv = ["--max-train-steps", 2, "--freeze-bn", "--logging-steps", 1]  # batch statistics would differ
     assert run(*argv, output="one") == 0
     assert run(*argv, "--batch-size", 1, "--gradient-accumulation-steps", 2, output="two") == 0
     a, b = (load_file(tmp_path / name / "final" / "model.safetensors") for name in ("one", "two"))
@@ -309,7 +309,7 @@ def test_vgg_loss_trains_the_generator(run, tmp_path):
     state |= {f"features.{i}.bias": torch.zeros(shape[0]) for i, shape in shapes.items()}
     save_file(state, tmp_path / "vgg.safetensors")
     argv = [*GAN, "--content-loss", "vgg22=1", "--adversarial-weight", 0, "--vgg-weights", tmp_path / "vgg.safetensors"]
-    assert run(*argv, "--max-train-steps", 12, "--log-every", 1, "--learning-rate", 0.01) == 0
+    assert run(*argv, "--max-train-steps", 12, "--logging-steps", 1, "--learning-rate", 0.01) == 0
     lines = read_log(tmp_path / "out")
     assert all(line["g_norm"] > 0 for line in lines)
     assert np.mean([line["g_vgg22"] for line in lines[-3:]]) < 0.9 * np.mean([line["g_vgg22"] for line in lines[:3]])
@@ -327,7 +327,7 @@ def test_small_network_from_scratch_beats_bicubic(tmp_path, benchmark_data):
     words = ["--train-data", photos / "train", "--val-data", photos / "valid", "--output-dir", tmp_path / "out"]
     words += ["--channels", 32, "--num-blocks", 1, "--freeze-bn", "--max-train-steps", 600, "--hr-crop", 64]
     words += ["--batch-size", 32, "--learning-rate", 4e-3, "--beta2", 0.95, "--max-grad-norm", 0.02]
-    words += ["--lr-scheduler", "cosine", "--threads", 1, "--report-to", "none", "--validate-every", 600]
+    words += ["--lr-scheduler", "cosine", "--threads", 1, "--report-to", "none", "--validation-steps", 600]
     assert train_accelerate.main([str(word) for word in words]) == 0
     last = read_log(tmp_path / "out")[-1]
     assert last["step"] == 600 and last["val_psnr_y"] > last["val_bicubic_psnr_y"] > 29
@@ -341,7 +341,7 @@ def test_small_network_from_scratch_beats_bicubic(tmp_path, benchmark_data):
 def test_resume_after_sigkill_is_bit_identical(dtype, shards, tmp_path):
     """Killed within steps and within saves, before and after calls."""
     full, killed = tmp_path / "full", tmp_path / "killed"
-    argv = [*TINY, *GAN, "--train-data", str(shards), "--mixed-precision", dtype, "--log-every", "1"]
+    argv = [*TINY, *GAN, "--train-data", str(shards), "--mixed-precision", dtype, "--logging-steps", "1"]
     argv += ["--max-train-steps", "6", "--checkpointing-steps", "2", "--output-dir"]
     resume = [*argv, str(killed), "--resume-from-checkpoint"]
     for kill in (
@@ -464,7 +464,7 @@ def test_discriminator_collapse_warns_once(run, monkeypatch, caplog):
 
 
 def test_log_has_losses_norms_and_throughput(run, tmp_path):
-    assert run(*GAN, "--max-train-steps", 2, "--log-every", 1) == 0
+    assert run(*GAN, "--max-train-steps", 2, "--logging-steps", 1) == 0
     line = read_log(tmp_path / "out")[-1]
     assert {"d_real", "d_fake", "d_loss", "d_norm", "g_loss", "g_norm", "g_l1", "g_adversarial"} <= line.keys()
     assert line["samples_per_second"] > 0 and 0 <= line["data_wait"] < 1 and line["learning_rate"] == 1e-3
@@ -491,7 +491,7 @@ def test_failed_push_does_not_stop_training(run, monkeypatch, tmp_path, caplog):
         return "https://hub/commit"
 
     monkeypatch.setattr(checkpointing, "push_folder", push)
-    argv = ["--max-train-steps", 4, "--push-to-hub", "org/name", "--push-every", 2, "--private"]
+    argv = ["--max-train-steps", 4, "--push-to-hub", "org/name", "--push-steps", 2, "--private"]
     assert run(*argv) == 0
     assert pushes == [("last", "org/name", True, True), ("final", "org/name", True, True)]
     assert "step 2: the Hub is down" in caplog.text
@@ -529,7 +529,7 @@ def test_bf16_keeps_weights_and_the_last_layer_in_float32(run, monkeypatch):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_two_ranks_share_samples_weights_and_scores(run, images, pretrained, valid, tmp_path):
-    argv = [*SMALL, "--threads", 1, "--log-every", 1, "--checkpointing-steps", 2, "--stage", "gan"]
+    argv = [*SMALL, "--threads", 1, "--logging-steps", 1, "--checkpointing-steps", 2, "--stage", "gan"]
     argv += ["--pretrained-model-name-or-path", pretrained, "--train-data", images, "--val-data", valid]
     argv = [str(word) for word in (*argv, "--content-loss", "l1", "--gradient-accumulation-steps", 2)]
     two = tmp_path / "two"
@@ -587,7 +587,7 @@ def test_two_ranks_share_samples_weights_and_scores(run, images, pretrained, val
         (["--val-data", "nowhere"], "--val-data 'nowhere'"),
         (["--seed", -1], "--seed"),
         (["--push-to-hub", "name"], "such as org/name"),
-        (["--push-every", 2], "requires --push-to-hub"),
+        (["--push-steps", 2], "requires --push-to-hub"),
     ],
 )
 def test_invalid_input_is_reported_in_one_line(run, monkeypatch, capsys, argv, message):

@@ -108,12 +108,12 @@ class TrainConfig:
 
     # Logging, checkpoints and publishing.
     report_to: str = runtime_flag("auto", "experiment tracker; auto is tensorboard if installed", choices=TRACKERS)
-    log_every: int = runtime_flag(50, "steps between two log lines", type=positive_int)
-    validate_every: int = runtime_flag(5000, "steps between two validations", type=positive_int)
+    logging_steps: int = runtime_flag(50, "steps between two log lines", type=positive_int)
+    validation_steps: int = runtime_flag(5000, "steps between two validations", type=positive_int)
     checkpointing_steps: int = runtime_flag(1000, "steps between two checkpoints", type=positive_int)
     checkpoints_total_limit: int = runtime_flag(2, "number of checkpoints to keep", type=positive_int)
     push_to_hub: str | None = runtime_flag(None, "Hub id to push the final model to", metavar="ORG/NAME")
-    push_every: int | None = runtime_flag(None, "steps between two pushes of last/", type=positive_int)
+    push_steps: int | None = runtime_flag(None, "steps between two pushes of last/", type=positive_int)
     private: bool = runtime_flag(False, "create the Hub repository as private", action=boolean)
     license: str | None = runtime_flag(None, "of the weights (default: apache-2.0, or the pretrained model's)")
     data_license: str | None = runtime_flag(None, "license of the training images, for the model card")
@@ -183,8 +183,8 @@ def resolve_args(
         raise ValueError(f"--seed must be from 0 to 2**63 - 1, got {config.seed}.")
     if config.push_to_hub and not is_hub_id(config.push_to_hub):
         raise ValueError(f"--push-to-hub must be a Hub id such as org/name, got '{config.push_to_hub}'.")
-    if config.push_every and not config.push_to_hub:
-        raise ValueError("--push-every requires --push-to-hub.")
+    if config.push_steps and not config.push_to_hub:
+        raise ValueError("--push-steps requires --push-to-hub.")
     if config.mixed_precision == "fp16" and not torch.cuda.is_available():
         raise ValueError("--mixed-precision fp16 requires a GPU; use bf16 or no.")
     if config.sigma and config.degradation == "bicubic":

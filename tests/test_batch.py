@@ -27,13 +27,14 @@ def upscaler(tiny_generator, monkeypatch) -> Upscaler:
 @pytest.fixture
 def log(monkeypatch) -> list[list[tuple[int, ...]]]:
     """The shapes of the LR images that are upscaled, one for each batch."""
-    shapes = []
-    stream = Upscaler._stream_with_recovery
-    monkeypatch.setattr(
-        Upscaler,
-        "_stream_with_recovery",
-        lambda self, lr, *args: shapes.append(tuple(lr.shape)) or stream(self, lr, *args),
-    )
+    shapes, upscale = [], Upscaler._stream_with_recovery
+
+    def record(self, lr, *args):
+        if threading.current_thread() is threading.main_thread():
+            shapes.append(tuple(lr.shape))
+        return upscale(self, lr, *args)
+
+    monkeypatch.setattr(Upscaler, "_stream_with_recovery", record)
     return shapes
 
 
@@ -97,12 +98,17 @@ def test_batch_of_transparent_opaque_and_gray_images(upscaler):
 
 
 def test_memory_of_batches_is_bounded(upscaler, monkeypatch):
-    inputs = []
-    to_input = TensorImage.to_input
-    monkeypatch.setattr(TensorImage, "to_input", lambda self, rows: inputs.append(to_input(self, rows)) or inputs[-1])
+    shapes, to_input = [], TensorImage.to_input
+
+    def record(self, rows):
+        if threading.current_thread() is threading.main_thread():
+            shapes.append(tuple(to_input(self, rows).shape))
+        return to_input(self, rows)
+
+    monkeypatch.setattr(TensorImage, "to_input", record)
     transparent = np.full((6, 5, 4), 100, np.uint8)
     upscaler.upscale_batch([transparent] * 4)  # each with its alpha: eight of 3 rows of 5
-    assert [tuple(rows.shape) for rows in inputs] == [(2, 3, 3, 5)] * 8
+    assert shapes == [(2, 3, 3, 5)] * 8
 
 
 def test_errors_stay_with_their_files(upscaler, log, tmp_path):

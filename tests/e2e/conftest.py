@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pillow_heif
@@ -12,6 +13,7 @@ import pytest
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
+import gradio as gr
 from e2e.screenshots import CHROMIUM_FLAGS
 from malformed_files import png_header
 from PIL import Image
@@ -32,6 +34,7 @@ FLAGS = [
 
 
 QUEUES: list[JobQueue] = []
+DEMOS: list[gr.Blocks] = []
 
 
 class TrackedQueue(JobQueue):
@@ -40,19 +43,29 @@ class TrackedQueue(JobQueue):
         QUEUES.append(self)
 
 
+def create_tracked_demo(*args: Any, **options: Any) -> gr.Blocks:
+    DEMOS.append(create_demo(*args, **options))
+    return DEMOS[-1]
+
+
+create_demo = app.create_demo
+app.create_demo = create_tracked_demo
 service.JobQueue = TrackedQueue  # type: ignore[misc]
+
+
+def is_computing() -> bool:
+    """Return whether a demo has events that wait or run, jobs, or examples that it upscales."""
+    events = any(len(demo._queue) or demo._queue.get_active_worker_count() for demo in DEMOS)
+    return events or any(queue.jobs for queue in QUEUES) or any(t.name == "warm-up" for t in threading.enumerate())
 
 
 @pytest.fixture(autouse=True)
 def _finished_jobs(monkeypatch) -> Iterator[None]:
     """Wait for what demos still compute, while the test's replacements of the network are in place."""
     yield
-    for thread in threading.enumerate():
-        if thread.name == "warm-up":
-            thread.join(60)
-            assert not thread.is_alive()
-    deadline = time.monotonic() + 30
-    while any(queue.jobs for queue in QUEUES) and time.monotonic() < deadline:
+    deadline = time.monotonic() + 60
+    while is_computing():
+        assert time.monotonic() < deadline, "a demo still computes"
         time.sleep(0.05)
     for queue in QUEUES:
         queue._threads.submit(int).result(30)

@@ -58,7 +58,7 @@ runtime_flag = functools.partial(flag, runtime=True)
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Settings of a training run. The defaults are those of Ledig et al. (2016)."""
+    """Settings of a training run. The defaults follow Ledig et al. (2016); docs/training.md lists the deviations."""
 
     stage: str = flag("pretrain", "pretrain trains SRResNet, gan trains SRGAN", choices=("pretrain", "gan"))
     pretrained_model_name_or_path: str | None = flag(None, "model to fine-tune: its weights and architecture")
@@ -153,7 +153,7 @@ ARCHITECTURE = {name: option.default for name, option in inspect.signature(SRGAN
 
 def make_parser() -> argparse.ArgumentParser:
     """Build the parser from the fields of `TrainConfig`, in groups."""
-    description = "Train SRResNet or SRGAN. The defaults are those of Ledig et al. (2016)."
+    description = "Train SRResNet or SRGAN. The defaults follow Ledig et al. (2016); docs/training.md lists deviations."
     usage = "%(prog)s --train-data DATA --output-dir DIR [options]"
     parser = argparse.ArgumentParser(usage=usage, description=description, allow_abbrev=False)
     group: Any = parser

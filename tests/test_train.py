@@ -5,6 +5,7 @@ import io
 import json
 import math
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -31,15 +32,16 @@ import train_accelerate
 from srgan_hub import SRGAN, metrics
 from srgan_hub.publish import PushError
 from srgan_hub.resize import downscale
-from srgan_hub.training import checkpoint, checkpointing
+from srgan_hub.training import checkpoint, checkpointing, dry_run
 from srgan_hub.training import logging as training_logging
-from srgan_hub.training.arguments import FLAGS, TrainConfig, flag_name, make_parser, parse_args, resolve_args
+from srgan_hub.training.arguments import FLAGS, GROUPS, TrainConfig, flag_name, make_parser, parse_args, resolve_args
 from srgan_hub.training.dataset import build_shards
 from srgan_hub.training.state import ema_model
 from srgan_hub.training.validation import COLUMNS
 
 SMALL = ["--hr-crop", "32", "--batch-size", "2", "--report-to", "none"]
 TINY = [*SMALL, "--channels", "4", "--num-blocks", "1", "--threads", "1", "--learning-rate", "1e-3"]
+REQUIRED = ["--train-data", "a", "--output-dir", "b"]
 GAN = ["--stage", "gan", "--content-loss", "l1", "--discriminator", "patch"]
 
 
@@ -112,7 +114,7 @@ def run_in(directory: Path, shards: Path) -> Callable[..., int]:
 
 
 def make_config(*argv: str) -> TrainConfig:
-    return resolve_args(parse_args(["--train-data", "a", "--output-dir", "b", *argv]))
+    return resolve_args(parse_args([*REQUIRED, *argv]))
 
 
 def read_log(directory: Path) -> list[dict]:
@@ -137,13 +139,29 @@ def test_flags_have_help_and_accept_dashes_and_underscores(capsys):
     help_text = make_parser().format_help()
     for name, field in FLAGS.items():
         assert flag_name(name) in help_text and field.metadata["help"]
-    dashes = make_config("--max-train-steps", "7", "--report-to=none", "--no-freeze-bn")
-    underscores = make_config("--max_train_steps", "7", "--report_to=none", "--no_freeze_bn")
-    assert dashes == underscores and dashes.max_train_steps == 7
+    dashes = make_config("--max-train-steps", "7", "--report-to=none", "--no-freeze-bn", "--val-data=a_b-c")
+    underscores = make_config("--max_train_steps", "7", "--report_to=none", "--no_freeze_bn", "--val_data=a_b-c")
+    assert dashes == underscores and (dashes.max_train_steps, dashes.val_data) == (7, "a_b-c")
+    for name, field in FLAGS.items():
+        word = field.metadata.get("choices", ["0" if name in ("ema", "beta2") else "1"])[0]
+        words = [] if "action" in field.metadata else [word] * (2 if field.metadata.get("nargs") == 2 else 1)
+        assert parse_args([*REQUIRED, f"--{name}", *words]) == parse_args([*REQUIRED, flag_name(name), *words])
     for argv in (["--max-train", "7"], ["--seed", "x"], ["--beta2", "1"], ["--batch-size", "0"], ["--ema", "nan"]):
         with pytest.raises(SystemExit):
             make_config(*argv)
         assert argv[0] in capsys.readouterr().err
+
+
+def test_help_is_grouped():
+    groups = {}
+    for title, block in re.findall(r"^(\w[\w, ]+):\n((?:  .*\n?|\n)+)", make_parser().format_help(), re.MULTILINE):
+        groups[title] = re.findall(r"^  (--[\w-]+)", block, re.MULTILINE)
+    assert list(groups) == ["options", *GROUPS.values()]
+    flags = [flag for title in GROUPS.values() for flag in groups[title]]
+    assert flags == [flag_name(name) for name in FLAGS]
+    assert (
+        "--train-data" in groups["data"] and "--upsampler" in groups["networks"] and "--seed" in groups["optimization"]
+    )
 
 
 def test_defaults_are_the_papers():
@@ -170,7 +188,65 @@ def test_dry_run_prints_estimates_and_writes_nothing(run, capsys, tmp_path):
     count = sum(p.numel() for p in SRGAN().parameters())
     assert f"{count:,} parameters" in text and "200,000 steps" in text and "3,200,000 crops" in text
     assert "checkpoint" in text and "GB per process" in text and "to 1e-05" in text
+    assert "'nowhere' does not exist" in text and "unknown" in text
     assert not (tmp_path / "out").exists()
+
+
+def test_dry_run_names_data_disk_space_and_time(run, images, shards, valid, capsys, tmp_path):
+    """The disk space of shards and of a checkpoint more than are kept; the time at the throughput of the last steps."""
+    (images / "notes.txt").write_text("no image")
+    (images / "broken.png").write_bytes(b"no image")
+    argv = ["--dry-run", "--val-data", valid, "--max-train-steps", 10_000]
+    try:
+        assert run(*argv, data=images) == 0
+    finally:
+        (images / "notes.txt").unlink()
+        (images / "broken.png").unlink()
+    text = capsys.readouterr().out
+    stored = sum(path.stat().st_size for path in images.iterdir()) + len(b"no image")
+    assert f"'{images}', 7 images, {stored / 1e9:.2f} GB, {6 * 80 * 84 * 3 / 1e9:.2f} GB of shards" in text
+    assert f"'{valid}', 2 images" in text
+    config = make_config("--train-data", str(images), "--output-dir", str(tmp_path), "--checkpoints-total-limit", "4")
+    assert dry_run.describe_train_data(config)[1] == 6 * 80 * 84 * 3
+    parameters = sum(p.numel() for p in SRGAN().parameters())
+    disk = 6 * 80 * 84 * 3 + 5 * 16 * parameters + 3 * 4 * parameters
+    assert f"about {disk / 1e9:.2f} GB in all" in dry_run.estimate_run(config, processes=1, last_rate=0)
+
+    out = tmp_path / "out"
+    out.mkdir()
+    lines = [{"step": 50, "samples_per_second": 1}, {"step": 1000, "samples_per_second": 4.0}, {"step": 1000, "val": 1}]
+    (out / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)) + '\n{"step": 10')
+    assert run(*argv) == 0
+    text = capsys.readouterr().out
+    assert "6 images" in text and dry_run.describe_train_data(make_config("--train-data", str(shards)))[1] == 0
+    assert "about 1.4 hours for 10,000 steps of 0.5 s" in text  # batches of 2
+    assert run(*argv, "--resume-from-checkpoint") == 0
+    assert "about 1.2 hours for 9,000 steps of 0.5 s" in capsys.readouterr().out
+
+
+def test_dry_run_names_the_downloads_of_div2k(capsys, tmp_path):
+    config = make_config("--train-data", "div2k", "--val-data", "div2k", "--data-dir", str(tmp_path))
+    text, needed = dry_run.describe_train_data(config)
+    assert "800 images, 3.98 GB to download" in text and needed > 2 * 3.98e9 + 800 * 3 * 2040 * 1356
+    assert dry_run.describe_val_data(config) == "DIV2K, 100 images"
+
+
+def test_the_thesis_generator_can_be_trained(run, capsys, tmp_path):
+    """Its parameters, and a model that loads."""
+    assert run("--dry-run", "--upsampler", "nearest", flags=[]) == 0
+    assert "2,039,555 parameters" in capsys.readouterr().out
+    argv = ["--max-train-steps", 1, "--upsampler", "nearest", "--trunk-end", "prelu", "--output-activation", "clamp"]
+    assert run(*argv) == 0
+    config = SRGAN.from_pretrained(tmp_path / "out" / "final").config
+    assert config == {
+        "scale": 4, "channels": 4, "num_blocks": 1,
+        "upsampler": "nearest", "trunk_end": "prelu", "output_activation": "clamp",
+    }  # fmt: skip
+    argv = ["--pretrained-model-name-or-path", tmp_path / "out" / "final", "--upsampler"]
+    assert run("--max-train-steps", 1, *argv, "nearest", flags=SMALL, output="tuned") == 0
+    assert SRGAN.from_pretrained(tmp_path / "tuned" / "final").config == config
+    assert run("--max-train-steps", 1, *argv, "pixelshuffle", flags=SMALL, output="other") == 2
+    assert "--upsampler pixelshuffle contradicts" in capsys.readouterr().err
 
 
 # --- Training
@@ -249,6 +325,9 @@ CHANGES = [
     ["--adversarial-weight", 0],
     ["--discriminator", "paper"],
     ["--freeze-bn"],
+    ["--upsampler", "nearest"],
+    ["--trunk-end", "prelu"],
+    ["--output-activation", "clamp"],
     ["--learning-rate", 2e-3],
     ["--discriminator-learning-rate", 0.1],
     ["--beta2", 0.5],

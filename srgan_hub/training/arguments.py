@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import functools
+import inspect
 import math
 import re
 import sys
@@ -15,6 +16,8 @@ import torch
 from huggingface_hub.constants import HF_HOME
 
 from ..hub import is_hub_id
+from ..model import SRGAN
+from ..network.generator import OUTPUT_ACTIVATIONS, TRUNK_ENDS, UPSAMPLERS
 from . import losses
 
 
@@ -55,7 +58,7 @@ runtime_flag = functools.partial(flag, runtime=True)
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Settings of a training run. The defaults are those of Ledig et al. (2016)."""
+    """Settings of a training run. The defaults follow Ledig et al. (2016); docs/training.md lists the deviations."""
 
     stage: str = flag("pretrain", "pretrain trains SRResNet, gan trains SRGAN", choices=("pretrain", "gan"))
     pretrained_model_name_or_path: str | None = flag(None, "model to fine-tune: its weights and architecture")
@@ -63,7 +66,9 @@ class TrainConfig:
     resume_from_checkpoint: str | None = runtime_flag(
         None, "resume from PATH, or from the latest checkpoint", nargs="?", const="latest", metavar="PATH"
     )
-    dry_run: bool = runtime_flag(False, "print parameters, memory and schedule; do not train", action=boolean)
+    dry_run: bool = runtime_flag(
+        False, "print parameters, memory, data, disk space and time; do not train", action=boolean
+    )
 
     # Data.
     train_data: str = runtime_flag(MISSING, "directory of images or prepared shards; div2k downloads DIV2K")
@@ -82,6 +87,11 @@ class TrainConfig:
     scale: int = flag(None, "2, 3 or 4 (default: 4, or the pretrained model's)", type=positive_int)
     channels: int = flag(None, "channels of the generator (default: 64, or the pretrained model's)", type=positive_int)
     num_blocks: int = flag(None, "residual blocks (default: 16, or the pretrained model's)", type=positive_int)
+    upsampler: str = flag(None, "nearest repeats pixels, as in the thesis (default: pixelshuffle)", choices=UPSAMPLERS)
+    trunk_end: str = flag(None, "layer after the trunk's last convolution (default: batchnorm)", choices=TRUNK_ENDS)
+    output_activation: str = flag(
+        None, "clamp has no gradient outside [0, 1] (default: sigmoid)", choices=OUTPUT_ACTIVATIONS
+    )
     freeze_bn: bool = flag(False, "freeze the generator's batch norms", action=boolean)
     discriminator: str = flag("paper", "architecture; patch is more stable in short runs", choices=("paper", "patch"))
     ema: float = flag(0.999, "decay of the exponential moving average of the weights, which is exported", type=decay)
@@ -129,18 +139,32 @@ def flag_name(field: str) -> str:
 
 
 FLAGS = {field.name: field for field in dataclasses.fields(TrainConfig) if field.metadata}
+# The first flag of each group of `--help`; the others follow in the order of the fields.
+GROUPS = {
+    "stage": "run",
+    "train_data": "data",
+    "scale": "networks",
+    "content_loss": "losses",
+    "max_train_steps": "optimization",
+    "report_to": "logging, checkpoints and publishing",
+}
+ARCHITECTURE = {name: option.default for name, option in inspect.signature(SRGAN).parameters.items()}
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Build the parser from the fields of `TrainConfig`."""
-    description = "Train SRResNet or SRGAN. The defaults are those of Ledig et al. (2016)."
-    parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
+    """Build the parser from the fields of `TrainConfig`, in groups."""
+    description = "Train SRResNet or SRGAN. The defaults follow Ledig et al. (2016); docs/training.md lists deviations."
+    usage = "%(prog)s --train-data DATA --output-dir DIR [options]"
+    parser = argparse.ArgumentParser(usage=usage, description=description, allow_abbrev=False)
+    group: Any = parser
     for name, field in FLAGS.items():
+        if name in GROUPS:
+            group = parser.add_argument_group(GROUPS[name])
         options = {key: value for key, value in field.metadata.items() if key != "runtime"}
         required = field.default is MISSING
         if not required and field.default is not None and "action" not in options:
             options["help"] += f" (default: {field.default})"
-        parser.add_argument(flag_name(name), required=required, default=None if required else field.default, **options)
+        group.add_argument(flag_name(name), required=required, default=None if required else field.default, **options)
     return parser
 
 
@@ -157,13 +181,13 @@ def resolve_args(
 
     Raise ValueError if arguments contradict each other or the pretrained model.
     """
-    gan, sizes = args.stage == "gan", {"scale": 4, "channels": 64, "num_blocks": 16}
-    for name, default in sizes.items():
+    gan, architecture = args.stage == "gan", {}
+    for name, default in ARCHITECTURE.items():
         given, actual = getattr(args, name), (pretrained or {}).get(name)
         if actual and given not in (None, actual):
             model = args.pretrained_model_name_or_path
             raise ValueError(f"{flag_name(name)} {given} contradicts '{model}', which has {actual}; omit the flag.")
-        sizes[name] = actual or given or default
+        architecture[name] = actual or given or default
     rate = args.discriminator_learning_rate
     derived = {
         "max_train_steps": args.max_train_steps or (200_000 if gan else 1_000_000),
@@ -172,7 +196,9 @@ def resolve_args(
         "data_dir": args.data_dir or Path(HF_HOME) / "srgan-hub",
         "sigma": args.sigma and tuple(args.sigma),
     }
-    config = TrainConfig(**vars(args) | sizes | derived, model_kwargs=pretrained or sizes, command=command)
+    config = TrainConfig(
+        **vars(args) | architecture | derived, model_kwargs=pretrained or architecture, command=command
+    )
 
     losses.parse_content_loss(config.content_loss)
     if config.hr_crop % config.scale:

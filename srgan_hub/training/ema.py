@@ -13,7 +13,8 @@ class EMA:
     `d = min(decay, (1 + step) / (10 + step))`.
 
     The network is copied in evaluation mode, before `Accelerator.prepare`, which would bind the copy's `forward` to it.
-    The decay is from 0, which copies the latest values, to below 1.
+    Its tensors are kept by reference: they may be trained inside any wrapper, but not replaced. The decay is from 0,
+    which copies the latest values, to below 1.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
@@ -21,13 +22,14 @@ class EMA:
             raise ValueError(f"`decay` must be at least 0 and below 1, got {decay}.")
         self.decay = decay
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
+        pairs = [*zip(self.network.state_dict().values(), network.state_dict().values(), strict=True)]
+        self._floats = [pair for pair in pairs if pair[0].is_floating_point()]
+        self._counts = [pair for pair in pairs if not pair[0].is_floating_point()]  # batches that batch norms have seen
 
     @torch.no_grad()
-    def update(self, network: nn.Module, step: int) -> None:
-        """Update the averages with the values of `network`, which has the same layers, after step `step`."""
+    def update(self, step: int) -> None:
+        """Update the averages with the network's values after step `step`."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        averages, values = self.network.state_dict(), network.state_dict()
-        floats = [name for name, average in averages.items() if average.is_floating_point()]
-        torch._foreach_lerp_([averages[name] for name in floats], [values[name] for name in floats], 1 - decay)
-        for name in averages.keys() - floats:
-            averages[name].copy_(values[name])  # number of batches
+        torch._foreach_lerp_([average for average, _ in self._floats], [value for _, value in self._floats], 1 - decay)
+        if self._counts:
+            torch._foreach_copy_([average for average, _ in self._counts], [value for _, value in self._counts])

@@ -103,7 +103,12 @@ def ours(directory: Path, *argv: str) -> tuple[Callable[[], None], list[float]]:
     model = SRGAN.from_pretrained(base) if base else None
     run, state = train_accelerate.build(resolve_args(args, model.config if model else None), model)
     batches, waits = make_batches(run, 0), []
-    return lambda: waits.append(train_accelerate.train_step(run, state, batches)[1]), waits
+
+    def step() -> None:
+        names, values = train_accelerate.train_step(run, state, batches)
+        waits.append(values[names.index("wait")].item())
+
+    return step, waits
 
 
 def time_steps(name: str) -> dict[str, float]:

@@ -164,7 +164,7 @@ def train_step(
     if run.accelerator.scaler:
         run.accelerator.scaler.update()
     average_batch_norm(run.accelerator, state.networks.values())
-    state.ema.update(state.step)
+    state.ema.update(state.networks["generator"], state.step)
     state.step += 1
     others = torch.tensor([waited, float(bool(signals))]).to(run.accelerator.device, non_blocking=True)
     means = run.accelerator.reduce(torch.cat([torch.stack([*values.values()]), others]), "mean")

@@ -247,6 +247,7 @@ CHANGES = [
     ["--artifact-weight", 100],
     ["--checkerboard-weight", 10],
     ["--adversarial-weight", 0],
+    ["--adversarial-warmup-steps", 9],
     ["--discriminator", "paper"],
     ["--freeze-bn"],
     ["--learning-rate", 2e-3],

@@ -3,7 +3,7 @@
 import copy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class EMA:
@@ -13,8 +13,7 @@ class EMA:
     `d = min(decay, (1 + step) / (10 + step))`.
 
     The network is copied in evaluation mode, before `Accelerator.prepare`, which would bind the copy's `forward` to it.
-    Its tensors are kept by reference: they may be trained inside any wrapper, but not replaced. The decay is from 0,
-    which copies the latest values, to below 1.
+    The decay is from 0, which copies the latest values, to below 1.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
@@ -22,13 +21,18 @@ class EMA:
             raise ValueError(f"`decay` must be at least 0 and below 1, got {decay}.")
         self.decay = decay
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
-        pairs = [*zip(self.network.state_dict().values(), network.state_dict().values(), strict=True)]
-        self._floats = [pair for pair in pairs if pair[0].is_floating_point()]
-        self._counts = [pair for pair in pairs if not pair[0].is_floating_point()]  # batches that batch norms have seen
+        self._floats: list[tuple[Tensor, Tensor]] = []  # averages and values
+        self._counts: list[tuple[Tensor, Tensor]] = []  # batches that batch norms have seen
 
     @torch.no_grad()
-    def update(self, step: int) -> None:
-        """Update the averages with the network's values after step `step`."""
+    def update(self, network: nn.Module, step: int) -> None:
+        """Update the averages with the values of `network`, which has the same layers, after step `step`.
+
+        It is the same network in each call: its tensors are collected in the first one, which is slow.
+        """
+        if not self._floats:
+            for pair in zip(self.network.state_dict().values(), network.state_dict().values(), strict=True):
+                (self._floats if pair[0].is_floating_point() else self._counts).append(pair)
         decay = min(self.decay, (1 + step) / (10 + step))
         torch._foreach_lerp_([average for average, _ in self._floats], [value for _, value in self._floats], 1 - decay)
         if self._counts:

@@ -16,7 +16,7 @@ def test_ema_equals_its_recurrence_for_weights_and_batch_norm_statistics():
     for step in range(12):
         for tensor in network.state_dict().values():
             tensor += 1
-        ema.update(step)
+        ema.update(network, step)
         decay = min(0.5, (1 + step) / (10 + step))
         for name, value in network.state_dict().items():
             if value.is_floating_point():
@@ -35,6 +35,6 @@ def test_ema_with_decay_0999_moves_slowly():
     before = ema.network[0].weight.clone()
     with torch.no_grad():
         network[0].weight += 1
-    ema.update(1_000_000)
+    ema.update(network, 1_000_000)
     assert torch.allclose(ema.network[0].weight - before, torch.tensor(0.001), atol=1e-6)
     assert not ema.network.training and not any(p.requires_grad for p in ema.network.parameters())

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch import nn
 
 from srgan_hub.network.discriminator import Discriminator, build_discriminator, build_patch_discriminator
 

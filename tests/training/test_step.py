@@ -6,7 +6,6 @@ import math
 import os
 import signal
 import socket
-from collections import Counter
 from pathlib import Path
 
 import distributed_worker
@@ -14,11 +13,11 @@ import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState
+from benchmarks.training import Launches, use_fused_adam
 from interrupted_runs import run_forked
 from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import train_accelerate
 from srgan_hub.training import checkpoint, losses
@@ -129,13 +128,6 @@ def break_gradients(monkeypatch, *, call: int = 1) -> None:
         return loss(sr, hr, scale) + (torch.sqrt(0 * sr).mean() if len(calls) == call else 0)
 
     monkeypatch.setattr(losses, "lr_consistency_loss", broken)
-
-
-def use_fused_adam(state) -> None:
-    """Replace the optimizers by fused ones, as on a GPU."""
-    for name, optimizer in state.optimizers.items():
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        state.optimizers[name] = torch.optim.Adam(parameters, betas=(0.9, 0.999), fused=True)
 
 
 # --- Gradients
@@ -331,18 +323,6 @@ def test_artifact_loss_compares_with_the_moving_average(build):
 
 
 # --- Launches
-
-
-class Launches(TorchDispatchMode):
-    """Count the operations that reach the device."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.counts: Counter[str] = Counter()
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.counts[str(function.overloadpacket)] += 1
-        return function(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize("stage", [["--content-loss", "mse"], GAN], ids=["pretrain", "gan"])

@@ -323,6 +323,7 @@ CHANGES = [
     ["--artifact-weight", 100],
     ["--checkerboard-weight", 10],
     ["--adversarial-weight", 0],
+    ["--adversarial-warmup-steps", 9],
     ["--discriminator", "paper"],
     ["--freeze-bn"],
     ["--upsampler", "nearest"],

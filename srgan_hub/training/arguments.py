@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import inspect
 import math
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -37,10 +38,12 @@ def number(expected: str, accepts: Callable[[float], bool], kind: Callable[[str]
 
 
 positive_int = number("a positive integer", lambda value: value >= 1, int)
+natural = number("an integer of at least 0", lambda value: value >= 0, int)
 non_negative = number("a finite number of at least 0", lambda value: 0 <= value < math.inf)
 unit_interval = number("a number from 0 to 1", lambda value: 0 <= value <= 1)
 decay = number("a number of at least 0 and below 1", lambda value: 0 <= value < 1)
 boolean = argparse.BooleanOptionalAction
+PRECISIONS = ("no", "bf16", "fp16")
 TRACKERS = ("auto", "tensorboard", "trackio", "wandb", "none")
 
 
@@ -66,6 +69,7 @@ class TrainConfig:
     resume_from_checkpoint: str | None = runtime_flag(
         None, "resume from PATH, or from the latest checkpoint", nargs="?", const="latest", metavar="PATH"
     )
+    allow_changes: bool = runtime_flag(False, "resume with other learning rates or loss weights", action=boolean)
     dry_run: bool = runtime_flag(
         False, "print parameters, memory, data, disk space and time; do not train", action=boolean
     )
@@ -94,6 +98,8 @@ class TrainConfig:
     )
     freeze_bn: bool = flag(False, "freeze the generator's batch norms", action=boolean)
     discriminator: str = flag("paper", "architecture; patch is more stable in short runs", choices=("paper", "patch"))
+    init_discriminator: str | None = flag(None, "checkpoint of a gan run, or its directory, to start the discriminator")
+    sync_batch_norm: bool = flag(False, "share batch norm statistics among GPUs in each pass", action=boolean)
     ema: float = flag(0.999, "decay of the exponential moving average of the weights, which is exported", type=decay)
 
     # Losses.
@@ -103,6 +109,7 @@ class TrainConfig:
     artifact_weight: float = flag(0.0, "weight of the artifact loss (LDL)", type=non_negative)
     checkerboard_weight: float = flag(0.0, "weight of the loss on checkerboard artifacts", type=non_negative)
     adversarial_weight: float = flag(1e-3, "weight of -log D(G(lr)), for gan", type=non_negative)
+    adversarial_warmup_steps: int = flag(0, "steps in which that weight rises from 0", type=natural)
 
     # Optimization.
     max_train_steps: int = runtime_flag(None, "optimizer steps (default: 1000000; gan: 200000)", type=positive_int)
@@ -112,7 +119,10 @@ class TrainConfig:
     beta2: float = flag(0.999, "of Adam; beta1 is 0.9", type=decay)
     lr_scheduler: str = flag("paper", "paper: 0.1x after 100,000 gan steps", choices=("constant", "cosine", "paper"))
     max_grad_norm: float = flag(0.0, "maximum gradient norm; 0 disables clipping", type=non_negative)
-    mixed_precision: str = flag("no", "fp16 requires a GPU", choices=("no", "bf16", "fp16"))
+    mixed_precision: str = flag(
+        None, "fp16 requires a GPU (default: as `accelerate config` says, or no)", choices=PRECISIONS
+    )
+    torch_compile: bool = runtime_flag(False, "compile the networks, which affects rounding", action=boolean)
     seed: int = flag(0, "seed of weights, crops and degradations", type=int)
     threads: int | None = runtime_flag(None, "CPU threads per process, which affect rounding", type=positive_int)
 
@@ -149,6 +159,14 @@ GROUPS = {
     "report_to": "logging, checkpoints and publishing",
 }
 ARCHITECTURE = {name: option.default for name, option in inspect.signature(SRGAN).parameters.items()}
+
+
+# What --allow-changes lets a resumed run change.
+CHANGEABLE = (
+    *("learning_rate", "discriminator_learning_rate", "lr_scheduler", "max_train_steps"),
+    *("content_loss", "lr_consistency", "artifact_weight", "checkerboard_weight"),
+    *("adversarial_weight", "adversarial_warmup_steps"),
+)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -194,6 +212,7 @@ def resolve_args(
         "content_loss": args.content_loss or ("vgg54" if gan else "mse"),
         "discriminator_learning_rate": args.learning_rate if rate is None else rate,
         "data_dir": args.data_dir or Path(HF_HOME) / "srgan-hub",
+        "mixed_precision": args.mixed_precision or os.environ.get("ACCELERATE_MIXED_PRECISION", "no").lower(),
         "sigma": args.sigma and tuple(args.sigma),
     }
     config = TrainConfig(
@@ -211,6 +230,11 @@ def resolve_args(
         raise ValueError(f"--push-to-hub must be a Hub id such as org/name, got '{config.push_to_hub}'.")
     if config.push_steps and not config.push_to_hub:
         raise ValueError("--push-steps requires --push-to-hub.")
+    if config.init_discriminator and not gan:
+        raise ValueError("--init-discriminator requires --stage gan.")
+    if config.mixed_precision not in PRECISIONS:
+        choices = ", ".join(PRECISIONS)
+        raise ValueError(f"ACCELERATE_MIXED_PRECISION must be one of {choices}, got '{config.mixed_precision}'.")
     if config.mixed_precision == "fp16" and not torch.cuda.is_available():
         raise ValueError("--mixed-precision fp16 requires a GPU; use bf16 or no.")
     if config.sigma and config.degradation == "bicubic":

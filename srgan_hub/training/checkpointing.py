@@ -8,18 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from ..fileio import atomic_write
 from ..publish import PushError, push_folder
 from . import checkpoint
-from .arguments import FLAGS, flag_name
+from .arguments import CHANGEABLE, FLAGS, flag_name
 from .dataset import read_index
 from .logging import truncate_metrics
 from .model_card import card_fields
 from .state import TrainContext, TrainState, ema_model
 
 logger = logging.getLogger(__name__)
-SAVED = ("step", "collapsed_steps", "best", "scores")  # values of `TrainState`
+SAVED = ("step", "collapsed_steps", "best", "scores", "changes")  # values of `TrainState`
 
 
 def export(run: TrainContext, state: TrainState, name: str) -> None:
@@ -54,10 +55,10 @@ def save(run: TrainContext, state: TrainState) -> None:
     config, accelerator = run.config, run.accelerator
     export(run, state, "last")
     if accelerator.is_main_process:
-        parts = {name: accelerator.unwrap_model(network).state_dict() for name, network in state.networks.items()}
+        parts = {name: network.state_dict() for name, network in state.networks.items()}
         parts["ema"] = state.ema.network.state_dict()
         for name, optimizer in state.optimizers.items():
-            parts[f"{name}_optimizer"] = checkpoint.optimizer_tensors(optimizer.optimizer)
+            parts[f"{name}_optimizer"] = checkpoint.optimizer_tensors(optimizer)
         header = {
             "arguments": _arguments(run),
             "fingerprints": _fingerprints(run),
@@ -89,19 +90,40 @@ def resume(run: TrainContext, state: TrainState) -> None:
     if found and found[-1].resolve() != path.resolve():
         raise ValueError(f"'{config.output_dir}' holds {found[-1].name}, not only '{path}'; use another --output-dir.")
     parts, header = checkpoint.load(path)
-    _check_resumable(run, path, header)
+    changed = _check_resumable(run, path, header)
     for name, network in state.networks.items():
-        accelerator.unwrap_model(network).load_state_dict(parts[name])
+        network.load_state_dict(parts[name])
     state.ema.network.load_state_dict(parts["ema"])
     for name, optimizer in state.optimizers.items():
-        checkpoint.restore_optimizer(optimizer.optimizer, parts[f"{name}_optimizer"])
+        checkpoint.restore_optimizer(optimizer, parts[f"{name}_optimizer"])
     if accelerator.scaler and header["scaler"]:
         accelerator.scaler.load_state_dict(header["scaler"])
     for name in SAVED:
         setattr(state, name, header[name])
+    state.changes += [f"step {state.step}: {change}" for change in changed.values()]
+    if "content_loss" in changed:
+        state.best = None  # measured by another loss
     if accelerator.is_main_process:
         truncate_metrics(config.output_dir, state.step)
     accelerator.print(f"resuming from {path}")
+
+
+def load_discriminator(path: Path, network: nn.Module) -> None:
+    """Load a discriminator's weights from a checkpoint, or the latest one of a directory.
+
+    Raise ValueError if there is none, or it is of another discriminator.
+    """
+    found = checkpoint.find(path) if path.is_dir() else [path]
+    if not found:
+        raise ValueError(f"--init-discriminator '{path}' holds no complete checkpoint.")
+    weights = checkpoint.load(found[-1])[0].get("discriminator", {})
+    if _shapes(weights) != _shapes(network.state_dict()):
+        raise ValueError(f"'{found[-1]}' has no such discriminator; use its --discriminator and --hr-crop.")
+    network.load_state_dict(weights)
+
+
+def _shapes(tensors: checkpoint.Tensors) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in tensors.items()}
 
 
 def _arguments(run: TrainContext) -> dict[str, Any]:
@@ -122,24 +144,36 @@ def _environment(run: TrainContext) -> dict[str, Any]:
     return {"processes": processes, "threads": torch.get_num_threads(), "torch": torch.__version__}
 
 
-def _check_resumable(run: TrainContext, path: Path, header: dict[str, Any]) -> None:
-    """Raise ValueError for arguments, images or VGG weights that change the result; report other differences."""
+def _check_resumable(run: TrainContext, path: Path, header: dict[str, Any]) -> dict[str, str]:
+    """Raise ValueError for arguments, images or VGG weights that change the result; report other differences.
+
+    Return the changes that --allow-changes permits, by field.
+    """
     before, now = header["arguments"], _arguments(run)
     changed = [name for name in FLAGS if before.get(name) != now[name]]
     # With a cosine schedule every step's learning rate depends on the last step.
     cosine = run.config.lr_scheduler == "cosine"
     refused = [n for n in changed if not FLAGS[n].metadata["runtime"] or (n == "max_train_steps" and cosine)]
+    allowed = [name for name in refused if run.config.allow_changes and name in CHANGEABLE]
+    refused = [name for name in refused if name not in allowed]
     reasons = [f"{flag_name(name)} differs (checkpoint {before.get(name)}, now {now[name]})" for name in refused]
     new = _fingerprints(run)
+    if "content_loss" in allowed:
+        del new["vgg_weights"]
     reasons += [f"{flag_name(name)} has other content" for name in new if header["fingerprints"].get(name) != new[name]]
     if reasons:
         raise ValueError(f"Cannot resume from '{path}': {'; '.join(reasons)}.")
     if header["step"] > run.config.max_train_steps:
         raise ValueError(f"'{path}' is beyond --max-train-steps {run.config.max_train_steps}.")
-    accepted = [flag_name(name) for name in changed if name != "resume_from_checkpoint"]
+    accepted = [
+        flag_name(name) for name in changed if name not in ("resume_from_checkpoint", "allow_changes", *allowed)
+    ]
     if accepted:
         run.accelerator.print(f"changed since '{path}', without effect on the weights so far: {', '.join(accepted)}")
     for name, value in _environment(run).items():
         if header["environment"][name] != value:
             text = "'%s' was saved with %s=%s, now %s: the result will not be bit-identical"
             logger.warning(text, path, name, header["environment"][name], value)
+    for name in allowed:
+        logger.warning("%s was %s until step %d, now %s", flag_name(name), before.get(name), header["step"], now[name])
+    return {name: f"{flag_name(name)} {before.get(name)} -> {now[name]}" for name in allowed}

@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import json
 import logging
+import math
 from pathlib import Path
 
 import numpy as np
@@ -29,10 +30,11 @@ def choose_tracker(name: str) -> str | None:
 
 
 def log(run: TrainContext, step: int, values: dict[str, float]) -> None:
-    """Append a line to metrics.jsonl and log the values to the tracker."""
+    """Append a line to metrics.jsonl, with null for NaN and infinity, and log the values to the tracker."""
     if run.accelerator.is_main_process:
+        line = {"step": step} | {name: value if math.isfinite(value) else None for name, value in values.items()}
         with (run.config.output_dir / FILE).open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **values}) + "\n")
+            file.write(json.dumps(line, allow_nan=False) + "\n")
     run.accelerator.log(values, step=step)
 
 

@@ -36,7 +36,8 @@ def card_fields(run: TrainContext, state: TrainState, name: str) -> dict[str, An
         f"LR images by the degradation `{config.degradation}`.",
         "command": redact_command(config),
         "training": f"{state.step} of {config.max_train_steps} steps on {run.accelerator.num_processes} process(es), "
-        f"torch {torch.__version__}. The weights are the exponential moving average.",
+        f"torch {torch.__version__}. The weights are the exponential moving average."
+        + (f" Changed on resuming: {'; '.join(state.changes)}." if state.changes else ""),
     }
     if state.scores:
         report = make_report(run, state.scores, title)
@@ -47,7 +48,7 @@ def card_fields(run: TrainContext, state: TrainState, name: str) -> dict[str, An
 def redact_command(config: TrainConfig) -> str:
     """Return the command line with local paths cut to their last names."""
     values = [config.train_data, config.val_data, config.vgg_weights, config.output_dir, config.data_dir]
-    values += [config.pretrained_model_name_or_path, config.resume_from_checkpoint]
+    values += [config.pretrained_model_name_or_path, config.resume_from_checkpoint, config.init_discriminator]
     paths = [Path(value) for value in values if value]
     local = {path for path in paths if path.exists() or path.is_absolute()}
 

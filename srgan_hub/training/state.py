@@ -29,21 +29,22 @@ class TrainContext:
 
 @dataclass
 class TrainState:
-    """Variables of a run, all of them part of a checkpoint. The networks are as Accelerate wraps them."""
+    """Variables of a run, all of them part of a checkpoint.
+
+    `generator` and `discriminator` are wrapped by Accelerate, for training; `networks` holds them as they were built,
+    for their weights.
+    """
 
     generator: nn.Module
     discriminator: nn.Module | None
+    networks: dict[str, nn.Module]
     optimizers: dict[str, Any]
     ema: EMA
     step: int = 0
     collapsed_steps: int = 0  # consecutive steps with a discriminator loss near 0
     best: float | None = None  # lowest content loss on the validation images
     scores: dict[str, dict[str, float]] = field(default_factory=dict)  # last validation: image -> metric -> mean
-
-    @property
-    def networks(self) -> dict[str, nn.Module]:
-        """The trained networks by name."""
-        return {"generator": self.generator} | ({"discriminator": self.discriminator} if self.discriminator else {})
+    changes: list[str] = field(default_factory=list)  # of flags by --allow-changes
 
 
 def ema_model(run: TrainContext, state: TrainState) -> SRGAN:

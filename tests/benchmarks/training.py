@@ -1,19 +1,23 @@
 """Seconds per training step: this project against the plain float32 NCHW loop that other projects use.
 
     python tests/benchmarks/training.py [ROUNDS]
+    python tests/benchmarks/training.py --launches
 
 Each runs in its own process, in turn, ROUNDS times; medians and their ratios are printed. VGG19 has random weights,
 which are as fast as trained ones. bfloat16 is used where the CPU has it in hardware. Times depend on the machine:
 compare only ratios of one run.
+
+--launches counts the operations of a step that would start kernels on a GPU, with the optimizers as they run there.
 """
 
+import itertools
 import json
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +27,7 @@ import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.models import vgg19
 
 import train_accelerate
@@ -31,6 +36,7 @@ from srgan_hub.devices import preferred_dtype
 from srgan_hub.network.discriminator import Discriminator
 from srgan_hub.training.arguments import parse_args, resolve_args
 from srgan_hub.training.dataloader import make_batches
+from srgan_hub.training.state import TrainContext, TrainState
 
 DTYPE = "bf16" if preferred_dtype(torch.device("cpu")) == torch.bfloat16 else "no"
 STEPS = 3
@@ -47,6 +53,26 @@ STEPS_OF = {
     "ours, GAN with VGG54, batch 16": "plain GAN with VGG54, batch 16",
     "ours, laptop recipe, batch 8": "plain GAN with VGG54, batch 16",
 }
+
+
+class Launches(TorchDispatchMode):
+    """Count operations, but for views and allocations, which start no kernel; a list of tensors counts once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        name = str(function.overloadpacket)
+        if not function.is_view and not name.startswith(("aten.empty", "aten.new_empty", "aten.detach")):
+            self.counts[name] += 1
+        return function(*args, **(kwargs or {}))
+
+
+def use_fused_adam(state: TrainState) -> None:
+    """Replace the optimizers by fused ones, as on a GPU."""
+    for name, optimizer in state.optimizers.items():
+        state.optimizers[name] = torch.optim.Adam(optimizer.param_groups[0]["params"], betas=(0.9, 0.999), fused=True)
 
 
 def random_vgg() -> nn.Sequential:
@@ -95,15 +121,32 @@ def plain_gan(batch: int = 16) -> Callable[[], None]:
     return step
 
 
-def ours(directory: Path, *argv: str) -> tuple[Callable[[], None], list[float]]:
-    """A step of train_accelerate.py, including data, moving average and metrics, and its waiting times for data."""
+def build(directory: Path, *argv: str) -> tuple[TrainContext, TrainState]:
+    """Build a run on random images."""
+    (directory / "images").mkdir()
+    for i in range(8):
+        pixels = np.random.default_rng(i).integers(0, 256, (300, 400, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(directory / "images" / f"{i}.png")
+    vgg = {f"features.{key}": value for key, value in random_vgg().state_dict().items()}
+    save_file(vgg, directory / "vgg.safetensors")
     data = ["--train-data", str(directory / "images"), "--output-dir", str(directory / "out"), "--report-to", "none"]
-    args = parse_args([*data, "--mixed-precision", DTYPE, *argv])
+    data += ["--mixed-precision", DTYPE, "--vgg-weights", str(directory / "vgg.safetensors")]
+    args = parse_args([*data, *argv])
     base = args.pretrained_model_name_or_path
     model = SRGAN.from_pretrained(base) if base else None
-    run, state = train_accelerate.build(resolve_args(args, model.config if model else None), model)
+    return train_accelerate.build(resolve_args(args, model.config if model else None), model)
+
+
+def ours(directory: Path, *argv: str) -> tuple[Callable[[], None], list[float]]:
+    """A step of train_accelerate.py, including data, moving average and metrics, and its waiting times for data."""
+    run, state = build(directory, *argv)
     batches, waits = make_batches(run, 0), []
-    return lambda: waits.append(train_accelerate.train_step(run, state, batches)[1]), waits
+
+    def step() -> None:
+        names, values = train_accelerate.train_step(run, state, batches)
+        waits.append(values[names.index("wait")].item())
+
+    return step, waits
 
 
 def time_steps(name: str) -> dict[str, float]:
@@ -111,26 +154,38 @@ def time_steps(name: str) -> dict[str, float]:
     waits: list[float] = [0.0]
     with tempfile.TemporaryDirectory() as temporary:
         directory = Path(temporary)
-        (directory / "images").mkdir()
-        for i in range(8):
-            pixels = np.random.default_rng(i).integers(0, 256, (300, 400, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(directory / "images" / f"{i}.png")
-        vgg = {f"features.{key}": value for key, value in random_vgg().state_dict().items()}
-        save_file(vgg, directory / "vgg.safetensors")
         if name.startswith("plain"):
             step = plain_gan() if "GAN" in name else plain_pretrain()
-        elif "recipe" in name:
-            step, waits = ours(directory, *RECIPE)
-        elif "GAN" in name:
-            step, waits = ours(directory, "--stage", "gan", "--vgg-weights", str(directory / "vgg.safetensors"))
         else:
-            step, waits = ours(directory)
+            step, waits = ours(
+                directory, *(RECIPE if "recipe" in name else ["--stage", "gan"] if "GAN" in name else [])
+            )
         seconds = []
         for _ in range(STEPS + 1):
             start = time.perf_counter()
             step()
             seconds.append(time.perf_counter() - start)
     return {"seconds": statistics.median(seconds[1:]), "wait": statistics.median(waits)}
+
+
+def count_launches(*argv: str) -> Counter[str]:
+    """Return the operations of the second step on two crops, without those of the data."""
+    with tempfile.TemporaryDirectory() as temporary:
+        run, state = build(Path(temporary), "--batch-size", "2", *argv)
+        use_fused_adam(state)
+        pairs = [*itertools.islice(make_batches(run, 0), 2 * run.config.gradient_accumulation_steps)]
+        batches = iter(pairs)
+        train_accelerate.train_step(run, state, batches)
+        with Launches() as launches:
+            train_accelerate.train_step(run, state, batches)
+    return launches.counts
+
+
+def print_launches() -> None:
+    for title, argv in (("pretrain", ()), ("GAN with VGG54", ("--stage", "gan"))):
+        counts = count_launches("--mixed-precision", "no", *argv)
+        frequent = ", ".join(f"{name.removeprefix('aten.')} {count}" for name, count in counts.most_common(8))
+        print(f"{title}: {sum(counts.values())} launches a step: {frequent}")
 
 
 def main(rounds: int = 3) -> None:
@@ -153,5 +208,7 @@ def main(rounds: int = 3) -> None:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--time"]:
         print(json.dumps(time_steps(sys.argv[2])))
+    elif sys.argv[1:2] == ["--launches"]:
+        print_launches()
     else:
         main(*map(int, sys.argv[1:]))

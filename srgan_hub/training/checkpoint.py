@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from ..fileio import atomic_write, remove_stale_parts
 
-FORMAT = "srgan-hub checkpoint 3"
+FORMAT = "srgan-hub checkpoint 4"
 MARGIN = 2**20  # bytes of disk space for the header and the file system
 
 Tensors = dict[str, Tensor]

@@ -26,15 +26,19 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from srgan_hub import SRGAN
-from srgan_hub.degradations import make_degradation
 from srgan_hub.devices import resolve_num_threads
-from srgan_hub.evaluate.datasets import PairedDataset
 from srgan_hub.images.errors import ImageError
 from srgan_hub.network.discriminator import build_discriminator
 from srgan_hub.network.fusion import PolyphaseGenerator
 from srgan_hub.training import checkpoint, checkpointing, losses
 from srgan_hub.training.arguments import FLAGS, TrainConfig, parse_args, resolve_args
-from srgan_hub.training.dataloader import make_batches, prepare_data
+from srgan_hub.training.dataloader import (
+    check_overlap,
+    make_batches,
+    make_train_degradation,
+    make_validation,
+    prepare_data,
+)
 from srgan_hub.training.dataset import RandomCropDataset
 from srgan_hub.training.distributed import average_batch_norm, keep_batch_norm_statistics, make_accelerator
 from srgan_hub.training.dry_run import estimate_run
@@ -42,7 +46,7 @@ from srgan_hub.training.ema import EMA
 from srgan_hub.training.interrupt import catch_signals
 from srgan_hub.training.logging import choose_tracker, log
 from srgan_hub.training.readback import Readback, StepValues
-from srgan_hub.training.state import TrainContext, TrainState
+from srgan_hub.training.state import TrainContext, TrainState, effective_batch
 from srgan_hub.training.validation import SR, flatten, validate
 
 logger = logging.getLogger("train_accelerate")
@@ -71,13 +75,13 @@ def build(config: TrainConfig, model: SRGAN | None) -> tuple[TrainContext, Train
     config.output_dir.mkdir(parents=True, exist_ok=True)
 
     # Data: random HR crops, their degradation to LR, full images for validation.
-    shards, val_images = prepare_data(config, accelerator)
-    crops = RandomCropDataset(shards, size=config.hr_crop, seed=config.seed, downscale_prob=config.downscale_prob)
-    sigma = {"sigma": config.sigma} if config.sigma else {}
-    degrade = make_degradation(config.degradation, scale=config.scale, **sigma)
-    validation = None
-    if val_images:
-        validation = PairedDataset(val_images, scale=config.scale, degradation=degrade, seed=config.seed)
+    degrade = make_train_degradation(config)
+    sources, val_images = prepare_data(config, accelerator)
+    crops = RandomCropDataset(
+        sources, size=config.hr_crop, seed=config.seed, scale=config.scale, downscale_prob=config.downscale_prob
+    )
+    check_overlap(crops, val_images)
+    validation = make_validation(config, val_images, degrade) if val_images else None
 
     # Networks, optimizers and losses. The content loss is frozen and needs no `accelerator.prepare`.
     if config.stage == "gan" and not model:
@@ -166,6 +170,7 @@ def train_step(
     average_batch_norm(run.accelerator, state.networks.values())
     state.ema.update(state.networks["generator"], state.step)
     state.step += 1
+    state.samples += effective_batch(run)
     others = torch.tensor([waited, float(bool(signals))]).to(run.accelerator.device, non_blocking=True)
     means = run.accelerator.reduce(torch.cat([torch.stack([*values.values()]), others]), "mean")
     return StepValues((*values, "wait", "stop"), means)
@@ -331,7 +336,7 @@ def train(run: TrainContext, state: TrainState, signals: list[str]) -> bool:
     config, accelerator, pushed = run.config, run.accelerator, True
     if state.step == 0 and config.pretrained_model_name_or_path:
         validate_and_save_best(run, state)  # the baseline
-    batches = make_batches(run, state.step)
+    batches = make_batches(run, state.step, state.samples)
     quiet = not accelerator.is_main_process
     bar = tqdm(initial=state.step, total=config.max_train_steps, unit="step", smoothing=0.05, disable=quiet)
     readback, stop, steps, waited, elapsed = Readback(accelerator.device), False, 0, 0.0, 0.0
@@ -345,8 +350,7 @@ def train(run: TrainContext, state: TrainState, signals: list[str]) -> bool:
         steps, waited, elapsed = steps + 1, waited + wait, elapsed + time.perf_counter() - start
         bar.update()
         if state.step % config.logging_steps == 0 or last or stop:
-            crops = steps * config.batch_size * config.gradient_accumulation_steps * accelerator.num_processes
-            values |= {"samples_per_second": crops / elapsed, "data_wait": waited / elapsed}
+            values |= {"samples_per_second": steps * effective_batch(run) / elapsed, "data_wait": waited / elapsed}
             values["learning_rate"] = learning_rate_at(config, "generator", state.step - 1)
             log(run, state.step, values)
             bar.set_postfix({name: f"{values[name]:.4g}" for name in ("g_loss", "d_loss") if name in values})

@@ -35,7 +35,7 @@ from srgan_hub.resize import downscale
 from srgan_hub.training import checkpoint, checkpointing, dry_run
 from srgan_hub.training import logging as training_logging
 from srgan_hub.training.arguments import FLAGS, GROUPS, TrainConfig, flag_name, make_parser, parse_args, resolve_args
-from srgan_hub.training.dataset import build_shards
+from srgan_hub.training.dataset import RandomCropDataset, build_shards
 from srgan_hub.training.state import ema_model
 from srgan_hub.training.validation import COLUMNS
 
@@ -62,10 +62,10 @@ def fresh_accelerate():
     torch.set_num_threads(threads)
 
 
-def draw_images(directory: Path, count: int, size: int = 80) -> Path:
+def draw_images(directory: Path, count: int, size: int = 80, seed: int = 0) -> Path:
     """Smooth blobs, which can be learned."""
     directory.mkdir(parents=True)
-    random = np.random.default_rng(0)
+    random = np.random.default_rng(seed)
     for i in range(count):
         coarse = Image.fromarray(random.integers(0, 256, (10, 10, 3), dtype=np.uint8))
         coarse.resize((size, size + 4), Image.Resampling.BICUBIC).save(directory / f"{i}.png")
@@ -79,7 +79,7 @@ def images(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def valid(tmp_path_factory) -> Path:
-    return draw_images(tmp_path_factory.mktemp("images") / "valid", 2)
+    return draw_images(tmp_path_factory.mktemp("images") / "valid", 2, seed=1)
 
 
 @pytest.fixture(scope="session")
@@ -262,7 +262,12 @@ def test_pretraining_reduces_the_loss_and_exports_the_ema_weights(run, valid, tm
     parts, header = checkpoint.load(out / "step-60.safetensors")
     assert all(torch.equal(model.generator.state_dict()[name], value) for name, value in parts["ema"].items())
     assert not torch.equal(parts["ema"]["tail_conv.weight"], parts["generator"]["tail_conv.weight"])
-    assert header["environment"] == {"threads": 1, "processes": 1, "torch": torch.__version__}
+    assert header["environment"] == {
+        "processes": 1,
+        "effective_batch": 2,
+        "threads": 1,
+        "torch": torch.__version__,
+    }
     scores = [line for line in read_log(out) if "val_psnr_y" in line]
     assert [line["step"] for line in scores] == [30, 60] and len(scores[0]) == 1 + len(COLUMNS)
     assert {"val_content", "val_bicubic_psnr_y", "val_hr_checkerboard_db"} <= scores[0].keys()
@@ -310,6 +315,7 @@ def test_model_card_has_no_local_paths(run, shards, valid, pretrained, tmp_path)
 
 
 BASE = ["--max-train-steps", 2, *GAN, "--adversarial-weight", 0.1]
+REAL_WORLD = [["--clean-prob", 0], ["--noise", 9, 9], ["--jpeg-quality", 5, 5], ["--second-order-prob", 1]]
 CHANGES = [
     ["--seed", 1],
     ["--batch-size", 1],
@@ -318,6 +324,8 @@ CHANGES = [
     ["--downscale-prob", 1],
     ["--degradation", "gaussian"],
     ["--sigma", 3, 4, "--degradation", "gaussian"],
+    ["--degradation", "real-world"],
+    *(["--degradation", "real-world", *flag] for flag in REAL_WORLD),
     ["--content-loss", "mse"],
     ["--lr-consistency", 1],
     ["--artifact-weight", 100],
@@ -354,7 +362,7 @@ def test_runtime_flags_do_not_change_the_weights(run, seen_weights, tmp_path):
     assert seen_weights[read_weights(tmp_path / "out" / "final")] == "nothing"
 
 
-@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change[0])
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: " ".join(map(str, change)))
 def test_each_training_flag_changes_the_weights(run, seen_weights, tmp_path, change):
     assert run(*BASE, *change) == 0
     weights = read_weights(tmp_path / "out" / "final")
@@ -513,6 +521,17 @@ def test_resume_refuses_changed_flags_and_data(run, tmp_path, capsys, caplog):
     assert "use another --output-dir" in capsys.readouterr().err
 
 
+def test_resume_divides_the_same_effective_batch_otherwise(run, monkeypatch, tmp_path, caplog):
+    seen, read = [], RandomCropDataset.__getitem__
+    monkeypatch.setattr(RandomCropDataset, "__getitem__", lambda crops, i: seen.append(i) or read(crops, i))
+    assert run("--batch-size", 4, "--max-train-steps", 2) == 0
+    argv = ["--batch-size", 2, "--gradient-accumulation-steps", 2, "--max-train-steps", 3]
+    assert run(*argv, "--resume-from-checkpoint") == 0
+    assert seen == list(range(12))
+    argv[1] = 1
+    assert run(*argv, "--resume-from-checkpoint") == 2
+
+
 def test_old_checkpoints_are_removed(run, tmp_path, caplog):
     argv = ["--max-train-steps", 7, "--checkpointing-steps", 2, "--checkpoints-total-limit", 2]
     assert run(*argv, "--resume-from-checkpoint") == 0
@@ -608,7 +627,7 @@ def test_bf16_keeps_weights_and_the_last_layer_in_float32(run, monkeypatch):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_two_ranks_share_samples_weights_and_scores(run, images, pretrained, valid, tmp_path):
+def test_two_ranks_share_samples_weights_and_scores(run, images, pretrained, valid, monkeypatch, tmp_path, caplog):
     argv = [*SMALL, "--threads", 1, "--logging-steps", 1, "--checkpointing-steps", 2, "--stage", "gan"]
     argv += ["--pretrained-model-name-or-path", pretrained, "--train-data", images, "--val-data", valid]
     argv = [str(word) for word in (*argv, "--content-loss", "l1", "--gradient-accumulation-steps", 2)]
@@ -642,6 +661,16 @@ def test_two_ranks_share_samples_weights_and_scores(run, images, pretrained, val
     one = read_log(tmp_path / "one")[0]
     for name, value in read_log(two)[0].items():
         assert math.isclose(value, one[name], rel_tol=1e-5, abs_tol=1e-6), name
+
+    # One rank continues behind the last sample of both.
+    later, read = [], RandomCropDataset.__getitem__
+    monkeypatch.setattr(RandomCropDataset, "__getitem__", lambda crops, i: later.append(i) or read(crops, i))
+    argv += ["--max-train-steps", 3, "--no-freeze-bn", "--resume-from-checkpoint"]
+    assert run(*argv, flags=[], output="two", data=None) == 0
+    assert later == list(range(16, 20))
+    assert "processes=2, now 1" in caplog.text and "effective_batch=8, now 4" in caplog.text
+    _, header = checkpoint.load(two / "step-3.safetensors")
+    assert header["samples"] == 20
 
 
 # --- Invalid input
@@ -683,6 +712,48 @@ def test_invalid_input_is_reported_in_one_line(run, monkeypatch, capsys, argv, m
     assert run(*argv, flags=flags) == 2
     error = capsys.readouterr().err
     assert message in error and error.startswith("train_accelerate.py: ") and "Traceback" not in error
+
+
+def test_images_for_training_and_validation_are_refused(run, images, tmp_path, capsys):
+    assert run("--max-train-steps", 1, "--val-data", images, data=images) == 2
+    assert "'0.png', '1.png', '2.png' and 3 others" in capsys.readouterr().err
+
+
+def test_broken_validation_image_does_not_stop_the_run(run, valid, tmp_path, caplog):
+    shutil.copytree(valid, tmp_path / "valid")
+    (tmp_path / "valid" / "cut.png").write_bytes((valid / "0.png").read_bytes()[:-1000])
+    assert run("--max-train-steps", 1, "--val-data", tmp_path / "valid") == 0
+    assert "cut.png" in caplog.text
+    assert run("--max-train-steps", 1, "--val-data", valid, output="other") == 0
+    scores = [
+        {key: value for key, value in read_log(tmp_path / name)[-1].items() if key.startswith("val_")}
+        for name in ("out", "other")
+    ]
+    assert scores[0] == scores[1] and scores[0]["val_psnr_y"] > 0
+
+
+def test_paired_data_of_two_directories_trains_and_resumes(run, images, tmp_path):
+    sizes = {"a": 2, "b": 3}
+    for seed, (name, count) in enumerate(sizes.items()):
+        draw_images(tmp_path / f"hr-{name}", count, seed=seed)
+        (tmp_path / f"lr-{name}").mkdir()
+        for path in (tmp_path / f"hr-{name}").iterdir():
+            with Image.open(path) as image:
+                image.reduce(4).save(tmp_path / f"lr-{name}" / path.name)
+    argv = ["--train-data", tmp_path / "hr-a", f"{tmp_path / 'hr-b'}=2"]
+    lr = ["--train-lr-data", tmp_path / "lr-a", tmp_path / "lr-b"]
+    assert run(*argv, *lr, "--max-train-steps", 2, data=None) == 0
+    out = tmp_path / "out"
+    assert {"data", "data-1", "data-lr", "data-lr-1"} <= {path.name for path in out.iterdir()}
+    card = (out / "final" / "README.md").read_text()
+    assert "5 images of hr-a, hr-b" in card and "LR images are given" in card and str(tmp_path) not in card
+    assert "--train-data hr-a hr-b=2" in card
+    assert run(*argv, "--max-train-steps", 3, "--resume-from-checkpoint", data=None) == 2  # bicubic LR images
+    assert run(*argv, *lr, "--max-train-steps", 3, "--resume-from-checkpoint", data=None) == 0
+    assert run(*argv, *lr, "--max-train-steps", 3, data=None, output="full") == 0
+    assert run(*argv, *lr, "--max-train-steps", 3, "--no-shards", data=None, output="files") == 0
+    assert read_weights(out / "final") == read_weights(tmp_path / "full" / "final")
+    assert read_weights(out / "final") == read_weights(tmp_path / "files" / "final")
 
 
 def test_unusable_training_images_are_reported(run, tmp_path, capsys):

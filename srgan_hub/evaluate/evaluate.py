@@ -11,6 +11,7 @@ import numpy as np
 import PIL
 import torch
 
+from ..degradations import RealWorldDegradation
 from ..hub import WEIGHTS, resolve_model_path
 from ..model import SRGAN
 from ..model_card import file_sha256
@@ -129,8 +130,10 @@ def score_pair(
 def describe_lr(lr: Path | None, downsampling: str, degradation: str | None, *, seed: int = SEED) -> str:
     """Return the protocol's description of how LR images were generated."""
     if degradation:
-        half_clean = " (half of the images stay clean)" if degradation == "real-world" else ""
-        return f"training's degradation {degradation}, seed {seed}{half_clean}"
+        clean = (
+            f" ({RealWorldDegradation.clean_prob:.0%} of the images stay clean)" if degradation == "real-world" else ""
+        )
+        return f"training's degradation {degradation}, seed {seed}{clean}"
     return f"files in {lr.resolve().name}" if lr else f"bicubic of {downsampling.replace('matlab', 'MATLAB')}"
 
 

@@ -40,10 +40,15 @@ def number(expected: str, accepts: Callable[[float], bool], kind: Callable[[str]
 positive_int = number("a positive integer", lambda value: value >= 1, int)
 natural = number("an integer of at least 0", lambda value: value >= 0, int)
 non_negative = number("a finite number of at least 0", lambda value: 0 <= value < math.inf)
+positive = number("a positive number", lambda value: 0 < value < math.inf)
 unit_interval = number("a number from 0 to 1", lambda value: 0 <= value <= 1)
 decay = number("a number of at least 0 and below 1", lambda value: 0 <= value < 1)
 boolean = argparse.BooleanOptionalAction
 PRECISIONS = ("no", "bf16", "fp16")
+# Flags that are options of the degradation, None by default.
+RANGES = ("sigma", "noise", "jpeg_quality")
+DEGRADATION_FLAGS = (*RANGES, "clean_prob", "second_order_prob")
+LISTS = ("train_data", "train_lr_data")
 TRACKERS = ("auto", "tensorboard", "trackio", "wandb", "none")
 
 
@@ -54,6 +59,11 @@ def flag(default: Any, help: str, *, runtime: bool = False, **options: Any) -> A
     run may change a `runtime` flag, because the weights do not depend on it.
     """
     return dataclasses.field(default=default, metadata={"help": help, "runtime": runtime, **options})
+
+
+def range_flag(help: str, type: Callable[[str], float] = float) -> Any:
+    """Return a field of a range of the degradation, None by default."""
+    return flag(None, help, type=type, nargs=2, metavar=("LOW", "HIGH"))
 
 
 runtime_flag = functools.partial(flag, runtime=True)
@@ -75,17 +85,34 @@ class TrainConfig:
     )
 
     # Data.
-    train_data: str = runtime_flag(MISSING, "directory of images or prepared shards; div2k downloads DIV2K")
+    train_data: Sequence[str] | None = runtime_flag(
+        None, "directories of images or prepared shards; div2k downloads DIV2K; =2 doubles an image's probability",
+        nargs="+", metavar="PATH[=WEIGHT]",
+    )  # fmt: skip
+    train_lr_data: Sequence[str] | None = runtime_flag(
+        None, "directories of LR images of the same names, instead of a degradation", nargs="+", metavar="PATH"
+    )
+    dataset_name: str | None = runtime_flag(None, "data set of the Hub, or a directory that `datasets` reads")
+    image_column: str = runtime_flag("image", "column of --dataset-name")
+    shards: bool = runtime_flag(
+        True, "store decoded images in OUTPUT_DIR, else decode a file for each crop", action=boolean
+    )
     val_data: str | None = runtime_flag(None, "directory of validation images, or div2k")
+    val_lr_data: str | None = runtime_flag(None, "directory of LR validation images, instead of a degradation")
     data_dir: Path = runtime_flag(None, "cache of DIV2K (default: HF_HOME/srgan-hub)", type=Path)  # noqa: RUF009
+    div2k_url: str | None = runtime_flag(None, "address of a mirror of DIV2K's archives", metavar="URL")
     batch_size: int = flag(16, "crops per process and backward pass", type=positive_int)
     hr_crop: int = flag(96, "side of the HR crops in pixels", type=positive_int)
     downscale_prob: float = flag(0.0, "probability of a crop being downscaled by up to 2", type=unit_interval)
     degradation: str = flag("bicubic", "how LR crops are synthesized", choices=("bicubic", "gaussian", "real-world"))
-    sigma: tuple[float, float] | None = flag(
-        None, "blur of gaussian and real-world in HR pixels", type=float, nargs=2, metavar=("LOW", "HIGH")
+    sigma: tuple[float, float] | None = range_flag("blur of gaussian and real-world in HR pixels")
+    noise: tuple[float, float] | None = range_flag("noise of real-world in 8-bit values (default: 0 6)")
+    jpeg_quality: tuple[int, int] | None = range_flag("JPEG quality of real-world (default: 30 95)", type=int)
+    clean_prob: float | None = flag(None, "share of clean crops in real-world (default: 0.4)", type=unit_interval)
+    second_order_prob: float | None = flag(
+        None, "share of real-world crops that are resized and compressed again (default: 0)", type=unit_interval
     )
-    dataloader_num_workers: int | None = runtime_flag(None, "data loading processes (CPU: 0, GPU: 2)", type=int)
+    dataloader_num_workers: int | None = runtime_flag(None, "data loading processes (CPU: 0, GPU: 4)", type=int)
 
     # Networks.
     scale: int = flag(None, "2, 3 or 4 (default: 4, or the pretrained model's)", type=positive_int)
@@ -213,7 +240,7 @@ def resolve_args(
         "discriminator_learning_rate": args.learning_rate if rate is None else rate,
         "data_dir": args.data_dir or Path(HF_HOME) / "srgan-hub",
         "mixed_precision": args.mixed_precision or os.environ.get("ACCELERATE_MIXED_PRECISION", "no").lower(),
-        "sigma": args.sigma and tuple(args.sigma),
+        **{name: tuple(values) for name in (*RANGES, *LISTS) if (values := getattr(args, name))},
     }
     config = TrainConfig(
         **vars(args) | architecture | derived, model_kwargs=pretrained or architecture, command=command
@@ -237,6 +264,36 @@ def resolve_args(
         raise ValueError(f"ACCELERATE_MIXED_PRECISION must be one of {choices}, got '{config.mixed_precision}'.")
     if config.mixed_precision == "fp16" and not torch.cuda.is_available():
         raise ValueError("--mixed-precision fp16 requires a GPU; use bf16 or no.")
-    if config.sigma and config.degradation == "bicubic":
-        raise ValueError("--sigma requires --degradation gaussian or real-world; bicubic does not blur.")
+    _check_data(config)
     return config
+
+
+def split_weight(word: str) -> tuple[str, float]:
+    """Split "PATH=2" into path and weight; the weight of a path without one is 1. ValueError if it is not positive."""
+    path, _, weight = word.rpartition("=")
+    if not path or Path(word).exists():
+        return word, 1.0
+    try:
+        return path, positive(weight)
+    except argparse.ArgumentTypeError as error:
+        raise ValueError(f"--train-data {word}: {error}.") from None
+
+
+def _check_data(config: TrainConfig) -> None:
+    """Raise ValueError if flags of the data contradict each other."""
+    if not config.train_data and not config.dataset_name:
+        raise ValueError("--train-data or --dataset-name is required.")
+    for word in config.train_data or ():
+        split_weight(word)
+    given = [name for name in DEGRADATION_FLAGS if getattr(config, name) is not None]
+    allowed = {"bicubic": (), "gaussian": ("sigma",), "real-world": DEGRADATION_FLAGS}[config.degradation]
+    if refused := [name for name in given if name not in allowed]:
+        kinds = "gaussian or real-world" if refused == ["sigma"] else "real-world"
+        raise ValueError(f"{flag_name(refused[0])} requires --degradation {kinds}, got {config.degradation}.")
+    if config.train_lr_data:
+        if len(config.train_lr_data) != len(config.train_data or ()) or config.dataset_name:
+            raise ValueError("--train-lr-data requires as many directories as --train-data, in the same order.")
+        if config.degradation != "bicubic" or config.downscale_prob:
+            raise ValueError("--train-lr-data excludes --degradation and --downscale-prob.")
+    if config.val_lr_data and not config.val_data:
+        raise ValueError("--val-lr-data requires --val-data.")

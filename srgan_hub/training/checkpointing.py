@@ -1,6 +1,5 @@
 """Checkpoint, export, resume and publish a training run."""
 
-import hashlib
 import json
 import logging
 import shlex
@@ -14,13 +13,12 @@ from ..fileio import atomic_write
 from ..publish import PushError, push_folder
 from . import checkpoint
 from .arguments import CHANGEABLE, FLAGS, flag_name
-from .dataset import read_index
 from .logging import truncate_metrics
 from .model_card import card_fields
-from .state import TrainContext, TrainState, ema_model
+from .state import TrainContext, TrainState, effective_batch, ema_model
 
 logger = logging.getLogger(__name__)
-SAVED = ("step", "collapsed_steps", "best", "scores", "changes")  # values of `TrainState`
+SAVED = ("step", "samples", "collapsed_steps", "best", "scores", "changes")  # values of `TrainState`
 
 
 def export(run: TrainContext, state: TrainState, name: str) -> None:
@@ -133,15 +131,15 @@ def _arguments(run: TrainContext) -> dict[str, Any]:
 
 def _fingerprints(run: TrainContext) -> dict[str, str]:
     """Hash the training images and sum the frozen weights, wherever they are stored."""
-    images = json.dumps(read_index(run.crops.directory)["images"], sort_keys=True)
     frozen = sum(float(p.double().sum()) for p in run.content.parameters())
-    return {"train_data": hashlib.sha256(images.encode()).hexdigest(), "vgg_weights": f"{frozen:.6g}"}
+    return {"train_data": run.crops.fingerprint(), "vgg_weights": f"{frozen:.6g}"}
 
 
 def _environment(run: TrainContext) -> dict[str, Any]:
     """Return the software and hardware that affect rounding."""
     processes = run.accelerator.num_processes
-    return {"processes": processes, "threads": torch.get_num_threads(), "torch": torch.__version__}
+    values = {"processes": processes, "effective_batch": effective_batch(run)}
+    return values | {"threads": torch.get_num_threads(), "torch": torch.__version__}
 
 
 def _check_resumable(run: TrainContext, path: Path, header: dict[str, Any]) -> dict[str, str]:
@@ -156,6 +154,8 @@ def _check_resumable(run: TrainContext, path: Path, header: dict[str, Any]) -> d
     refused = [n for n in changed if not FLAGS[n].metadata["runtime"] or (n == "max_train_steps" and cosine)]
     allowed = [name for name in refused if run.config.allow_changes and name in CHANGEABLE]
     refused = [name for name in refused if name not in allowed]
+    if header["environment"]["effective_batch"] == effective_batch(run):  # divided otherwise among processes and passes
+        refused = [name for name in refused if name not in ("batch_size", "gradient_accumulation_steps")]
     reasons = [f"{flag_name(name)} differs (checkpoint {before.get(name)}, now {now[name]})" for name in refused]
     new = _fingerprints(run)
     if "content_loss" in allowed:

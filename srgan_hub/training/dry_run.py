@@ -13,7 +13,7 @@ from ..images.decode import find_images
 from ..images.formats import WRITE_SUFFIXES
 from ..model import SRGAN
 from ..network.discriminator import build_discriminator
-from .arguments import TrainConfig
+from .arguments import TrainConfig, split_weight
 from .dataset import INDEX, read_index
 from .div2k import TRAIN, VALID
 
@@ -70,13 +70,21 @@ def estimate_run(config: TrainConfig, *, processes: int, last_rate: float) -> st
 
 def describe_train_data(config: TrainConfig) -> tuple[str, int]:
     """Return a description of the training images, and the bytes that a run writes before its first step."""
-    path = Path(config.train_data)
-    if config.train_data == "div2k":
+    words = [split_weight(word)[0] for word in config.train_data or ()]
+    sources = [_describe_source(config, word) for word in (*words, *(config.train_lr_data or ()))]
+    if config.dataset_name:
+        sources.append((f"'{config.dataset_name}', whose size is unknown", 0))
+    return "; ".join(text for text, _ in sources), sum(size for _, size in sources)
+
+
+def _describe_source(config: TrainConfig, word: str) -> tuple[str, int]:
+    if word == "div2k":
         if (config.data_dir / "div2k" / INDEX).is_file():
             return f"DIV2K, {TRAIN.images} images, prepared in '{config.data_dir}'", 0
         archives, shards = TRAIN.size + VALID.size, 3 * DIV2K_PIXELS * TRAIN.images
         steps = f"{_gigabytes(archives)} to download, at most {_gigabytes(shards)} of shards"
         return f"DIV2K, {TRAIN.images} images, {steps}, in '{config.data_dir}'", 2 * archives + shards
+    path = Path(word)
     if (path / INDEX).is_file():
         images = read_index(path)["images"]
         size = sum(3 * image["height"] * image["width"] for image in images)
@@ -84,6 +92,8 @@ def describe_train_data(config: TrainConfig) -> tuple[str, int]:
     if not path.is_dir():
         return f"'{path}' does not exist yet", 0
     paths = find_images(path, None, WRITE_SUFFIXES)
+    if not config.shards:
+        return _describe_images(path, paths), 0
     shards = 0
     for each in paths:
         with suppress(OSError, SyntaxError, ValueError, Image.DecompressionBombError), Image.open(each) as image:

@@ -41,10 +41,16 @@ class TrainState:
     optimizers: dict[str, Any]
     ema: EMA
     step: int = 0
+    samples: int = 0  # HR crops seen by all processes
     collapsed_steps: int = 0  # consecutive steps with a discriminator loss near 0
     best: float | None = None  # lowest content loss on the validation images
     scores: dict[str, dict[str, float]] = field(default_factory=dict)  # last validation: image -> metric -> mean
     changes: list[str] = field(default_factory=list)  # of flags by --allow-changes
+
+
+def effective_batch(run: TrainContext) -> int:
+    """Return the number of samples per step of all processes."""
+    return run.config.batch_size * run.config.gradient_accumulation_steps * run.accelerator.num_processes
 
 
 def ema_model(run: TrainContext, state: TrainState) -> SRGAN:

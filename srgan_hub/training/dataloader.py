@@ -16,6 +16,7 @@ from ..images.formats import WRITE_SUFFIXES
 from .arguments import TrainConfig
 from .dataset import INDEX, build_shards
 from .div2k import VALID, download, prepare_div2k
+from .interrupt import ignore_signals
 from .state import TrainContext
 
 logger = logging.getLogger(__name__)
@@ -24,6 +25,7 @@ logger = logging.getLogger(__name__)
 def prepare_data(config: TrainConfig, accelerator: Accelerator) -> tuple[Path, list[Path]]:
     """Return the directory of training shards and the validation images; download and decode them on first use.
 
+    Call it on the main process first: the other ranks find everything prepared.
     Raise ValueError or OSError if images are missing, unusable or too small, or DIV2K cannot be downloaded.
     """
     shards, val_data = Path(config.train_data), config.val_data and Path(config.val_data)
@@ -33,7 +35,7 @@ def prepare_data(config: TrainConfig, accelerator: Accelerator) -> tuple[Path, l
         bar.total = total
         bar.update(done - bar.n)
 
-    with accelerator.main_process_first(), bar:  # the other ranks find everything prepared
+    with bar:
         if "div2k" in (config.train_data, config.val_data):
             config.data_dir.mkdir(parents=True, exist_ok=True)
             with WeakFileLock(config.data_dir / ".lock"):  # another run may be downloading
@@ -63,7 +65,13 @@ def make_batches(run: TrainContext, start: int) -> Iterator[tuple[Tensor, Tensor
     workers = config.dataloader_num_workers
     workers = 2 * (device.type != "cpu") if workers is None else workers
     sampler = StepBatchSampler(config, start, accelerator.process_index, accelerator.num_processes)
-    loader = DataLoader(run.crops, batch_sampler=sampler, num_workers=workers, pin_memory=device.type == "cuda")
+    loader = DataLoader(
+        run.crops,
+        batch_sampler=sampler,
+        num_workers=workers,
+        pin_memory=device.type == "cuda",
+        worker_init_fn=ignore_signals,
+    )
     for indices, crops in zip(sampler, loader, strict=True):
         crops = crops.to(device, non_blocking=True)
         lr = run.degrade(crops, indices, config.seed)

@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..fileio import atomic_write, remove_stale_parts
+from ..fileio import atomic_write, remove_stale_parts, wrap_write_errors
 from ..images.decode import find_images
 from ..images.formats import WRITE_SUFFIXES
 from ..progress import ProgressCallback
@@ -64,7 +64,7 @@ def build_shards(
             return output
     output.parent.mkdir(parents=True, exist_ok=True)
     remove_stale_parts(output.parent)
-    with atomic_write(output, directory=True) as tmp_path:
+    with wrap_write_errors(output), atomic_write(output, directory=True) as tmp_path:
         images, skipped = _write_shards(data, paths, tmp_path, min_size, progress)
         if len(images) < min_images:
             reasons = "".join(f"\n  {entry['name']}: {entry['reason']}" for entry in skipped[:5])

@@ -73,6 +73,7 @@ def train(argv: list[str], kill: Kill | None = None) -> None:
     import train_accelerate
 
     os.setpgid(0, 0)
+    multiprocessing.set_start_method("fork", force=True)  # data loading processes need no server of their own
     if kill:
         plan(kill)
     raise SystemExit(train_accelerate.main(argv))

@@ -30,8 +30,9 @@ from srgan_hub.devices import resolve_num_threads
 from srgan_hub.images.errors import ImageError
 from srgan_hub.network.discriminator import build_discriminator
 from srgan_hub.network.fusion import PolyphaseGenerator
+from srgan_hub.publish import create_repo
 from srgan_hub.training import checkpoint, checkpointing, losses
-from srgan_hub.training.arguments import FLAGS, TrainConfig, parse_args, resolve_args
+from srgan_hub.training.arguments import TrainConfig, parse_args, resolve_args
 from srgan_hub.training.dataloader import (
     check_overlap,
     make_batches,
@@ -40,14 +41,22 @@ from srgan_hub.training.dataloader import (
     prepare_data,
 )
 from srgan_hub.training.dataset import RandomCropDataset
-from srgan_hub.training.distributed import average_batch_norm, keep_batch_norm_statistics, make_accelerator
+from srgan_hub.training.distributed import (
+    RankError,
+    any_rank,
+    average_batch_norm,
+    keep_batch_norm_statistics,
+    main_process_first,
+    make_accelerator,
+    shared_errors,
+)
 from srgan_hub.training.dry_run import estimate_run
 from srgan_hub.training.ema import EMA
 from srgan_hub.training.interrupt import catch_signals
-from srgan_hub.training.logging import choose_tracker, log
+from srgan_hub.training.logging import choose_tracker, log, start_tracker
 from srgan_hub.training.readback import Readback, StepValues
 from srgan_hub.training.state import TrainContext, TrainState, effective_batch
-from srgan_hub.training.validation import SR, flatten, validate
+from srgan_hub.training.validation import SR, ValidationImages, flatten, validate, validation_due
 
 logger = logging.getLogger("train_accelerate")
 
@@ -76,26 +85,34 @@ def build(config: TrainConfig, model: SRGAN | None) -> tuple[TrainContext, Train
 
     # Data: random HR crops, their degradation to LR, full images for validation.
     degrade = make_train_degradation(config)
-    sources, val_images = prepare_data(config, accelerator)
+    sources, val_images = main_process_first(accelerator, lambda: prepare_data(config, accelerator))
     crops = RandomCropDataset(
         sources, size=config.hr_crop, seed=config.seed, scale=config.scale, downscale_prob=config.downscale_prob
     )
     check_overlap(crops, val_images)
-    validation = make_validation(config, val_images, degrade) if val_images else None
+    validation = None
+    if val_images:
+        validation = ValidationImages(make_validation(config, val_images, degrade), config.num_validation_images)
 
     # Networks, optimizers and losses. The content loss is frozen and needs no `accelerator.prepare`.
     if config.stage == "gan" and not model:
         logger.warning("no --pretrained-model-name-or-path: --stage gan starts from random weights, not from SRResNet")
     state = build_state(config, model, accelerator)
-    with accelerator.local_main_process_first():  # one process per machine downloads the VGG weights
-        content = losses.ContentLoss(losses.parse_content_loss(config.content_loss), vgg_weights=config.vgg_weights)
+    weights = losses.parse_content_loss(config.content_loss)
+    content = main_process_first(  # one process per machine downloads the VGG weights
+        accelerator, lambda: losses.ContentLoss(weights, vgg_weights=config.vgg_weights), per_machine=True
+    )
     run = TrainContext(config, accelerator, crops, degrade, content.to(accelerator.device), validation)
 
-    # Checkpoint and tracker.
-    checkpointing.resume(run, state)
+    # Checkpoint, tracker and repository.
+    with shared_errors(accelerator):
+        checkpointing.resume(run, state)
+    if config.push_to_hub:
+        with shared_errors(accelerator):
+            if accelerator.is_main_process:
+                create_repo(config.push_to_hub, private=config.private)
     if tracker:
-        settings = {name: value for name in FLAGS if isinstance(value := getattr(config, name), (int, float, str))}
-        accelerator.init_trackers("srgan", config=settings)
+        start_tracker(run, state.step)
     return run, state
 
 
@@ -328,22 +345,22 @@ def check_finite_and_balance(run: TrainContext, state: TrainState, step: int, va
         logger.warning("step %d: %s. %s", step, cause, advice)
 
 
-# The loop: step, check, log, validate, save.
+# The loop: step, check, log, save, validate.
 
 
 def train(run: TrainContext, state: TrainState, signals: list[str]) -> bool:
     """Train until the last step or a signal; return whether the last push to the Hub worked."""
-    config, accelerator, pushed = run.config, run.accelerator, True
-    if state.step == 0 and config.pretrained_model_name_or_path:
-        validate_and_save_best(run, state)  # the baseline
+    config, accelerator, pushed, saved = run.config, run.accelerator, True, state.step > 0
+    # The baseline, or the validation after the checkpoint that the run resumes from: a signal may have interrupted it.
+    stop = validation_due(config, state.step) and validate_and_save_best(run, state, signals)
     batches = make_batches(run, state.step, state.samples)
     quiet = not accelerator.is_main_process
     bar = tqdm(initial=state.step, total=config.max_train_steps, unit="step", smoothing=0.05, disable=quiet)
-    readback, stop, steps, waited, elapsed = Readback(accelerator.device), False, 0, 0.0, 0.0
+    readback, steps, waited, elapsed = Readback(accelerator.device), 0, 0.0, 0.0
     while state.step < config.max_train_steps and not stop:
         start = time.perf_counter()
         readback.send(state.step + 1, train_step(run, state, batches, signals))
-        last = state.step == config.max_train_steps
+        last, saved = state.step == config.max_train_steps, False
         intervals = (config.logging_steps, config.validation_steps, config.checkpointing_steps, config.push_steps)
         due = last or any(state.step % interval == 0 for interval in intervals if interval)
         values, wait, stop = read_steps(run, state, readback, wait=due)
@@ -355,15 +372,18 @@ def train(run: TrainContext, state: TrainState, signals: list[str]) -> bool:
             log(run, state.step, values)
             bar.set_postfix({name: f"{values[name]:.4g}" for name in ("g_loss", "d_loss") if name in values})
             steps, waited, elapsed = 0, 0.0, 0.0
-        if last or (state.step % config.validation_steps == 0 and not stop):
-            validate_and_save_best(run, state)
-        if state.step % config.checkpointing_steps == 0 or last or stop:
+        if stop or validation_due(config, state.step) or state.step % config.checkpointing_steps == 0:
             checkpointing.save(run, state)
-        if config.push_steps and state.step % config.push_steps == 0 and not last:
+            saved, stop = True, stop or any_rank(accelerator, bool(signals))
+        if not stop and validation_due(config, state.step):
+            stop = validate_and_save_best(run, state, signals)
+        if config.push_steps and state.step % config.push_steps == 0 and not (last or stop):
             checkpointing.export(run, state, "last")
             pushed = checkpointing.publish(run, state.step, "last")
     bar.close()
-    if state.step < config.max_train_steps:
+    if stop:
+        if not saved:
+            checkpointing.save(run, state)
         accelerator.print(f"interrupted; step {state.step} is saved, continue with --resume-from-checkpoint")
         return pushed
     checkpointing.export(run, state, "final")
@@ -374,15 +394,22 @@ def train(run: TrainContext, state: TrainState, signals: list[str]) -> bool:
     return pushed
 
 
-def validate_and_save_best(run: TrainContext, state: TrainState) -> None:
-    """Validate, and save the model to best/ if its content loss on the validation images is the lowest so far."""
+def validate_and_save_best(run: TrainContext, state: TrainState, signals: Sequence[str]) -> bool:
+    """Validate, and save the model to best/ if its content loss on the validation images is the lowest so far.
+
+    Return whether a signal interrupted the validation.
+    """
     if run.validation is None:
-        return
-    state.scores = validate(run, state)
-    log(run, state.step, flatten(state.scores))
+        return False
+    scores = validate(run, state, signals)
+    if scores is None:
+        return True
+    state.scores = scores
+    log(run, state.step, flatten(scores))
     if state.best is None or state.scores[SR]["content"] < state.best:
         state.best = state.scores[SR]["content"]
         checkpointing.export(run, state, "best")
+    return any_rank(run.accelerator, bool(signals))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -406,13 +433,13 @@ def main(argv: list[str] | None = None) -> int:
             processes.print(estimate_run(config, processes=processes.num_processes, last_rate=rate))
             return 0
         run, state = build(config, model)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RankError) as error:
         print(f"train_accelerate.py: {error}", file=sys.stderr)
         return 2
     try:
         with catch_signals() as signals:
             return 0 if train(run, state, signals) else 1
-    except (NonFiniteError, checkpoint.CheckpointError, ImageError) as error:
+    except (NonFiniteError, checkpoint.CheckpointError, ImageError, OSError, RankError) as error:
         print(f"train_accelerate.py: {error}", file=sys.stderr)
         return 1 if isinstance(error, NonFiniteError) else 2
     finally:

@@ -216,6 +216,10 @@ class _Handler(BaseHTTPRequestHandler):
         self._check_access()
         self._json({"type": "user", "name": "org", "orgs": []})
 
+    def auth_check(self, _: bytes, name: str) -> None:
+        self._repo(name, write=True)
+        self._json({})
+
     def create_repo(self, body: bytes) -> None:
         request = json.loads(body)
         name = f"{request['organization']}/{request['name']}"
@@ -392,6 +396,7 @@ _NAME = r"([\w.-]+/[\w.-]+)"
 _ROUTES: tuple[tuple[str, Callable[..., None]], ...] = (
     (r"GET /api/whoami-v2", _Handler.whoami),
     (r"POST /api/repos/create", _Handler.create_repo),
+    (rf"GET {_KIND}/{_NAME}/auth-check/write", _Handler.auth_check),
     (r"POST /api/validate-yaml", _Handler.validate_yaml),
     (rf"POST {_KIND}/{_NAME}/preupload/(.+)", _Handler.preupload),
     (rf"POST /(?:spaces/|datasets/)?{_NAME}\.git/info/lfs/objects/batch", _Handler.lfs_batch),

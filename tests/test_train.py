@@ -270,7 +270,7 @@ def test_pretraining_reduces_the_loss_and_exports_the_ema_weights(run, valid, tm
     }
     scores = [line for line in read_log(out) if "val_psnr_y" in line]
     assert [line["step"] for line in scores] == [30, 60] and len(scores[0]) == 1 + len(COLUMNS)
-    assert {"val_content", "val_bicubic_psnr_y", "val_hr_checkerboard_db"} <= scores[0].keys()
+    assert {"val_content", "val_psnr_y", "val_ssim_y", "val_bicubic_content"} <= scores[0].keys()
     assert scores[1]["val_psnr_y"] > scores[0]["val_psnr_y"]
     assert read_weights(out / "best") == read_weights(out / "final")
     assert Image.open(out / "images" / "step-60.png").width > 4 * 80
@@ -278,16 +278,18 @@ def test_pretraining_reduces_the_loss_and_exports_the_ema_weights(run, valid, tm
 
 def test_validation_scores_equal_those_of_the_exported_model(run, valid, tmp_path):
     assert run("--max-train-steps", 2, "--val-data", valid) == 0
-    model, psnr, consistency = SRGAN.from_pretrained(tmp_path / "out" / "final"), [], []
+    model, psnr, ssim, content = SRGAN.from_pretrained(tmp_path / "out" / "final"), [], [], []
     for path in sorted(valid.iterdir()):
         hr = torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1)[None] / 255
         lr = downscale(hr, 4, round_to_uint8=True)
         sr = model.upscale(lr, dtype="fp32", device="cpu").mul(255).round() / 255
         psnr.append(metrics.psnr(sr, hr, crop_border=4).item())
-        consistency.append(metrics.lr_consistency(sr, lr).item())
+        ssim.append(metrics.ssim(sr, hr, crop_border=4).item())
+        content.append((sr - hr).square().mean().item())
     last = read_log(tmp_path / "out")[-1]
     assert math.isclose(last["val_psnr_y"], np.mean(psnr), rel_tol=1e-4)
-    assert math.isclose(last["val_lr_consistency"], np.mean(consistency), rel_tol=1e-3)
+    assert math.isclose(last["val_ssim_y"], np.mean(ssim), rel_tol=1e-4)
+    assert math.isclose(last["val_content"], np.mean(content), rel_tol=1e-3)
 
 
 def test_fine_tuning_starts_at_the_pretrained_weights_and_inherits_the_card(run, pretrained, valid, tmp_path):
@@ -436,9 +438,10 @@ def test_resume_after_sigkill_is_bit_identical(dtype, shards, tmp_path):
         Kill("train_accelerate", "train_step", 1, after=True),  # before the first checkpoint
         Kill("train_accelerate", "generator_step", 3),
         Kill("srgan_hub.training.checkpoint", "save_file", 1, after=True),  # leaves a temporary file
-        Kill("srgan_hub.fileio", "_fsync", 6),
+        Kill("srgan_hub.fileio", "_fsync", 1),
         Kill("train_accelerate", "train_step", 2, after=True),
-        Kill("srgan_hub.training.checkpoint", "prune", 1),
+        Kill("srgan_hub.training.checkpoint", "prune", 2),  # after that at the start
+        Kill("srgan_hub.fileio", "_fsync", 4),  # leaves a temporary directory of the model
     ):
         assert run_forked((interrupted_runs.train, resume, kill)) == [-signal.SIGKILL], kill
     assert run_forked((interrupted_runs.train, [*argv, str(full)]), (interrupted_runs.train, resume)) == [0, 0]
@@ -476,15 +479,19 @@ def test_sigterm_saves_a_checkpoint_that_resumes_bit_identical(run, monkeypatch,
 
 def test_resume_restores_the_training_state(run, valid, monkeypatch, tmp_path):
     monkeypatch.setattr(train_accelerate, "COLLAPSE_LOSS", 100)
-    argv = [*GAN, "--max-train-steps", 3, "--val-data", valid]
-    assert run(*argv) == 0
-    _, header = checkpoint.load(tmp_path / "out" / "step-3.safetensors")
+    argv = [*GAN, "--val-data", valid, "--validation-steps", 2, "--checkpointing-steps", 3]
     runs = record_builds(monkeypatch)
-    assert run(*argv, "--resume-from-checkpoint") == 0
-    ((_, state),) = runs
+    assert run(*argv, "--max-train-steps", 4) == 0
+    path = tmp_path / "out" / "step-3.safetensors"
+    _, header = checkpoint.load(path)
+    (scores,) = (line for line in read_log(tmp_path / "out") if line["step"] == 2)
+    assert header["best"] == header["scores"]["SR"]["content"] == scores["val_content"] > 0
+    (tmp_path / "out" / "step-4.safetensors").unlink()
+    monkeypatch.setattr(train_accelerate, "train", lambda *args: True)
+    assert run(*argv, "--max-train-steps", 4, "--resume-from-checkpoint") == 0
+    state = runs[1][1]
     assert (state.step, state.collapsed_steps) == (3, 3)
     assert (state.best, state.scores) == (header["best"], header["scores"])
-    assert state.best == state.scores["SR"]["content"] > 0
 
 
 def test_resume_with_more_steps(run, tmp_path):
@@ -581,7 +588,7 @@ def test_full_disk_keeps_the_old_checkpoint(run, monkeypatch, tmp_path, capsys):
 
 
 def test_failed_push_does_not_stop_training(run, monkeypatch, tmp_path, caplog):
-    pushes, failures = [], [True, False]
+    created, pushes, failures = [], [], [True, False]
 
     def push(directory, repo_id, *, private, overwrite_card):
         pushes.append((directory.name, repo_id, private, (directory / "README.md").is_file()))
@@ -590,8 +597,10 @@ def test_failed_push_does_not_stop_training(run, monkeypatch, tmp_path, caplog):
         return "https://hub/commit"
 
     monkeypatch.setattr(checkpointing, "push_folder", push)
+    monkeypatch.setattr(train_accelerate, "create_repo", lambda repo_id, *, private: created.append((repo_id, private)))
     argv = ["--max-train-steps", 4, "--push-to-hub", "org/name", "--push-steps", 2, "--private"]
     assert run(*argv) == 0
+    assert created == [("org/name", True)]
     assert pushes == [("last", "org/name", True, True), ("final", "org/name", True, True)]
     assert "step 2: the Hub is down" in caplog.text
     failures += [False, True]

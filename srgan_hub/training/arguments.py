@@ -157,6 +157,7 @@ class TrainConfig:
     report_to: str = runtime_flag("auto", "experiment tracker; auto is tensorboard if installed", choices=TRACKERS)
     logging_steps: int = runtime_flag(50, "steps between two log lines", type=positive_int)
     validation_steps: int = runtime_flag(5000, "steps between two validations", type=positive_int)
+    num_validation_images: int = runtime_flag(16, "number of validation images, evenly spaced", type=positive_int)
     checkpointing_steps: int = runtime_flag(1000, "steps between two checkpoints", type=positive_int)
     checkpoints_total_limit: int = runtime_flag(2, "number of checkpoints to keep", type=positive_int)
     push_to_hub: str | None = runtime_flag(None, "Hub id to push the final model to", metavar="ORG/NAME")

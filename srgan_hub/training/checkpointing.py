@@ -9,28 +9,30 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..fileio import atomic_write
+from ..fileio import atomic_write, remove_stale_parts, wrap_write_errors
 from ..publish import PushError, push_folder
 from . import checkpoint
 from .arguments import CHANGEABLE, FLAGS, flag_name
+from .distributed import shared_errors
 from .logging import truncate_metrics
 from .model_card import card_fields
 from .state import TrainContext, TrainState, effective_batch, ema_model
+from .validation import validation_due
 
 logger = logging.getLogger(__name__)
 SAVED = ("step", "samples", "collapsed_steps", "best", "scores", "changes")  # values of `TrainState`
 
 
 def export(run: TrainContext, state: TrainState, name: str) -> None:
-    """Save the averaged model to OUTPUT_DIR/name: config.json, model.safetensors and a model card."""
-    if run.accelerator.is_main_process:
-        directory = run.config.output_dir / name
-        try:
-            with atomic_write(directory, directory=True, fsync=True) as tmp_path:
+    """Save the averaged model to OUTPUT_DIR/name: config.json, model.safetensors and a model card.
+
+    Raise OSError if the disk is full or cannot be written.
+    """
+    directory = run.config.output_dir / name
+    with shared_errors(run.accelerator):
+        if run.accelerator.is_main_process:
+            with wrap_write_errors(directory), atomic_write(directory, directory=True, fsync=True) as tmp_path:
                 ema_model(run, state).save_pretrained(tmp_path, model_card_kwargs=card_fields(run, state, name))
-        except OSError as error:
-            raise checkpoint.CheckpointError(f"'{directory}': cannot save the model: {error}.") from error
-    run.accelerator.wait_for_everyone()
 
 
 def publish(run: TrainContext, step: int, name: str) -> bool:
@@ -50,23 +52,27 @@ def publish(run: TrainContext, step: int, name: str) -> bool:
 
 def save(run: TrainContext, state: TrainState) -> None:
     """Write the checkpoint of this step and the model last/, and remove old checkpoints."""
-    config, accelerator = run.config, run.accelerator
+    with shared_errors(run.accelerator):
+        if run.accelerator.is_main_process:
+            _save_checkpoint(run, state)
     export(run, state, "last")
-    if accelerator.is_main_process:
-        parts = {name: network.state_dict() for name, network in state.networks.items()}
-        parts["ema"] = state.ema.network.state_dict()
-        for name, optimizer in state.optimizers.items():
-            parts[f"{name}_optimizer"] = checkpoint.optimizer_tensors(optimizer)
-        header = {
-            "arguments": _arguments(run),
-            "fingerprints": _fingerprints(run),
-            "environment": _environment(run),
-            "scaler": accelerator.scaler.state_dict() if accelerator.scaler else None,
-            **{name: getattr(state, name) for name in SAVED},
-        }
-        checkpoint.save(config.output_dir, state.step, parts, header)
-        checkpoint.prune(config.output_dir, config.checkpoints_total_limit)
-    accelerator.wait_for_everyone()
+
+
+def _save_checkpoint(run: TrainContext, state: TrainState) -> None:
+    config, accelerator = run.config, run.accelerator
+    parts = {name: network.state_dict() for name, network in state.networks.items()}
+    parts["ema"] = state.ema.network.state_dict()
+    for name, optimizer in state.optimizers.items():
+        parts[f"{name}_optimizer"] = checkpoint.optimizer_tensors(optimizer)
+    header = {
+        "arguments": _arguments(run),
+        "fingerprints": _fingerprints(run),
+        "environment": _environment(run),
+        "scaler": accelerator.scaler.state_dict() if accelerator.scaler else None,
+        **{name: getattr(state, name) for name in SAVED},
+    }
+    checkpoint.save(config.output_dir, state.step, parts, header)
+    checkpoint.prune(config.output_dir, config.checkpoints_total_limit)
 
 
 def resume(run: TrainContext, state: TrainState) -> None:
@@ -102,7 +108,9 @@ def resume(run: TrainContext, state: TrainState) -> None:
     if "content_loss" in changed:
         state.best = None  # measured by another loss
     if accelerator.is_main_process:
-        truncate_metrics(config.output_dir, state.step)
+        remove_stale_parts(config.output_dir)
+        checkpoint.prune(config.output_dir, config.checkpoints_total_limit)
+        truncate_metrics(config.output_dir, state.step, validated=not validation_due(config, state.step))
     accelerator.print(f"resuming from {path}")
 
 

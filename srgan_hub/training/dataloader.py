@@ -21,6 +21,7 @@ from ..model_card import file_sha256
 from .arguments import DEGRADATION_FLAGS, TrainConfig, split_weight
 from .dataset import INDEX, PreparedImages, RandomCropDataset, Source, TrainingPairs, build_shards
 from .div2k import VALID, download, find_split, prepare_div2k
+from .interrupt import ignore_signals
 from .sources import HubImages, ImageFolder, Images
 from .state import TrainContext
 
@@ -33,6 +34,7 @@ CPU_WORKERS, GPU_WORKERS = 0, 4
 def prepare_data(config: TrainConfig, accelerator: Accelerator) -> tuple[list[Source], list[Path]]:
     """Return the training and the validation images; download and decode them on first use.
 
+    Call it on the main process first: the other ranks find everything prepared.
     Raise ValueError or OSError if images are missing, unusable or too small, or DIV2K cannot be downloaded.
     """
     bar = tqdm(desc="preparing images", unit="image", delay=1, disable=not accelerator.is_main_process)
@@ -41,7 +43,7 @@ def prepare_data(config: TrainConfig, accelerator: Accelerator) -> tuple[list[So
         bar.total = total
         bar.update(done - bar.n)
 
-    with accelerator.main_process_first(), bar:  # the other ranks find everything prepared
+    with bar:
         sources = _prepare_sources(config, progress)
         val_data = config.val_data and find_split(Path(config.val_data), "valid")
         if config.val_data == "div2k":
@@ -85,7 +87,14 @@ def make_batches(run: TrainContext, step: int, samples: int) -> Iterator[tuple[T
     pairs = TrainingPairs(run.crops, None if config.train_lr_data else run.degrade, config.seed)
     sampler = StepBatchSampler(config, step, samples, accelerator.process_index, accelerator.num_processes)
     # Each item of the sampler is a batch, which a worker reads and degrades.
-    loader = DataLoader(pairs, batch_size=None, sampler=sampler, num_workers=workers, pin_memory=device.type == "cuda")
+    loader = DataLoader(
+        pairs,
+        batch_size=None,
+        sampler=sampler,
+        num_workers=workers,
+        pin_memory=device.type == "cuda",
+        worker_init_fn=ignore_signals,
+    )
     for lr, levels in loader:
         lr, hr = lr.to(device, non_blocking=True), levels.to(device, non_blocking=True).float() / 255
         yield lr.to(memory_format=torch.channels_last), hr.to(memory_format=torch.channels_last)

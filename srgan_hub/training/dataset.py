@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..degradations import Degradation
-from ..fileio import atomic_write, remove_stale_parts
+from ..fileio import atomic_write, remove_stale_parts, wrap_write_errors
 from ..images.decode import load_rgb
 from ..images.errors import ImageError
 from ..progress import ProgressCallback
@@ -70,7 +70,7 @@ def build_shards(
             return output
     output.parent.mkdir(parents=True, exist_ok=True)
     remove_stale_parts(output.parent)
-    with atomic_write(output, directory=True) as tmp_path:
+    with wrap_write_errors(output), atomic_write(output, directory=True) as tmp_path:
         usable, skipped = _decode_and_store(images, tmp_path if store else None, min_size, progress)
         if len(usable) < min_images:
             reasons = "".join(f"\n  {entry['reason']}" for entry in skipped[:5])

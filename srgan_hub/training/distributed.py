@@ -1,16 +1,23 @@
 """Helpers for multi-process training."""
 
-import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, gather_object
 from torch import nn
 
 from .arguments import TrainConfig
+
+T = TypeVar("T")
+
+
+class RankError(Exception):
+    """An error of another rank, with its message."""
 
 
 def make_accelerator(config: TrainConfig, tracker: str | None) -> Accelerator:
@@ -47,7 +54,7 @@ def average_batch_norm(accelerator: Accelerator, networks: Iterable[nn.Module]) 
         torch._foreach_copy_(buffers, mean.split([buffer.numel() for buffer in buffers]))
 
 
-@contextlib.contextmanager
+@contextmanager
 def keep_batch_norm_statistics(network: nn.Module) -> Iterator[None]:
     """Leave the running statistics of batch norms in training mode as they are."""
     norms = [m for m in network.modules() if isinstance(m, (nn.BatchNorm2d, nn.SyncBatchNorm))]
@@ -58,3 +65,38 @@ def keep_batch_norm_statistics(network: nn.Module) -> Iterator[None]:
     finally:
         for norm in norms:
             norm.track_running_stats = True
+
+
+@contextmanager
+def shared_errors(accelerator: Accelerator) -> Iterator[None]:
+    """Raise an error of one rank on all of them, as RankError with the same message on the others.
+
+    All ranks must run the block, which must not communicate, and wait for each other at its end.
+    """
+    error: Exception | None = None
+    try:
+        yield
+    except Exception as caught:
+        error = caught
+    found = gather_object([error and (str(error) or type(error).__name__)])
+    if error:
+        raise error
+    if messages := [message for message in found if message is not None]:
+        raise RankError(messages[0])
+
+
+def main_process_first(accelerator: Accelerator, function: Callable[[], T], *, per_machine: bool = False) -> T:
+    """Call a function on the main process (of each machine), then on the others; share errors."""
+    main = accelerator.is_local_main_process if per_machine else accelerator.is_main_process
+    with shared_errors(accelerator):
+        if main:
+            result = function()
+    with shared_errors(accelerator):
+        if not main:
+            result = function()
+    return result
+
+
+def any_rank(accelerator: Accelerator, value: bool) -> bool:
+    """Return whether the value is true on any rank."""
+    return any(gather_object([value]))

@@ -9,9 +9,14 @@ import torch
 from ..hub import resolve_model_path
 from ..model_card import DIV2K, inherit_card_fields
 from .arguments import TrainConfig, split_weight
+from .div2k import URL
 from .state import TrainContext, TrainState
 from .validation import make_report
 
+DIV2K_TERMS = (
+    "They were trained on DIV2K, whose images belong to their owners and are available for academic research only "
+    f"([terms]({URL}/)); the license of the weights cannot grant more than that."
+)
 EXPORTED = ("final", "last", "best")  # models in the output directory
 
 
@@ -26,7 +31,8 @@ def card_fields(run: TrainContext, state: TrainState, name: str) -> dict[str, An
     paths = [split_weight(word)[0] for word in config.train_data or ()]
     if paths == ["div2k"]:
         fields["datasets"] = [DIV2K]
-        data = "DIV2K's training images, a data set for academic research"
+        fields["data_terms"] = DIV2K_TERMS
+        data = "DIV2K's training images"
     else:
         names = [
             *(Path(path).resolve().name for path in paths),

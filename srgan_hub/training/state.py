@@ -1,18 +1,20 @@
 """Immutable run context and mutable training state."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from accelerate import Accelerator
 from torch import nn
 
 from ..degradations import Degradation
-from ..evaluate.datasets import PairedDataset
 from ..model import SRGAN
 from .arguments import TrainConfig
 from .dataset import RandomCropDataset
 from .ema import EMA
 from .losses import ContentLoss
+
+if TYPE_CHECKING:
+    from .validation import ValidationImages
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class TrainContext:
     crops: RandomCropDataset
     degrade: Degradation
     content: ContentLoss
-    validation: PairedDataset | None
+    validation: "ValidationImages | None"
 
 
 @dataclass

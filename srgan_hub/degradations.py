@@ -70,8 +70,7 @@ class GaussianBlur:
 class RealWorldDegradation:
     """Photographs on the web: blur, downscaling by a random kernel, noise, one or two JPEG compressions.
 
-    Some samples stay clean, with bicubic downscaling only. All steps after the blur run on the CPU, in Pillow. The
-    defaults are those that the bundled photo models were trained with.
+    Some samples stay clean, with bicubic downscaling only. All steps after the blur run on the CPU, in Pillow.
 
     Args:
         sigma: Range of the blur's standard deviation in HR pixels, drawn for rows and for columns; 0.05 to 0.55 times

@@ -174,7 +174,7 @@ def test_real_world_noise_has_its_standard_deviation_and_shares():
     assert 12 <= sum(image.std() < 0.01 for image in some) <= 28
 
 
-def test_real_world_defaults_are_those_of_the_photo_models():
+def test_real_world_defaults():
     degradation = RealWorldDegradation(scale=4)
     assert (degradation.noise, degradation.noise_prob, degradation.gray_noise_prob) == ((0, 6), 0.7, 0.4)
     assert (degradation.jpeg_quality, degradation.clean_prob, degradation.second_order_prob) == ((30, 95), 0.4, 0)

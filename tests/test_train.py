@@ -741,6 +741,13 @@ def test_broken_validation_image_does_not_stop_the_run(run, valid, tmp_path, cap
     assert scores[0] == scores[1] and scores[0]["val_psnr_y"] > 0
 
 
+def test_card_names_the_degradation_of_the_scores(run, valid, tmp_path):
+    argv = ["--max-train-steps", 1, "--val-data", valid, "--degradation", "real-world", "--clean-prob", 0.25]
+    assert run(*argv) == 0
+    card = (tmp_path / "out" / "final" / "README.md").read_text()
+    assert "training's degradation real-world, seed 0 (25% of the images stay clean)" in " ".join(card.split())
+
+
 def test_paired_data_of_two_directories_trains_and_resumes(run, images, tmp_path):
     sizes = {"a": 2, "b": 3}
     for seed, (name, count) in enumerate(sizes.items()):

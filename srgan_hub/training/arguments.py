@@ -86,9 +86,11 @@ class TrainConfig:
 
     # Data.
     train_data: Sequence[str] | None = runtime_flag(
-        None, "directories of images or prepared shards; div2k downloads DIV2K; =2 doubles an image's probability",
-        nargs="+", metavar="PATH[=WEIGHT]",
-    )  # fmt: skip
+        None,
+        "directories of images or prepared shards; div2k downloads DIV2K; =2 doubles an image's probability",
+        nargs="+",
+        metavar="PATH[=WEIGHT]",
+    )
     train_lr_data: Sequence[str] | None = runtime_flag(
         None, "directories of LR images of the same names, instead of a degradation", nargs="+", metavar="PATH"
     )

@@ -113,14 +113,14 @@ def make_report(run: TrainContext, means: dict[str, dict[str, float]], name: str
     config, rows = run.config, {BICUBIC: BICUBIC, name: SR}
     assert run.validation is not None and config.val_data is not None
     lr = Path(config.val_lr_data) if config.val_lr_data else None
+    degradation = None if lr or config.degradation == "bicubic" else config.degradation
+    clean = {} if config.clean_prob is None else {"clean_prob": config.clean_prob}
     protocol = Protocol(
         data="DIV2K validation" if config.val_data == "div2k" else Path(config.val_data).resolve().name,
         images=len(run.validation),
         scale=config.scale,
         crop_border=config.scale,
-        lr=describe_lr(
-            lr, "matlab", None if lr else config.degradation.replace("bicubic", "") or None, seed=config.seed
-        ),
+        lr=describe_lr(lr, "matlab", degradation, seed=config.seed, **clean),
     )
     return Report(protocol, tuple(ModelResult(title, {"mean": dict(means[label])}) for title, label in rows.items()))
 

@@ -2,6 +2,7 @@
 
     python tests/benchmarks/training.py [ROUNDS]
     python tests/benchmarks/training.py --launches
+    python tests/benchmarks/training.py --loader  # only the throughput of the loader
 
 Each runs in its own process, in turn, ROUNDS times; medians and their ratios are printed. VGG19 has random weights,
 which are as fast as trained ones. bfloat16 is used where the CPU has it in hardware. Times depend on the machine:
@@ -32,11 +33,14 @@ from torchvision.models import vgg19
 
 import train_accelerate
 from srgan_hub import SRGAN
+from srgan_hub.degradations import make_degradation
 from srgan_hub.devices import preferred_dtype
 from srgan_hub.network.discriminator import Discriminator
 from srgan_hub.training.arguments import parse_args, resolve_args
 from srgan_hub.training.dataloader import make_batches
 from srgan_hub.training.state import TrainContext, TrainState
+from srgan_hub.training.dataset import PreparedImages, RandomCropDataset, Source, TrainingPairs, build_shards
+from srgan_hub.training.sources import ImageFolder
 
 DTYPE = "bf16" if preferred_dtype(torch.device("cpu")) == torch.bfloat16 else "no"
 STEPS = 3
@@ -140,7 +144,7 @@ def build(directory: Path, *argv: str) -> tuple[TrainContext, TrainState]:
 def ours(directory: Path, *argv: str) -> tuple[Callable[[], None], list[float]]:
     """A step of train_accelerate.py, including data, moving average and metrics, and its waiting times for data."""
     run, state = build(directory, *argv)
-    batches, waits = make_batches(run, 0), []
+    batches, waits = make_batches(run, 0, 0), []
 
     def step() -> None:
         names, values = train_accelerate.train_step(run, state, batches)
@@ -173,7 +177,7 @@ def count_launches(*argv: str) -> Counter[str]:
     with tempfile.TemporaryDirectory() as temporary:
         run, state = build(Path(temporary), "--batch-size", "2", *argv)
         use_fused_adam(state)
-        pairs = [*itertools.islice(make_batches(run, 0), 2 * run.config.gradient_accumulation_steps)]
+        pairs = [*itertools.islice(make_batches(run, 0, 0), 2 * run.config.gradient_accumulation_steps)]
         batches = iter(pairs)
         train_accelerate.train_step(run, state, batches)
         with Launches() as launches:
@@ -186,6 +190,49 @@ def print_launches() -> None:
         counts = count_launches("--mixed-precision", "no", *argv)
         frequent = ", ".join(f"{name.removeprefix('aten.')} {count}" for name, count in counts.most_common(8))
         print(f"{title}: {sum(counts.values())} launches a step: {frequent}")
+def make_images(directory: Path, suffix: str) -> Path:
+    """Write four images of gradients and noise, as large as DIV2K's and with files of about the same size."""
+    random = np.random.default_rng(0)
+    rows, columns = np.mgrid[:1356, :2040]
+    directory.mkdir()
+    for i in range(4):
+        ramps = np.stack([rows // 8, columns // 8, (rows + columns) // 16], axis=2) % 224
+        noisy = (ramps + random.integers(0, 16, ramps.shape)).astype(np.uint8)
+        Image.fromarray(noisy).save(directory / f"{i}.{suffix}", **({"quality": 90} if suffix == "jpg" else {}))
+    return directory
+
+
+def crops_per_second(pairs: TrainingPairs, seconds: float = 1.0, batch: int = 16) -> float:
+    """Return the best of three rounds, in crops per second of CPU time, after a warm-up batch."""
+    pairs[range(batch)]
+    best, first = 0.0, 0
+    for _ in range(3):
+        start, count = time.process_time(), 0
+        while (passed := time.process_time() - start) < seconds:
+            pairs[range(first, first + batch)]
+            first, count = first + batch, count + batch
+        best = max(best, count / passed)
+    return best
+
+
+def time_loader() -> None:
+    """Print the throughput of one DataLoader worker."""
+    torch.set_num_threads(1)
+    print("HR crops of 96 pixels, read and degraded, a second and core:")
+    print(f"{'':12}" + "".join(f"{name:>12}" for name in ("bicubic", "real-world")))
+    with tempfile.TemporaryDirectory() as temporary:
+        directory = Path(temporary)
+        pngs, jpegs = (make_images(directory / suffix, suffix) for suffix in ("png", "jpg"))
+        images = {
+            "shards": PreparedImages(build_shards(pngs, directory / "shards")),
+            "JPEG files": PreparedImages(build_shards(jpegs, directory / "jpegs", store=False), ImageFolder(jpegs)),
+            "PNG files": PreparedImages(build_shards(pngs, directory / "pngs", store=False), ImageFolder(pngs)),
+        }
+        for name, prepared in images.items():
+            crops = RandomCropDataset([Source(prepared)], size=96, seed=0)
+            degradations = (make_degradation(each, scale=4) for each in ("bicubic", "real-world"))
+            rates = [crops_per_second(TrainingPairs(crops, degrade, 0)) for degrade in degradations]
+            print(f"{name:12}" + "".join(f"{rate:12,.0f}" for rate in rates))
 
 
 def main(rounds: int = 3) -> None:
@@ -203,6 +250,7 @@ def main(rounds: int = 3) -> None:
     wait = statistics.median(each["wait"] for each in found["ours, laptop recipe, batch 8"])
     share = wait / seconds["ours, laptop recipe, batch 8"]
     print(f"loading and degrading data: {100 * share:.2f} % of a step of the laptop recipe")
+    time_loader()
 
 
 if __name__ == "__main__":
@@ -210,5 +258,7 @@ if __name__ == "__main__":
         print(json.dumps(time_steps(sys.argv[2])))
     elif sys.argv[1:2] == ["--launches"]:
         print_launches()
+    elif sys.argv[1:2] == ["--loader"]:
+        time_loader()
     else:
         main(*map(int, sys.argv[1:]))

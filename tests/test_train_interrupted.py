@@ -1,20 +1,26 @@
 """Training that is interrupted: signals in every phase, full disks, errors of one rank, trackers that go on."""
 
+import contextlib
 import itertools
 import json
 import os
+import resource
 import signal
-from collections.abc import Sequence
+import socket
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import interrupted_runs
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState, GradientState
 from interrupted_runs import Kill, run_forked
 from PIL import Image
 
-from srgan_hub.training import checkpoint
+import train_accelerate
+from srgan_hub.training import checkpoint, checkpointing, dataloader, losses
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
@@ -118,3 +124,122 @@ def test_bfloat16_gan_run_interrupted_in_six_ways_is_bit_identical(benchmark_dat
     kills = zip(WAYS, itertools.cycle(PHASES), (25, 3, 2, 1, 30, 1), strict=False)
     interrupt(argv, tmp_path / "interrupted", list(kills))
     assert_same_run(argv, tmp_path / "interrupted", tmp_path / "full")
+
+
+# --- Full disks
+
+
+@pytest.fixture
+def disk(tmp_path) -> Iterator[tuple[Path, Callable[[int], None]]]:
+    """A directory on a disk of its own, and a function that leaves a number of bytes free on it.
+
+    It is a tmpfs of 16 MB if this user may mount one. If not, no file may grow once the disk is full.
+    """
+    directory = tmp_path / "disk"
+    directory.mkdir()
+    options = ["-t", "tmpfs", "-o", "size=16m", "tmpfs", str(directory)]
+    mounted = subprocess.run(["mount", *options], capture_output=True, check=False).returncode == 0
+    limit, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill(free: int) -> None:
+        if not mounted:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (free, hard))
+            return
+        with contextlib.suppress(OSError), (directory / "filler").open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(2**16))
+        os.truncate(directory / "filler", (directory / "filler").stat().st_size - free)
+
+    yield directory, fill
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    if mounted:
+        subprocess.run(["umount", str(directory)], check=True)
+
+
+FULL = ("No space left on device", "File too large")
+
+
+def fill_before(monkeypatch, module: object, function: str, call: int, fill: Callable[[int], None]) -> None:
+    """Fill the disk before the numbered call of a function."""
+    original, calls = getattr(module, function), itertools.count(1)
+
+    def counted(*args, **options):
+        if next(calls) == call:
+            fill(0)
+        return original(*args, **options)
+
+    monkeypatch.setattr(module, function, counted)
+
+
+def assert_one_sentence(text: str, path: Path) -> None:
+    (line,) = (line for line in text.splitlines() if line.startswith("train_accelerate.py: "))
+    assert f"'{path}'" in line and any(reason in line for reason in FULL) and "Traceback" not in text
+
+
+def train(*argv: object) -> int:
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    return train_accelerate.main([str(word) for word in argv])
+
+
+def test_full_disk_at_the_shards(images, disk, capsys):
+    directory, fill = disk
+    fill(64 * 1024)
+    assert train(*make_argv(images), "--output-dir", directory / "out") == 2
+    assert_one_sentence(capsys.readouterr().err, directory / "out" / "data")
+    assert list((directory / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "function", "call", "named", "kept"),
+    [
+        (checkpoint, "save_file", 2, "step-4.safetensors", "step-2"),
+        (checkpointing, "export", 2, "last", "step-4"),
+        (train_accelerate, "log", 3, "metrics.jsonl", "step-2"),
+    ],
+)
+def test_full_disk_keeps_the_last_checkpoint(module, function, call, named, kept, images, disk, monkeypatch, capsys):
+    directory, fill = disk
+    fill_before(monkeypatch, module, function, call, fill)
+    argv = make_argv(images, "--max-train-steps", "5", "--checkpointing-steps", "2", "--dataloader-num-workers", "0")
+    assert (
+        train(*argv[: argv.index("--val-data")], *argv[argv.index("--val-data") + 2 :], "--output-dir", directory) == 2
+    )
+    assert_one_sentence(capsys.readouterr().err, directory / named)
+    assert checkpoint.find(directory)[-1].stem == kept
+    checkpoint.load(directory / f"{kept}.safetensors")
+    assert not list(directory.glob(".*.part"))
+
+
+# --- Errors of one rank
+
+
+def train_rank(rank: int, port: int, argv: list[str], failing: str, error: Path) -> None:
+    """Run one of two ranks, of which rank 0 fails in a function; write its stderr to a file."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "ACCELERATE_USE_CPU": "true"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+
+    def fail(*args: object, **options: object) -> None:
+        raise OSError("the disk is gone")
+
+    if rank == 0:
+        places = {"data": (dataloader, "build_shards"), "download": (losses, "ContentLoss")}
+        setattr(*places.get(failing, (checkpoint, "save_file")), fail)
+    with error.open("w") as file, contextlib.redirect_stderr(file):
+        code = train_accelerate.main(argv)
+    raise SystemExit(code)
+
+
+@pytest.mark.parametrize("failing", ["data", "download", "save"])
+def test_error_of_rank_0_stops_all_ranks_with_its_message(failing, images, tmp_path):
+    with contextlib.closing(socket.socket()) as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    argv = make_argv(images, "--max-train-steps", "2", "--output-dir", str(tmp_path / "out"))
+    errors = [tmp_path / f"error-{rank}" for rank in (0, 1)]
+    assert run_forked(*((train_rank, rank, port, argv, failing, errors[rank]) for rank in (0, 1))) == [2, 2]
+    sentences = [
+        [line for line in error.read_text().splitlines() if line.startswith("train_accelerate.py: ")]
+        for error in errors
+    ]
+    assert sentences[0] == sentences[1] and len(sentences[0]) == 1 and "the disk is gone" in sentences[0][0]

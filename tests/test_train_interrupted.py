@@ -15,12 +15,17 @@ import interrupted_runs
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 from interrupted_runs import Kill, run_forked
 from PIL import Image
+from safetensors.torch import save_file
 
 import train_accelerate
-from srgan_hub.training import checkpoint, checkpointing, dataloader, losses
+from srgan_hub.evaluate.datasets import PairedDataset
+from srgan_hub.model_card import get_section
+from srgan_hub.training import checkpoint, checkpointing, dataloader, losses, validation
+from srgan_hub.training.dataset import build_shards
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
@@ -117,7 +122,7 @@ def test_every_signal_in_every_phase(phase, images, tmp_path):
 
 @pytest.mark.slow
 def test_bfloat16_gan_run_interrupted_in_six_ways_is_bit_identical(benchmark_data, tmp_path):
-    """200 steps with data loading processes on photos that are degraded as cameras do; two minutes on two cores."""
+    """200 steps with data loading processes on photos that are degraded as cameras do; some minutes on two cores."""
     argv = make_argv(benchmark_data / "photos", "--max-train-steps", "200", "--validation-steps", "50")
     argv += ["--checkpointing-steps", "20", "--degradation", "real-world", "--mixed-precision", "bf16"]
     argv += ["--channels", "8", "--num-blocks", "2", "--num-validation-images", "4", "--downscale-prob", "0.5"]
@@ -195,16 +200,14 @@ def test_full_disk_at_the_shards(images, disk, capsys):
     [
         (checkpoint, "save_file", 2, "step-4.safetensors", "step-2"),
         (checkpointing, "export", 2, "last", "step-4"),
-        (train_accelerate, "log", 3, "metrics.jsonl", "step-2"),
+        (train_accelerate, "log", 1, "metrics.jsonl", "step-2"),
     ],
 )
 def test_full_disk_keeps_the_last_checkpoint(module, function, call, named, kept, images, disk, monkeypatch, capsys):
     directory, fill = disk
     fill_before(monkeypatch, module, function, call, fill)
-    argv = make_argv(images, "--max-train-steps", "5", "--checkpointing-steps", "2", "--dataloader-num-workers", "0")
-    assert (
-        train(*argv[: argv.index("--val-data")], *argv[argv.index("--val-data") + 2 :], "--output-dir", directory) == 2
-    )
+    argv = [*TINY, "--report-to", "none", "--train-data", images / "train", "--logging-steps", 3]
+    assert train(*argv, "--max-train-steps", 5, "--checkpointing-steps", 2, "--output-dir", directory) == 2
     assert_one_sentence(capsys.readouterr().err, directory / named)
     assert checkpoint.find(directory)[-1].stem == kept
     checkpoint.load(directory / f"{kept}.safetensors")
@@ -243,3 +246,102 @@ def test_error_of_rank_0_stops_all_ranks_with_its_message(failing, images, tmp_p
         for error in errors
     ]
     assert sentences[0] == sentences[1] and len(sentences[0]) == 1 and "the disk is gone" in sentences[0][0]
+
+
+# --- Checkpoints and trackers
+
+
+def vgg_weights(path: Path, seed: int) -> Path:
+    """Random weights of VGG19 up to the layer 2_2."""
+    generator = torch.Generator().manual_seed(seed)
+    shapes = {0: (64, 3), 2: (64, 64), 5: (128, 64), 7: (128, 128)}
+    state = {f"features.{i}.weight": torch.randn(*shape, 3, 3, generator=generator) / 20 for i, shape in shapes.items()}
+    save_file(state | {f"features.{i}.bias": torch.zeros(shape[0]) for i, shape in shapes.items()}, path)
+    return path
+
+
+def test_resume_refuses_other_vgg_weights(images, tmp_path, capsys):
+    argv = [*TINY, "--report-to", "none", "--train-data", images / "train", "--content-loss", "vgg22"]
+    argv += ["--output-dir", tmp_path / "out"]
+    first, other = (vgg_weights(tmp_path / f"{seed}.safetensors", seed) for seed in (0, 1))
+    assert train(*argv, "--max-train-steps", 1, "--vgg-weights", first) == 0
+    resume = [*argv, "--max-train-steps", 2, "--resume-from-checkpoint", "--vgg-weights"]
+    assert train(*resume, other) == 2
+    assert "--vgg-weights has other content" in capsys.readouterr().err
+    moved = first.rename(tmp_path / "moved.safetensors")
+    assert train(*resume, moved) == 0
+
+
+def test_collapse_counter_survives_an_interruption(images, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(train_accelerate, "COLLAPSE_LOSS", 100)
+    monkeypatch.setattr(train_accelerate, "COLLAPSE_STEPS", 3)
+    argv = make_argv(images, "--output-dir", str(tmp_path / "out"), "--resume-from-checkpoint")
+    argv += ["--dataloader-num-workers", "0", "--max-train-steps"]
+    assert train(*argv, 2) == 0 and "discriminator loss <" not in caplog.text
+    assert train(*argv, 4) == 0 and "step 3: discriminator loss < 100 for 3 steps" in caplog.text
+
+
+def test_tensorboard_shows_a_resumed_run_once(images, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    argv = [*TINY, "--report-to", "tensorboard", "--train-data", images / "train", "--logging-steps", 1]
+    argv += ["--output-dir", tmp_path / "out", "--checkpointing-steps", 2, "--checkpoints-total-limit", 9]
+    assert train(*argv, "--max-train-steps", 4) == 0
+    (tmp_path / "out" / "step-4.safetensors").unlink()
+    assert train(*argv, "--max-train-steps", 5, "--resume-from-checkpoint") == 0
+    shown = EventAccumulator(str(tmp_path / "out" / "srgan")).Reload()
+    assert [each.step for each in shown.Scalars("g_loss")] == [1, 2, 3, 4, 5]
+
+
+def test_trackers_resume_in_the_same_run(images, tmp_path, monkeypatch):
+    started = []
+    monkeypatch.setattr(
+        Accelerator, "init_trackers", lambda self, name, config, init_kwargs: started.append(init_kwargs)
+    )
+    argv = [*TINY, "--report-to", "tensorboard", "--train-data", images / "train", "--max-train-steps"]
+    for output, steps, flags in (("a", 1, []), ("a", 2, ["--resume-from-checkpoint"]), ("b", 1, [])):
+        assert train(*argv, steps, "--output-dir", tmp_path / output, *flags) == 0
+    first, resumed, other = started
+    assert first["wandb"] == resumed["wandb"] and first["wandb"]["resume"] == "allow"
+    assert first["wandb"]["id"].startswith("a-") and other["wandb"]["id"] != first["wandb"]["id"]
+    assert first["trackio"] == resumed["trackio"] == {"name": first["wandb"]["id"], "resume": "allow"}
+    assert (first["tensorboard"], resumed["tensorboard"]) == ({}, {"purge_step": 2})
+
+
+# --- Validation and the model card
+
+
+def test_validation_reads_a_fixed_choice_of_images_once(images, tmp_path, monkeypatch):
+    read, benchmarks = [], []
+    get, score = PairedDataset.__getitem__, validation._score
+    monkeypatch.setattr(PairedDataset, "__getitem__", lambda self, index: read.append(index) or get(self, index))
+    monkeypatch.setattr(
+        validation, "_score", lambda *args: benchmarks.append(torch.backends.cudnn.benchmark) or score(*args)
+    )
+    argv = [*TINY, "--report-to", "none", "--train-data", images / "train", "--val-data", images / "train"]
+    argv += ["--validation-steps", 1, "--max-train-steps", 2, "--num-validation-images", 3]
+    train_step = train_accelerate.train_step
+
+    def with_benchmark(*args):  # as on a GPU
+        torch.backends.cudnn.benchmark = True
+        return train_step(*args)
+
+    monkeypatch.setattr(train_accelerate, "train_step", with_benchmark)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)  # restored after the test
+    assert train(*argv, "--output-dir", tmp_path / "out") == 0
+    assert read == [0, 2, 4]  # of six
+    assert benchmarks == [False] * (3 + 2 * 3)  # bicubic upscaling once, the model twice
+    assert torch.backends.cudnn.benchmark
+    first, second = (line for line in read_log(tmp_path / "out") if "val_psnr_y" in line)
+    assert first["val_bicubic_psnr_y"] == second["val_bicubic_psnr_y"] and first["val_psnr_y"] != second["val_psnr_y"]
+
+
+def test_card_states_the_terms_of_div2k(images, tmp_path, monkeypatch):
+    shards = build_shards(images / "train", tmp_path / "shards", min_size=32)
+    monkeypatch.setattr(train_accelerate, "prepare_data", lambda *args: (shards, []))
+    argv = [*TINY, "--report-to", "none", "--max-train-steps", 1, "--train-data"]
+    assert train(*argv, "div2k", "--output-dir", tmp_path / "div2k") == 0
+    assert train(*argv, shards, "--output-dir", tmp_path / "other") == 0
+    card, other = ((tmp_path / name / "final" / "README.md").read_text() for name in ("div2k", "other"))
+    assert "- eugenesiow/Div2k" in card and "academic research only" in get_section(card, "License")
+    assert "Div2k" not in other and "academic" not in other

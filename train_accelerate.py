@@ -440,7 +440,7 @@ def main(argv: list[str] | None = None) -> int:
         with catch_signals() as signals:
             return 0 if train(run, state, signals) else 1
     except (NonFiniteError, checkpoint.CheckpointError, ImageError, OSError, RankError) as error:
-        print(f"train_accelerate.py: {error}", file=sys.stderr)
+        tqdm.write(f"train_accelerate.py: {error}", file=sys.stderr)  # not behind a progress bar
         return 1 if isinstance(error, NonFiniteError) else 2
     finally:
         run.accelerator.end_training()

@@ -51,7 +51,7 @@ def run_forked(*calls: tuple[Any, ...]) -> list[int]:
     for process in processes:
         process.start()
     for process in processes:
-        process.join(240)
+        process.join(600)
         process.kill()
         process.join()
         _wait_for_group(process.pid)

@@ -22,10 +22,8 @@ from PIL import Image
 from srgan_hub import SRGAN
 
 PAGE = Path(__file__).parent.parent / "srgan_hub" / "docs" / "scale.md"
-FILES, PARQUET, DATASETS = re.findall(
-    r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
-)
-PARQUET = FILES.split("album =")[0] + PARQUET
+RAY, DATASETS = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+CLASSES, FILES, PARQUET = re.split(r"^(?=album =|for shard)", RAY, flags=re.MULTILINE)
 START_RAY = "import ray; ray.init(num_cpus=3, include_dashboard=False, object_store_memory=2**27)\n"
 # Records each image that is upscaled.
 RECORD = """
@@ -109,7 +107,7 @@ def test_ray_upscales_files_although_a_worker_is_killed(album, bundled_model):
 
     images = sorted(album.rglob("*.jpg"))
     output = album.parent / "album-x4"
-    with running(START_RAY + FILES) as process:
+    with running(START_RAY + CLASSES + FILES) as process:
         wait_for(lambda: len(list(output.rglob("[0-9]*.png"))) >= 3, process)
         os.kill(ray_workers(process)[0], signal.SIGKILL)
         assert len(list(output.rglob("[0-9]*.png"))) < 20
@@ -126,7 +124,7 @@ def test_ray_upscales_files_although_a_worker_is_killed(album, bundled_model):
             assert np.array_equal(image, bundled_model("srgan-x4-photo").upscale(path))
 
     times = [path.stat().st_mtime_ns for path in sorted(output.rglob("*.png"))]
-    with running(START_RAY + FILES) as process:
+    with running(START_RAY + CLASSES + FILES) as process:
         finish(process)
     assert times == [path.stat().st_mtime_ns for path in sorted(output.rglob("*.png"))]
     assert len(pyarrow.parquet.read_table("report")) == len(images)
@@ -145,13 +143,15 @@ def test_ray_upscales_parquet_although_a_worker_and_the_driver_are_killed(album,
     Path("upscaled/.1").mkdir(parents=True)
     Path("upscaled/.1/left.parquet").write_bytes(b"of an interrupted run")
     call = "    def __call__(self, row):\n"
-    with running(START_RAY + PARQUET.replace(call, f"{call}        open('calls', 'a').write('x')\n")) as process:
+    with running(
+        START_RAY + CLASSES.replace(call, f"{call}        open('calls', 'a').write('x')\n") + PARQUET
+    ) as process:
         wait_for(lambda: Path("calls").exists() and len(Path("calls").read_text()) >= 2, process)
         os.kill(ray_workers(process)[0], signal.SIGKILL)
         wait_for(Path("upscaled/0").exists, process)
     assert not Path("upscaled/1").exists()
     first = {path: path.stat().st_mtime_ns for path in Path("upscaled/0").iterdir()}
-    with running(START_RAY + PARQUET) as process:
+    with running(START_RAY + CLASSES + PARQUET) as process:
         finish(process)
     assert first == {path: path.stat().st_mtime_ns for path in Path("upscaled/0").iterdir()}
     assert sorted(path.name for path in Path("upscaled").iterdir()) == ["0", "1"]

@@ -38,9 +38,9 @@ from srgan_hub.devices import preferred_dtype
 from srgan_hub.network.discriminator import Discriminator
 from srgan_hub.training.arguments import parse_args, resolve_args
 from srgan_hub.training.dataloader import make_batches
-from srgan_hub.training.state import TrainContext, TrainState
 from srgan_hub.training.dataset import PreparedImages, RandomCropDataset, Source, TrainingPairs, build_shards
 from srgan_hub.training.sources import ImageFolder
+from srgan_hub.training.state import TrainContext, TrainState
 
 DTYPE = "bf16" if preferred_dtype(torch.device("cpu")) == torch.bfloat16 else "no"
 STEPS = 3
@@ -190,6 +190,8 @@ def print_launches() -> None:
         counts = count_launches("--mixed-precision", "no", *argv)
         frequent = ", ".join(f"{name.removeprefix('aten.')} {count}" for name, count in counts.most_common(8))
         print(f"{title}: {sum(counts.values())} launches a step: {frequent}")
+
+
 def make_images(directory: Path, suffix: str) -> Path:
     """Write four images of gradients and noise, as large as DIV2K's and with files of about the same size."""
     random = np.random.default_rng(0)

@@ -9,7 +9,7 @@ import signal
 import sys
 import traceback
 from argparse import ArgumentParser, BooleanOptionalAction
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import timedelta
 from functools import partial
@@ -384,14 +384,17 @@ def _add_prepare_arguments(command: ArgumentParser) -> None:
     source = "image directory, or div2k to download DIV2K (4 GB)"
     command.add_argument("--data", required=True, metavar="DIR_OR_div2k", help=source)
     command.add_argument("--output", required=True, type=Path, metavar="DIR", help="directory for the shards")
+    command.add_argument("--div2k-url", metavar="URL", help="address of a mirror of DIV2K's archives")
 
 
-def run_prepare(data: str, output: Path) -> None:
+def run_prepare(data: str, output: Path, div2k_url: str | None) -> None:
     """Build the shards; print the path of their directory."""
     from .training.dataset import build_shards
-    from .training.div2k import prepare_div2k
+    from .training.div2k import find_split, prepare_div2k
 
-    build = prepare_div2k if data == "div2k" else partial(build_shards, Path(data))
+    build: Callable[..., Path] = partial(build_shards, find_split(Path(data), "train"))
+    if data == "div2k":
+        build = partial(prepare_div2k, url=div2k_url)
     with closing(ProgressBar(unit="image")) as bar:
         directory = build(output, progress=bar)
     print(directory)

@@ -68,29 +68,40 @@ class GaussianBlur:
 
 @dataclass(frozen=True)
 class RealWorldDegradation:
-    """Photographs on the web: blur, downscaling by a random kernel, mild noise, one or two JPEG compressions.
+    """Photographs on the web: blur, downscaling by a random kernel, noise, one or two JPEG compressions.
 
     Some samples stay clean, with bicubic downscaling only. All steps after the blur run on the CPU, in Pillow.
 
     Args:
-        sigma: Range of the blur's standard deviation in HR pixels, drawn for rows and for columns; 0.05 to 0.5 times
+        sigma: Range of the blur's standard deviation in HR pixels, drawn for rows and for columns; 0.05 to 0.55 times
             the scale by default.
         noise: Range of the standard deviation of white noise in 8-bit values.
-        quality: Range of the JPEG quality, both ends included. Chroma subsampling is 4:4:4 or 4:2:0 at random.
+        noise_prob: Probability of noise.
+        gray_noise_prob: Probability of the noise being equal in all channels.
+        jpeg_quality: Range of the JPEG quality, both ends included. Chroma subsampling is 4:4:4 or 4:2:0 at random.
         clean_prob: Probability of a clean sample.
+        second_order_prob: Probability of a second round, as of images that are shared again: resized by a random
+            kernel, noise, JPEG, and resized back (Wang et al. 2021, Real-ESRGAN).
+        second_order_resize: Range of the second round's size, relative to that of the LR image.
     """
 
     scale: int
     sigma: tuple[float, float] | None = None
-    noise: tuple[float, float] = (0.0, 4.0)
-    quality: tuple[int, int] = (40, 95)
-    clean_prob: float = 0.5
+    noise: tuple[float, float] = (0.0, 6.0)
+    noise_prob: float = 0.7
+    gray_noise_prob: float = 0.4
+    jpeg_quality: tuple[int, int] = (30, 95)
+    clean_prob: float = 0.4
+    second_order_prob: float = 0.0
+    second_order_resize: tuple[float, float] = (0.5, 1.2)
 
     def __post_init__(self) -> None:
         _check_range("sigma", self.sigma)
         _check_range("noise", self.noise, low=0)
-        _check_range("quality", self.quality, low=1, high=95)
-        _check_range("clean_prob", (self.clean_prob, 1), low=0)
+        _check_range("jpeg_quality", self.jpeg_quality, low=1, high=95)
+        _check_range("second_order_resize", self.second_order_resize, high=4)
+        for name in ("noise_prob", "gray_noise_prob", "clean_prob", "second_order_prob"):
+            _check_range(name, (getattr(self, name), 1), low=0)
 
     def __call__(self, hr: Tensor, indices: Sequence[int], seed: int) -> Tensor:
         lr = Bicubic(self.scale)(hr, indices, seed)
@@ -101,18 +112,35 @@ class RealWorldDegradation:
         return lr
 
     def _degrade_one(self, hr: Tensor, rng: np.random.Generator) -> Tensor:
-        low, high = self.sigma or (0.05 * self.scale, 0.5 * self.scale)
+        low, high = self.sigma or (0.05 * self.scale, 0.55 * self.scale)
         blurred = _separable_blur(hr, 1, rng.uniform(low, high, 2).tolist())
-        kernel = KERNELS[rng.integers(len(KERNELS))]
-        lr_size = hr.shape[2] // self.scale, hr.shape[1] // self.scale
-        lr = np.asarray(_to_pil(blurred.permute(1, 2, 0).cpu().numpy()).resize(lr_size, kernel))
-        image = _to_pil(lr + rng.uniform(*self.noise) * rng.standard_normal(lr.shape))
+        size = hr.shape[2] // self.scale, hr.shape[1] // self.scale
+        image = _to_pil(blurred.permute(1, 2, 0).cpu().numpy()).resize(size, _draw_kernel(rng))
+        image = self._add_noise(image, rng)
         for _ in range(rng.integers(1, 2, endpoint=True)):
-            file = io.BytesIO()
-            quality = int(rng.integers(*self.quality, endpoint=True))
-            image.save(file, "jpeg", quality=quality, subsampling=("4:4:4", "4:2:0")[rng.integers(2)])
-            image = Image.open(file)
+            image = self._compress(image, rng)
+        if rng.random() < self.second_order_prob:
+            factor = rng.uniform(*self.second_order_resize)
+            resized = image.resize(
+                (max(1, round(size[0] * factor)), max(1, round(size[1] * factor))), _draw_kernel(rng)
+            )
+            image = self._compress(self._add_noise(resized, rng), rng).resize(size, _draw_kernel(rng))
         return torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255
+
+    def _add_noise(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
+        if rng.random() >= self.noise_prob:
+            return image
+        sigma, channels = rng.uniform(*self.noise), 1 if rng.random() < self.gray_noise_prob else 3
+        return _to_pil(np.asarray(image) + sigma * rng.standard_normal((image.height, image.width, channels)))
+
+    def _compress(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
+        file, quality = io.BytesIO(), int(rng.integers(*self.jpeg_quality, endpoint=True))
+        image.save(file, "jpeg", quality=quality, subsampling=("4:4:4", "4:2:0")[rng.integers(2)])
+        return Image.open(file)
+
+
+def _draw_kernel(rng: np.random.Generator) -> Image.Resampling:
+    return KERNELS[rng.integers(len(KERNELS))]
 
 
 def _to_pil(values: np.ndarray) -> Image.Image:

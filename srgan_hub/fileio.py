@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 if sys.platform != "win32":
     import fcntl
 
@@ -42,6 +44,16 @@ def atomic_write(path: Path, *, directory: bool = False, overwrite: bool = True,
         if lock is not None:
             os.close(lock)
         _remove(tmp_path)
+
+
+@contextmanager
+def wrap_write_errors(path: Path) -> Iterator[None]:
+    """Raise an OSError that names the path in place of an OSError or of safetensors' own error."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise OSError(f"'{path}': cannot write: {reason}") from error
 
 
 def remove_stale_parts(directory: Path) -> None:

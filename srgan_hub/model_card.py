@@ -16,7 +16,7 @@ from .version import code_version
 LIBRARY_NAME = "srgan-hub"
 PIPELINE_TAG = "image-to-image"
 TAGS = ["super-resolution", "image-super-resolution", "srgan", "pytorch"]
-DIV2K = "eugenesiu/Div2k"
+DIV2K = "eugenesiow/Div2k"
 # Metadata key with the SHA-256 of model.safetensors; the Hub keeps keys that it does not know.
 WEIGHTS_HASH = "weights_sha256"
 # Inside the package in a wheel, at the top level of a checkout.
@@ -34,6 +34,7 @@ def create_model_card(
     data: str = "",
     command: str = "",
     training: str = "",
+    data_terms: str = "",
     scores: str = "",
     eval_results: list[EvalResult] | None = None,
 ) -> ModelCard:
@@ -48,6 +49,7 @@ def create_model_card(
         origin: Markdown: where the weights come from, with attribution and license.
         data, training: Markdown: the training data and its license; further details of the training.
         command: The exact training command.
+        data_terms: Markdown: terms of the training data that a user of the weights must know, next to the license.
         scores, eval_results: Markdown: a table of scores and its protocol; the same scores, for the model-index.
     """
     card_data = ModelCardData(
@@ -64,6 +66,7 @@ def create_model_card(
     )
     template = next(path for path in _TEMPLATES if path.is_file()).read_text(encoding="utf-8")
     sections = {"origin": origin, "data": data, "command": command, "training": training, "scores": scores}
+    sections["data_terms"] = data_terms
     card = ModelCard.from_template(card_data, template_str=template, model_name=name, config=config, **sections)
     card.text = card.text.rstrip() + "\n"
     return card

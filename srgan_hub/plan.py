@@ -23,6 +23,7 @@ from .version import PROGRAM
 LEFT_OUT = "left out"
 IMAGE_FORMATS = ("png", "jpeg", "webp", "avif", "tiff")
 RESULT = "already upscaled"
+_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/+", re.IGNORECASE)  # not a drive letter; pathlib merges slashes
 _SUFFIXES = "|".join(suffix[1:] for each in formats.FORMATS for suffix in (*each.suffixes, *each.read_suffixes))
 
 
@@ -53,8 +54,13 @@ def plan_outputs(inputs: Sequence[Path], output: str | None, suffix: str, format
         suffix: End of the names of outputs.
 
     Raises:
-        ValueError: A directory contains no images, all inputs are left out, or `format` is invalid.
+        ValueError: A directory contains no images, all inputs are left out, a path is a remote address, or `format` is
+            invalid.
     """
+    for path in (*inputs, *([Path(output)] if output else [])):
+        if match := _ADDRESS.match(path.as_posix()):
+            address = f"{match[1]}://{path.as_posix()[match.end() :]}"
+            raise ValueError(f"'{address}' is a remote address; pass local paths, or see docs/scale.md for recipes.")
     if format not in (None, *IMAGE_FORMATS):
         raise ValueError(f"`format` must be one of {', '.join(IMAGE_FORMATS)}, got {format!r}.")
     directories = [path for path in inputs if decode.is_directory(path)]

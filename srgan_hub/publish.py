@@ -3,7 +3,8 @@
 import io
 import logging
 import re
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ def push_folder(
         files[HANDLER] = Path(__file__).with_name(HANDLER)
         files[REQUIREMENTS] = f"srgan-hub>={__version__}\n".encode()
     api = HfApi(token=token)
-    try:
+    with _raise_push_errors(repo_id):
         head = _prepare_repo(api, repo_id, private=private, revision=revision, tag=tag)
         remote_card = ""
         if not overwrite_card:
@@ -130,6 +131,23 @@ def push_folder(
         if tag:
             api.create_tag(repo_id, tag=tag, revision=commit.oid)
         return commit.commit_url
+
+
+def create_repo(repo_id: str, *, private: bool | None = None, token: str | None = None) -> None:
+    """Create a repository if it is missing, and check that the token may write to it, before a long run.
+
+    Raise PushError if the Hub is unreachable or refuses.
+    """
+    api = HfApi(token=token)
+    with _raise_push_errors(repo_id):
+        _prepare_repo(api, repo_id, private=private, revision=None, tag=None)
+        api.auth_check(repo_id, write=True)
+
+
+@contextmanager
+def _raise_push_errors(repo_id: str) -> Iterator[None]:
+    try:
+        yield
     except PushError:
         raise
     # RuntimeError: raised by the client for a failed upload. ImportError: a package for the proxy is missing.

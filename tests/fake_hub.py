@@ -216,6 +216,10 @@ class _Handler(BaseHTTPRequestHandler):
         self._check_access()
         self._json({"type": "user", "name": "org", "orgs": []})
 
+    def auth_check(self, _: bytes, name: str) -> None:
+        self._repo(name, write=True)
+        self._json({})
+
     def create_repo(self, body: bytes) -> None:
         request = json.loads(body)
         name = f"{request['organization']}/{request['name']}"
@@ -343,10 +347,13 @@ class _Handler(BaseHTTPRequestHandler):
         siblings = [{"rfilename": path} for path in repo.commits[oid]]
         self._json({"id": name, "sha": oid, "private": repo.private, "gated": repo.gated, "siblings": siblings})
 
-    def tree(self, _: bytes, name: str, revision: str) -> None:
+    def tree(self, _: bytes, name: str, revision: str, folder: str = "") -> None:
         repo = self._repo(name)
         tree = repo.commits[self._commit_of(repo, revision)]
         answer = []
+        tree = {path: data for path, data in tree.items() if path.startswith(f"{folder}/" if folder else "")}
+        if folder and not tree:
+            raise _HTTPError(404, "EntryNotFound", f"no folder {folder}")
         for path, data in tree.items():
             entry: dict[str, Any] = {"type": "file", "path": path, "size": len(data), "oid": _etag(path, data)}
             if _is_large(path):
@@ -373,7 +380,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _is_large(path: str) -> bool:
-    return path.endswith((".safetensors", ".bin", ".pt"))
+    return path.endswith((".safetensors", ".bin", ".pt", ".parquet"))
 
 
 def _etag(path: str, data: bytes) -> str:
@@ -384,14 +391,15 @@ def _etag(path: str, data: bytes) -> str:
 
 
 # Repositories of all types share one namespace here.
-_KIND = "/api/(?:models|spaces)"
+_KIND = "/api/(?:models|spaces|datasets)"
 _NAME = r"([\w.-]+/[\w.-]+)"
 _ROUTES: tuple[tuple[str, Callable[..., None]], ...] = (
     (r"GET /api/whoami-v2", _Handler.whoami),
     (r"POST /api/repos/create", _Handler.create_repo),
+    (rf"GET {_KIND}/{_NAME}/auth-check/write", _Handler.auth_check),
     (r"POST /api/validate-yaml", _Handler.validate_yaml),
     (rf"POST {_KIND}/{_NAME}/preupload/(.+)", _Handler.preupload),
-    (rf"POST /(?:spaces/)?{_NAME}\.git/info/lfs/objects/batch", _Handler.lfs_batch),
+    (rf"POST /(?:spaces/|datasets/)?{_NAME}\.git/info/lfs/objects/batch", _Handler.lfs_batch),
     (r"PUT /lfs/(\w+)", _Handler.lfs_put),
     (rf"POST /{_NAME}/lfs-verify", _Handler.lfs_verify),
     (rf"POST {_KIND}/{_NAME}/commit/(.+)", _Handler.commit),
@@ -399,8 +407,9 @@ _ROUTES: tuple[tuple[str, Callable[..., None]], ...] = (
     (rf"POST {_KIND}/{_NAME}/tag/(.+)", _Handler.tag),
     (rf"GET {_KIND}/{_NAME}/refs", _Handler.refs),
     (rf"GET {_KIND}/{_NAME}(?:/revision/(.+))?", _Handler.model_info),
+    (rf"GET {_KIND}/{_NAME}/tree/([0-9a-f]{{40}})/(.+)", _Handler.tree),
     (rf"GET {_KIND}/{_NAME}/tree/(.+)", _Handler.tree),
     (r"POST /api/collections", _Handler.create_collection),
     (r"POST /api/collections/(.+)/items", _Handler.add_to_collection),
-    (rf"(?:HEAD|GET) /{_NAME}/resolve/([^/]+)/(.+)", _Handler.resolve),
+    (rf"(?:HEAD|GET) /(?:datasets/)?{_NAME}/resolve/([^/]+)/(.+)", _Handler.resolve),
 )

@@ -372,6 +372,8 @@ def test_failed_image_closes_its_progress_bar(folder, monkeypatch):
         (["text.png"], "text.png"),
         (["empty.png"], "empty.png.* empty"),
         (["missing.png"], "missing.png"),
+        (["hf://datasets/org/name"], "'hf://datasets/org/name' is a remote address"),
+        (["a.png", "--output", "s3://bucket/"], "'s3://bucket' is a remote address"),
         (["a.png", "--max-pixels", "100"], "a.png.*12 ?x ?20"),
         (["a.png", "--output", "a.xyz"], ".xyz"),
         (["a.png", "--output", "no/folder.png"], "no/folder.png"),

@@ -108,12 +108,12 @@ def test_gaussian_sigma_is_drawn_from_its_range():
     assert drawn.min() < low + 3 and drawn.max() > high - 6
 
 
-def test_real_world_keeps_half_of_the_samples_clean():
+def test_real_world_keeps_two_fifths_of_the_samples_clean():
     hr = batch(1).expand(400, -1, -1, -1)
     lr = RealWorldDegradation(scale=4)(hr, range(400), 1)
     clean = downscale(hr[:1].float() / 255, 4, round_to_uint8=True)
     same = sum(torch.equal(image, clean[0]) for image in lr)
-    assert 165 < same < 235
+    assert 125 < same < 195
     assert torch.equal(
         RealWorldDegradation(scale=4, clean_prob=1.0)(hr[:20], range(20), 1), clean.expand(20, -1, -1, -1)
     )
@@ -122,7 +122,7 @@ def test_real_world_keeps_half_of_the_samples_clean():
 def degradation_with(**options):
     """A real-world degradation in which only the given steps have an effect."""
     return RealWorldDegradation(
-        **({"scale": 4, "clean_prob": 0.0, "sigma": (0.1, 0.1), "noise": (0, 0), "quality": (95, 95)} | options)
+        **({"scale": 4, "clean_prob": 0.0, "sigma": (0.1, 0.1), "noise": (0, 0), "jpeg_quality": (95, 95)} | options)
     )
 
 
@@ -135,7 +135,7 @@ def through_jpeg(image, quality, subsampling):
 @pytest.mark.parametrize("quality", [40, 95])
 def test_real_world_draws_kernel_and_one_or_two_jpegs(quality):
     hr, count = batch(1, size=64), 120
-    lr = to_8bit(degradation_with(quality=(quality, quality))(hr.expand(count, -1, -1, -1), range(count), 2))
+    lr = to_8bit(degradation_with(jpeg_quality=(quality, quality))(hr.expand(count, -1, -1, -1), range(count), 2))
     source = Image.fromarray(hr[0].permute(1, 2, 0).contiguous().numpy())
     outcomes, seen = {}, Counter()
     for kernel in ("BICUBIC", "BOX", "BILINEAR", "LANCZOS"):
@@ -151,18 +151,60 @@ def test_real_world_draws_kernel_and_one_or_two_jpegs(quality):
 
 
 def test_real_world_draws_the_quality():
-    lr = to_8bit(degradation_with(quality=(40, 95))(batch(1, size=64).expand(60, -1, -1, -1), range(60), 2))
+    lr = to_8bit(degradation_with(jpeg_quality=(40, 95))(batch(1, size=64).expand(60, -1, -1, -1), range(60), 2))
     assert len({image.numpy().tobytes() for image in lr}) > 50  # kernels and subsampling give only 24
 
 
-def test_real_world_noise_has_its_standard_deviation():
-    hr = torch.full((4, 3, 256, 256), 128, dtype=torch.uint8)
-    noise = to_8bit(degradation_with(noise=(24, 24))(hr, range(4), 2)) - 128
+def test_real_world_noise_has_its_standard_deviation_and_shares():
+    hr = torch.full((40, 3, 64, 64), 128, dtype=torch.uint8)
+
+    def noise_of(**options):
+        return to_8bit(degradation_with(noise=(24, 24), noise_prob=1, **options)(hr, range(40), 2)) - 128
+
     # JPEG of quality 95 hardly changes strong noise. That of luma is (0.299^2 + 0.587^2 + 0.114^2)^0.5 of a channel's.
+    noise = noise_of(gray_noise_prob=0)
     luma = noise[:, 0] * 0.299 + noise[:, 1] * 0.587 + noise[:, 2] * 0.114
-    assert luma.std().item() == pytest.approx(24 * 0.669, rel=0.03)
-    assert luma.mean().abs() < 0.2
+    assert luma.std().item() == pytest.approx(24 * 0.669, rel=0.04)
+    assert luma.mean().abs() < 0.4
     assert not torch.equal(noise[0], noise[1])
+    gray = noise_of(gray_noise_prob=1)
+    assert gray.mean(1).std().item() == pytest.approx(24, rel=0.04)
+    assert (gray - gray.mean(1, keepdim=True)).abs().max() <= 3
+    some = degradation_with(noise=(24, 24), noise_prob=0.5)(hr, range(40), 2)
+    assert 12 <= sum(image.std() < 0.01 for image in some) <= 28
+
+
+def test_real_world_defaults():
+    degradation = RealWorldDegradation(scale=4)
+    assert (degradation.noise, degradation.noise_prob, degradation.gray_noise_prob) == ((0, 6), 0.7, 0.4)
+    assert (degradation.jpeg_quality, degradation.clean_prob, degradation.second_order_prob) == ((30, 95), 0.4, 0)
+    hr, blurs = batch(1, size=64).expand(50, -1, -1, -1), {}
+    for sigma in (None, (0.2, 2.2), (0.2, 2.1)):
+        blurs[sigma] = degradation_with(sigma=sigma, noise_prob=0)(hr, range(50), 0)
+    assert torch.equal(blurs[None], blurs[0.2, 2.2]) and not torch.equal(blurs[None], blurs[0.2, 2.1])
+
+
+def test_real_world_second_order_resizes_and_compresses_again():
+    hr, count = batch(1, size=64).expand(60, -1, -1, -1), 60
+    first = degradation_with()(hr, range(count), 2)
+    mixed = degradation_with(second_order_prob=0.5)(hr, range(count), 2)
+    assert mixed.shape == first.shape
+    assert 18 < sum(torch.equal(a, b) for a, b in zip(first, mixed, strict=True)) < 42
+    # Half the size keeps no detail of single pixels; the same size keeps it.
+    detail = {}
+    for factor in (0.5, 1.0):
+        options = {"second_order_prob": 1, "second_order_resize": (factor, factor)}
+        again = to_8bit(degradation_with(**options)(hr, range(count), 2))
+        detail[factor] = (again[..., 1:] - again[..., :-1]).abs().mean().item()
+    before = to_8bit(first)
+    assert detail[0.5] < 0.8 * detail[1.0]
+    assert detail[1.0] == pytest.approx((before[..., 1:] - before[..., :-1]).abs().mean().item(), rel=0.1)
+    # Noise and JPEG of the second round.
+    options = {"second_order_prob": 1, "second_order_resize": (1, 1)}
+    flat = torch.full((20, 3, 64, 64), 128, dtype=torch.uint8)
+    noisy = {"noise": (10, 10), "noise_prob": 1, "gray_noise_prob": 1}
+    once, twice = (degradation_with(**noisy, **o)(flat, range(20), 2) * 255 for o in ({}, options))
+    assert twice.std().item() == pytest.approx(2**0.5 * once.std().item(), rel=0.05)
 
 
 def test_real_world_sigma_blurs():
@@ -178,7 +220,10 @@ def test_invalid_arguments_raise():
         ("gaussian", {"sigma": (2, 1)}),
         ("gaussian", {"sigma": (0, 1)}),
         ("real-world", {"sigma": (-1, 1)}),
-        ("real-world", {"quality": (40, 101)}),
+        ("real-world", {"jpeg_quality": (40, 101)}),
+        ("real-world", {"second_order_prob": -1}),
+        ("real-world", {"second_order_resize": (0, 1)}),
+        ("real-world", {"noise_prob": 2}),
         ("real-world", {"noise": (-1, 1)}),
         ("real-world", {"clean_prob": 1.5}),
     ]:

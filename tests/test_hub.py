@@ -3,6 +3,7 @@
 The client reads its environment when it is imported, so it runs in a separate process, which all tests share.
 """
 
+import contextlib
 import importlib.util
 import io
 import logging
@@ -109,7 +110,7 @@ def load_subclass(repo_id: str, **options: Any) -> tuple[dict[str, Any], Tensor]
     return model.config, model.bias.detach()
 
 
-def train(data: Path, output: Path, repo_id: str) -> int:
+def train(data: Path, output: Path, repo_id: str, token: str = WRITER) -> int:
     """Run the training script for a few steps; return its exit code."""
     from accelerate.state import AcceleratorState, GradientState
 
@@ -118,12 +119,18 @@ def train(data: Path, output: Path, repo_id: str) -> int:
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
     tiny = (
-        "--channels 4 --num-blocks 1 --hr-crop 32 --batch-size 2  --push-every 2 --report-to none "
+        "--channels 4 --num-blocks 1 --hr-crop 32 --batch-size 2  --push-steps 2 --report-to none "
         "--threads 1 --max-train-steps 4"
     )
     directorys = ["--train-data", str(data), "--output-dir", str(output), "--push-to-hub", repo_id]
-    with mock.patch.dict(os.environ, {"HF_TOKEN": WRITER}):
+    with mock.patch.dict(os.environ, {"HF_TOKEN": token}):
         return train_accelerate.main([*directorys, *tiny.split()])
+
+
+def train_error(*args: Any) -> tuple[int, str]:
+    """Run the training script; return its exit code and what it wrote to stderr."""
+    with contextlib.redirect_stderr(io.StringIO()) as error:
+        return train(*args), error.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -184,14 +191,31 @@ def test_round_trip(hub: Hub, client: Process, tmp_path: Path) -> None:
     assert hub.requests == []
 
 
+def test_training_checks_the_token_and_creates_the_repository_before_the_first_step(
+    hub: Hub, client: Process, tmp_path: Path
+) -> None:
+    (tmp_path / "data").mkdir()
+    Image.new("RGB", (40, 40)).save(tmp_path / "data" / "0.png")
+    hub.repos["org/theirs"] = Repo()
+    hub.repos["org/theirs"].commit({})
+    for repo_id, token, message in (
+        ("org/absent", READER, "no write access"),
+        ("org/theirs", READER, "no write access"),  # exists: only a check tells
+        ("org/absent", "wrong", "no token with write access"),
+    ):
+        code, error = client(train_error, tmp_path / "data", tmp_path / "out", repo_id, token)
+        assert code == 2 and message in error
+    assert "org/absent" not in hub.repos and not list((tmp_path / "out").glob("step-*"))
+
+
 def test_training_run_is_published_and_loaded(hub: Hub, client: Process, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     for seed in range(3):
         array = np.random.default_rng(seed).integers(0, 256, (40, 48, 3), dtype=np.uint8)
         Image.fromarray(array).save(tmp_path / "data" / f"{seed}.png")
-    hub.fail("POST", "/api/repos/create", 503, times=999)
+    hub.fail("POST", "/commit/main", 503, times=999)
     assert client(train, tmp_path / "data", tmp_path / "down", "org/trained") == 1
-    assert "org/trained" not in hub.repos and (tmp_path / "down" / "step-4.safetensors").is_file()
+    assert len(hub.repos["org/trained"].commits) == 1 and (tmp_path / "down" / "step-4.safetensors").is_file()
     hub.faults.clear()
     assert client(train, tmp_path / "data", tmp_path / "up", "org/trained") == 0
     final = tmp_path / "up" / "final"

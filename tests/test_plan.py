@@ -178,3 +178,15 @@ def test_tag_of_this_program_in_a_file(tmp_path):
     info.add_text("Software", "srgan-hub 1.0.0, m, x4")
     Image.new("RGB", (4, 3)).save(tmp_path / "a.png", pnginfo=info)
     assert names_program(decode.load_raster(tmp_path / "a.png").metadata)
+
+
+@pytest.mark.parametrize("address", ["s3://bucket/a.png", "hf://datasets/org/name", "https://host/a.png", "memory://a"])
+def test_remote_addresses_are_refused(tmp_path, monkeypatch, address):
+    """Before anything is written; they would be local directories of such a name."""
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (4, 4)).save("a.png")
+    for inputs, output in (([address], None), (["a.png", address], "out/"), (["a.png"], f"{address}/")):
+        with pytest.raises(ValueError, match=f"'{address}.*' is a remote address; pass local paths"):
+            plan_outputs([Path(each) for each in inputs], output, "x4")
+    assert plan_outputs([Path("a.png")], "C:/out.png", "x4").jobs[0].target == Path("C:/out.png")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]

@@ -5,6 +5,7 @@ import io
 import json
 import math
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -31,15 +32,16 @@ import train_accelerate
 from srgan_hub import SRGAN, metrics
 from srgan_hub.publish import PushError
 from srgan_hub.resize import downscale
-from srgan_hub.training import checkpoint, checkpointing
+from srgan_hub.training import checkpoint, checkpointing, dry_run
 from srgan_hub.training import logging as training_logging
-from srgan_hub.training.arguments import FLAGS, TrainConfig, flag_name, make_parser, parse_args, resolve_args
-from srgan_hub.training.dataset import build_shards
+from srgan_hub.training.arguments import FLAGS, GROUPS, TrainConfig, flag_name, make_parser, parse_args, resolve_args
+from srgan_hub.training.dataset import RandomCropDataset, build_shards
 from srgan_hub.training.state import ema_model
 from srgan_hub.training.validation import COLUMNS
 
 SMALL = ["--hr-crop", "32", "--batch-size", "2", "--report-to", "none"]
 TINY = [*SMALL, "--channels", "4", "--num-blocks", "1", "--threads", "1", "--learning-rate", "1e-3"]
+REQUIRED = ["--train-data", "a", "--output-dir", "b"]
 GAN = ["--stage", "gan", "--content-loss", "l1", "--discriminator", "patch"]
 
 
@@ -60,10 +62,10 @@ def fresh_accelerate():
     torch.set_num_threads(threads)
 
 
-def draw_images(directory: Path, count: int, size: int = 80) -> Path:
+def draw_images(directory: Path, count: int, size: int = 80, seed: int = 0) -> Path:
     """Smooth blobs, which can be learned."""
     directory.mkdir(parents=True)
-    random = np.random.default_rng(0)
+    random = np.random.default_rng(seed)
     for i in range(count):
         coarse = Image.fromarray(random.integers(0, 256, (10, 10, 3), dtype=np.uint8))
         coarse.resize((size, size + 4), Image.Resampling.BICUBIC).save(directory / f"{i}.png")
@@ -77,7 +79,7 @@ def images(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def valid(tmp_path_factory) -> Path:
-    return draw_images(tmp_path_factory.mktemp("images") / "valid", 2)
+    return draw_images(tmp_path_factory.mktemp("images") / "valid", 2, seed=1)
 
 
 @pytest.fixture(scope="session")
@@ -112,7 +114,7 @@ def run_in(directory: Path, shards: Path) -> Callable[..., int]:
 
 
 def make_config(*argv: str) -> TrainConfig:
-    return resolve_args(parse_args(["--train-data", "a", "--output-dir", "b", *argv]))
+    return resolve_args(parse_args([*REQUIRED, *argv]))
 
 
 def read_log(directory: Path) -> list[dict]:
@@ -137,13 +139,29 @@ def test_flags_have_help_and_accept_dashes_and_underscores(capsys):
     help_text = make_parser().format_help()
     for name, field in FLAGS.items():
         assert flag_name(name) in help_text and field.metadata["help"]
-    dashes = make_config("--max-train-steps", "7", "--report-to=none", "--no-freeze-bn")
-    underscores = make_config("--max_train_steps", "7", "--report_to=none", "--no_freeze_bn")
-    assert dashes == underscores and dashes.max_train_steps == 7
+    dashes = make_config("--max-train-steps", "7", "--report-to=none", "--no-freeze-bn", "--val-data=a_b-c")
+    underscores = make_config("--max_train_steps", "7", "--report_to=none", "--no_freeze_bn", "--val_data=a_b-c")
+    assert dashes == underscores and (dashes.max_train_steps, dashes.val_data) == (7, "a_b-c")
+    for name, field in FLAGS.items():
+        word = field.metadata.get("choices", ["0" if name in ("ema", "beta2") else "1"])[0]
+        words = [] if "action" in field.metadata else [word] * (2 if field.metadata.get("nargs") == 2 else 1)
+        assert parse_args([*REQUIRED, f"--{name}", *words]) == parse_args([*REQUIRED, flag_name(name), *words])
     for argv in (["--max-train", "7"], ["--seed", "x"], ["--beta2", "1"], ["--batch-size", "0"], ["--ema", "nan"]):
         with pytest.raises(SystemExit):
             make_config(*argv)
         assert argv[0] in capsys.readouterr().err
+
+
+def test_help_is_grouped():
+    groups = {}
+    for title, block in re.findall(r"^(\w[\w, ]+):\n((?:  .*\n?|\n)+)", make_parser().format_help(), re.MULTILINE):
+        groups[title] = re.findall(r"^  (--[\w-]+)", block, re.MULTILINE)
+    assert list(groups) == ["options", *GROUPS.values()]
+    flags = [flag for title in GROUPS.values() for flag in groups[title]]
+    assert flags == [flag_name(name) for name in FLAGS]
+    assert (
+        "--train-data" in groups["data"] and "--upsampler" in groups["networks"] and "--seed" in groups["optimization"]
+    )
 
 
 def test_defaults_are_the_papers():
@@ -170,14 +188,72 @@ def test_dry_run_prints_estimates_and_writes_nothing(run, capsys, tmp_path):
     count = sum(p.numel() for p in SRGAN().parameters())
     assert f"{count:,} parameters" in text and "200,000 steps" in text and "3,200,000 crops" in text
     assert "checkpoint" in text and "GB per process" in text and "to 1e-05" in text
+    assert "'nowhere' does not exist" in text and "unknown" in text
     assert not (tmp_path / "out").exists()
+
+
+def test_dry_run_names_data_disk_space_and_time(run, images, shards, valid, capsys, tmp_path):
+    """The disk space of shards and of a checkpoint more than are kept; the time at the throughput of the last steps."""
+    (images / "notes.txt").write_text("no image")
+    (images / "broken.png").write_bytes(b"no image")
+    argv = ["--dry-run", "--val-data", valid, "--max-train-steps", 10_000]
+    try:
+        assert run(*argv, data=images) == 0
+    finally:
+        (images / "notes.txt").unlink()
+        (images / "broken.png").unlink()
+    text = capsys.readouterr().out
+    stored = sum(path.stat().st_size for path in images.iterdir()) + len(b"no image")
+    assert f"'{images}', 7 images, {stored / 1e9:.2f} GB, {6 * 80 * 84 * 3 / 1e9:.2f} GB of shards" in text
+    assert f"'{valid}', 2 images" in text
+    config = make_config("--train-data", str(images), "--output-dir", str(tmp_path), "--checkpoints-total-limit", "4")
+    assert dry_run.describe_train_data(config)[1] == 6 * 80 * 84 * 3
+    parameters = sum(p.numel() for p in SRGAN().parameters())
+    disk = 6 * 80 * 84 * 3 + 5 * 16 * parameters + 3 * 4 * parameters
+    assert f"about {disk / 1e9:.2f} GB in all" in dry_run.estimate_run(config, processes=1, last_rate=0)
+
+    out = tmp_path / "out"
+    out.mkdir()
+    lines = [{"step": 50, "samples_per_second": 1}, {"step": 1000, "samples_per_second": 4.0}, {"step": 1000, "val": 1}]
+    (out / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)) + '\n{"step": 10')
+    assert run(*argv) == 0
+    text = capsys.readouterr().out
+    assert "6 images" in text and dry_run.describe_train_data(make_config("--train-data", str(shards)))[1] == 0
+    assert "about 1.4 hours for 10,000 steps of 0.5 s" in text  # batches of 2
+    assert run(*argv, "--resume-from-checkpoint") == 0
+    assert "about 1.2 hours for 9,000 steps of 0.5 s" in capsys.readouterr().out
+
+
+def test_dry_run_names_the_downloads_of_div2k(capsys, tmp_path):
+    config = make_config("--train-data", "div2k", "--val-data", "div2k", "--data-dir", str(tmp_path))
+    text, needed = dry_run.describe_train_data(config)
+    assert "800 images, 3.98 GB to download" in text and needed > 2 * 3.98e9 + 800 * 3 * 2040 * 1356
+    assert dry_run.describe_val_data(config) == "DIV2K, 100 images"
+
+
+def test_the_thesis_generator_can_be_trained(run, capsys, tmp_path):
+    """Its parameters, and a model that loads."""
+    assert run("--dry-run", "--upsampler", "nearest", flags=[]) == 0
+    assert "2,039,555 parameters" in capsys.readouterr().out
+    argv = ["--max-train-steps", 1, "--upsampler", "nearest", "--trunk-end", "prelu", "--output-activation", "clamp"]
+    assert run(*argv) == 0
+    config = SRGAN.from_pretrained(tmp_path / "out" / "final").config
+    assert config == {
+        "scale": 4, "channels": 4, "num_blocks": 1,
+        "upsampler": "nearest", "trunk_end": "prelu", "output_activation": "clamp",
+    }  # fmt: skip
+    argv = ["--pretrained-model-name-or-path", tmp_path / "out" / "final", "--upsampler"]
+    assert run("--max-train-steps", 1, *argv, "nearest", flags=SMALL, output="tuned") == 0
+    assert SRGAN.from_pretrained(tmp_path / "tuned" / "final").config == config
+    assert run("--max-train-steps", 1, *argv, "pixelshuffle", flags=SMALL, output="other") == 2
+    assert "--upsampler pixelshuffle contradicts" in capsys.readouterr().err
 
 
 # --- Training
 
 
 def test_pretraining_reduces_the_loss_and_exports_the_ema_weights(run, valid, tmp_path):
-    argv = ["--val-data", valid, "--validate-every", 30, "--log-every", 1, "--learning-rate", 1e-2, "--ema", 0.9]
+    argv = ["--val-data", valid, "--validation-steps", 30, "--logging-steps", 1, "--learning-rate", 1e-2, "--ema", 0.9]
     assert run("--max-train-steps", 60, *argv) == 0
     out = tmp_path / "out"
     losses = [line["g_mse"] for line in read_log(out) if "g_mse" in line]
@@ -186,10 +262,15 @@ def test_pretraining_reduces_the_loss_and_exports_the_ema_weights(run, valid, tm
     parts, header = checkpoint.load(out / "step-60.safetensors")
     assert all(torch.equal(model.generator.state_dict()[name], value) for name, value in parts["ema"].items())
     assert not torch.equal(parts["ema"]["tail_conv.weight"], parts["generator"]["tail_conv.weight"])
-    assert header["environment"] == {"threads": 1, "processes": 1, "torch": torch.__version__}
+    assert header["environment"] == {
+        "processes": 1,
+        "effective_batch": 2,
+        "threads": 1,
+        "torch": torch.__version__,
+    }
     scores = [line for line in read_log(out) if "val_psnr_y" in line]
     assert [line["step"] for line in scores] == [30, 60] and len(scores[0]) == 1 + len(COLUMNS)
-    assert {"val_content", "val_bicubic_psnr_y", "val_hr_checkerboard_db"} <= scores[0].keys()
+    assert {"val_content", "val_psnr_y", "val_ssim_y", "val_bicubic_content"} <= scores[0].keys()
     assert scores[1]["val_psnr_y"] > scores[0]["val_psnr_y"]
     assert read_weights(out / "best") == read_weights(out / "final")
     assert Image.open(out / "images" / "step-60.png").width > 4 * 80
@@ -197,16 +278,18 @@ def test_pretraining_reduces_the_loss_and_exports_the_ema_weights(run, valid, tm
 
 def test_validation_scores_equal_those_of_the_exported_model(run, valid, tmp_path):
     assert run("--max-train-steps", 2, "--val-data", valid) == 0
-    model, psnr, consistency = SRGAN.from_pretrained(tmp_path / "out" / "final"), [], []
+    model, psnr, ssim, content = SRGAN.from_pretrained(tmp_path / "out" / "final"), [], [], []
     for path in sorted(valid.iterdir()):
         hr = torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1)[None] / 255
         lr = downscale(hr, 4, round_to_uint8=True)
         sr = model.upscale(lr, dtype="fp32", device="cpu").mul(255).round() / 255
         psnr.append(metrics.psnr(sr, hr, crop_border=4).item())
-        consistency.append(metrics.lr_consistency(sr, lr).item())
+        ssim.append(metrics.ssim(sr, hr, crop_border=4).item())
+        content.append((sr - hr).square().mean().item())
     last = read_log(tmp_path / "out")[-1]
     assert math.isclose(last["val_psnr_y"], np.mean(psnr), rel_tol=1e-4)
-    assert math.isclose(last["val_lr_consistency"], np.mean(consistency), rel_tol=1e-3)
+    assert math.isclose(last["val_ssim_y"], np.mean(ssim), rel_tol=1e-4)
+    assert math.isclose(last["val_content"], np.mean(content), rel_tol=1e-3)
 
 
 def test_fine_tuning_starts_at_the_pretrained_weights_and_inherits_the_card(run, pretrained, valid, tmp_path):
@@ -224,7 +307,7 @@ def test_model_card_has_no_local_paths(run, shards, valid, pretrained, tmp_path)
     argv = ["--max-train-steps", 1, "--pretrained-model-name-or-path"]
     assert run(*argv, pretrained, "--resume-from-checkpoint", output="first") == 0
     argv[-1] += f"={tmp_path / 'first' / 'final'}"
-    assert run(*argv, "--val-data", f"{valid}/", "--validate-every", 1) == 0
+    assert run(*argv, "--val-data", f"{valid}/", "--validation-steps", 1) == 0
     card = (tmp_path / "out" / "final" / "README.md").read_text()
     assert str(tmp_path) not in card and str(shards.parent) not in card and str(valid.parent) not in card
     words = shlex.split(next(line for line in card.splitlines() if line.startswith("accelerate launch")))
@@ -234,6 +317,7 @@ def test_model_card_has_no_local_paths(run, shards, valid, pretrained, tmp_path)
 
 
 BASE = ["--max-train-steps", 2, *GAN, "--adversarial-weight", 0.1]
+REAL_WORLD = [["--clean-prob", 0], ["--noise", 9, 9], ["--jpeg-quality", 5, 5], ["--second-order-prob", 1]]
 CHANGES = [
     ["--seed", 1],
     ["--batch-size", 1],
@@ -242,13 +326,19 @@ CHANGES = [
     ["--downscale-prob", 1],
     ["--degradation", "gaussian"],
     ["--sigma", 3, 4, "--degradation", "gaussian"],
+    ["--degradation", "real-world"],
+    *(["--degradation", "real-world", *flag] for flag in REAL_WORLD),
     ["--content-loss", "mse"],
     ["--lr-consistency", 1],
     ["--artifact-weight", 100],
     ["--checkerboard-weight", 10],
     ["--adversarial-weight", 0],
+    ["--adversarial-warmup-steps", 9],
     ["--discriminator", "paper"],
     ["--freeze-bn"],
+    ["--upsampler", "nearest"],
+    ["--trunk-end", "prelu"],
+    ["--output-activation", "clamp"],
     ["--learning-rate", 2e-3],
     ["--discriminator-learning-rate", 0.1],
     ["--beta2", 0.5],
@@ -269,12 +359,12 @@ def seen_weights(shards, tmp_path_factory) -> dict[bytes, str]:
 
 
 def test_runtime_flags_do_not_change_the_weights(run, seen_weights, tmp_path):
-    argv = ["--dataloader-num-workers", 1, "--no-freeze-bn", "--log-every", 1, "--checkpoints-total-limit", 3]
+    argv = ["--dataloader-num-workers", 1, "--no-freeze-bn", "--logging-steps", 1, "--checkpoints-total-limit", 3]
     assert run(*BASE, *argv) == 0
     assert seen_weights[read_weights(tmp_path / "out" / "final")] == "nothing"
 
 
-@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change[0])
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: " ".join(map(str, change)))
 def test_each_training_flag_changes_the_weights(run, seen_weights, tmp_path, change):
     assert run(*BASE, *change) == 0
     weights = read_weights(tmp_path / "out" / "final")
@@ -283,7 +373,7 @@ def test_each_training_flag_changes_the_weights(run, seen_weights, tmp_path, cha
 
 
 def test_gradient_accumulation_equals_a_larger_batch(run, tmp_path):
-    argv = ["--max-train-steps", 2, "--freeze-bn", "--log-every", 1]  # batch statistics would differ
+    argv = ["--max-train-steps", 2, "--freeze-bn", "--logging-steps", 1]  # batch statistics would differ
     assert run(*argv, output="one") == 0
     assert run(*argv, "--batch-size", 1, "--gradient-accumulation-steps", 2, output="two") == 0
     a, b = (load_file(tmp_path / name / "final" / "model.safetensors") for name in ("one", "two"))
@@ -309,7 +399,7 @@ def test_vgg_loss_trains_the_generator(run, tmp_path):
     state |= {f"features.{i}.bias": torch.zeros(shape[0]) for i, shape in shapes.items()}
     save_file(state, tmp_path / "vgg.safetensors")
     argv = [*GAN, "--content-loss", "vgg22=1", "--adversarial-weight", 0, "--vgg-weights", tmp_path / "vgg.safetensors"]
-    assert run(*argv, "--max-train-steps", 12, "--log-every", 1, "--learning-rate", 0.01) == 0
+    assert run(*argv, "--max-train-steps", 12, "--logging-steps", 1, "--learning-rate", 0.01) == 0
     lines = read_log(tmp_path / "out")
     assert all(line["g_norm"] > 0 for line in lines)
     assert np.mean([line["g_vgg22"] for line in lines[-3:]]) < 0.9 * np.mean([line["g_vgg22"] for line in lines[:3]])
@@ -327,7 +417,7 @@ def test_small_network_from_scratch_beats_bicubic(tmp_path, benchmark_data):
     words = ["--train-data", photos / "train", "--val-data", photos / "valid", "--output-dir", tmp_path / "out"]
     words += ["--channels", 32, "--num-blocks", 1, "--freeze-bn", "--max-train-steps", 600, "--hr-crop", 64]
     words += ["--batch-size", 32, "--learning-rate", 4e-3, "--beta2", 0.95, "--max-grad-norm", 0.02]
-    words += ["--lr-scheduler", "cosine", "--threads", 1, "--report-to", "none", "--validate-every", 600]
+    words += ["--lr-scheduler", "cosine", "--threads", 1, "--report-to", "none", "--validation-steps", 600]
     assert train_accelerate.main([str(word) for word in words]) == 0
     last = read_log(tmp_path / "out")[-1]
     assert last["step"] == 600 and last["val_psnr_y"] > last["val_bicubic_psnr_y"] > 29
@@ -341,16 +431,17 @@ def test_small_network_from_scratch_beats_bicubic(tmp_path, benchmark_data):
 def test_resume_after_sigkill_is_bit_identical(dtype, shards, tmp_path):
     """Killed within steps and within saves, before and after calls."""
     full, killed = tmp_path / "full", tmp_path / "killed"
-    argv = [*TINY, *GAN, "--train-data", str(shards), "--mixed-precision", dtype, "--log-every", "1"]
+    argv = [*TINY, *GAN, "--train-data", str(shards), "--mixed-precision", dtype, "--logging-steps", "1"]
     argv += ["--max-train-steps", "6", "--checkpointing-steps", "2", "--output-dir"]
     resume = [*argv, str(killed), "--resume-from-checkpoint"]
     for kill in (
         Kill("train_accelerate", "train_step", 1, after=True),  # before the first checkpoint
         Kill("train_accelerate", "generator_step", 3),
         Kill("srgan_hub.training.checkpoint", "save_file", 1, after=True),  # leaves a temporary file
-        Kill("srgan_hub.fileio", "_fsync", 6),
+        Kill("srgan_hub.fileio", "_fsync", 1),
         Kill("train_accelerate", "train_step", 2, after=True),
-        Kill("srgan_hub.training.checkpoint", "prune", 1),
+        Kill("srgan_hub.training.checkpoint", "prune", 2),  # after that at the start
+        Kill("srgan_hub.fileio", "_fsync", 4),  # leaves a temporary directory of the model
     ):
         assert run_forked((interrupted_runs.train, resume, kill)) == [-signal.SIGKILL], kill
     assert run_forked((interrupted_runs.train, [*argv, str(full)]), (interrupted_runs.train, resume)) == [0, 0]
@@ -388,15 +479,19 @@ def test_sigterm_saves_a_checkpoint_that_resumes_bit_identical(run, monkeypatch,
 
 def test_resume_restores_the_training_state(run, valid, monkeypatch, tmp_path):
     monkeypatch.setattr(train_accelerate, "COLLAPSE_LOSS", 100)
-    argv = [*GAN, "--max-train-steps", 3, "--val-data", valid]
-    assert run(*argv) == 0
-    _, header = checkpoint.load(tmp_path / "out" / "step-3.safetensors")
+    argv = [*GAN, "--val-data", valid, "--validation-steps", 2, "--checkpointing-steps", 3]
     runs = record_builds(monkeypatch)
-    assert run(*argv, "--resume-from-checkpoint") == 0
-    ((_, state),) = runs
+    assert run(*argv, "--max-train-steps", 4) == 0
+    path = tmp_path / "out" / "step-3.safetensors"
+    _, header = checkpoint.load(path)
+    (scores,) = (line for line in read_log(tmp_path / "out") if line["step"] == 2)
+    assert header["best"] == header["scores"]["SR"]["content"] == scores["val_content"] > 0
+    (tmp_path / "out" / "step-4.safetensors").unlink()
+    monkeypatch.setattr(train_accelerate, "train", lambda *args: True)
+    assert run(*argv, "--max-train-steps", 4, "--resume-from-checkpoint") == 0
+    state = runs[1][1]
     assert (state.step, state.collapsed_steps) == (3, 3)
     assert (state.best, state.scores) == (header["best"], header["scores"])
-    assert state.best == state.scores["SR"]["content"] > 0
 
 
 def test_resume_with_more_steps(run, tmp_path):
@@ -433,6 +528,17 @@ def test_resume_refuses_changed_flags_and_data(run, tmp_path, capsys, caplog):
     assert "use another --output-dir" in capsys.readouterr().err
 
 
+def test_resume_divides_the_same_effective_batch_otherwise(run, monkeypatch, tmp_path, caplog):
+    seen, read = [], RandomCropDataset.__getitem__
+    monkeypatch.setattr(RandomCropDataset, "__getitem__", lambda crops, i: seen.append(i) or read(crops, i))
+    assert run("--batch-size", 4, "--max-train-steps", 2) == 0
+    argv = ["--batch-size", 2, "--gradient-accumulation-steps", 2, "--max-train-steps", 3]
+    assert run(*argv, "--resume-from-checkpoint") == 0
+    assert seen == list(range(12))
+    argv[1] = 1
+    assert run(*argv, "--resume-from-checkpoint") == 2
+
+
 def test_old_checkpoints_are_removed(run, tmp_path, caplog):
     argv = ["--max-train-steps", 7, "--checkpointing-steps", 2, "--checkpoints-total-limit", 2]
     assert run(*argv, "--resume-from-checkpoint") == 0
@@ -464,7 +570,7 @@ def test_discriminator_collapse_warns_once(run, monkeypatch, caplog):
 
 
 def test_log_has_losses_norms_and_throughput(run, tmp_path):
-    assert run(*GAN, "--max-train-steps", 2, "--log-every", 1) == 0
+    assert run(*GAN, "--max-train-steps", 2, "--logging-steps", 1) == 0
     line = read_log(tmp_path / "out")[-1]
     assert {"d_real", "d_fake", "d_loss", "d_norm", "g_loss", "g_norm", "g_l1", "g_adversarial"} <= line.keys()
     assert line["samples_per_second"] > 0 and 0 <= line["data_wait"] < 1 and line["learning_rate"] == 1e-3
@@ -482,7 +588,7 @@ def test_full_disk_keeps_the_old_checkpoint(run, monkeypatch, tmp_path, capsys):
 
 
 def test_failed_push_does_not_stop_training(run, monkeypatch, tmp_path, caplog):
-    pushes, failures = [], [True, False]
+    created, pushes, failures = [], [], [True, False]
 
     def push(directory, repo_id, *, private, overwrite_card):
         pushes.append((directory.name, repo_id, private, (directory / "README.md").is_file()))
@@ -491,8 +597,10 @@ def test_failed_push_does_not_stop_training(run, monkeypatch, tmp_path, caplog):
         return "https://hub/commit"
 
     monkeypatch.setattr(checkpointing, "push_folder", push)
-    argv = ["--max-train-steps", 4, "--push-to-hub", "org/name", "--push-every", 2, "--private"]
+    monkeypatch.setattr(train_accelerate, "create_repo", lambda repo_id, *, private: created.append((repo_id, private)))
+    argv = ["--max-train-steps", 4, "--push-to-hub", "org/name", "--push-steps", 2, "--private"]
     assert run(*argv) == 0
+    assert created == [("org/name", True)]
     assert pushes == [("last", "org/name", True, True), ("final", "org/name", True, True)]
     assert "step 2: the Hub is down" in caplog.text
     failures += [False, True]
@@ -528,8 +636,8 @@ def test_bf16_keeps_weights_and_the_last_layer_in_float32(run, monkeypatch):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_two_ranks_share_samples_weights_and_scores(run, images, pretrained, valid, tmp_path):
-    argv = [*SMALL, "--threads", 1, "--log-every", 1, "--checkpointing-steps", 2, "--stage", "gan"]
+def test_two_ranks_share_samples_weights_and_scores(run, images, pretrained, valid, monkeypatch, tmp_path, caplog):
+    argv = [*SMALL, "--threads", 1, "--logging-steps", 1, "--checkpointing-steps", 2, "--stage", "gan"]
     argv += ["--pretrained-model-name-or-path", pretrained, "--train-data", images, "--val-data", valid]
     argv = [str(word) for word in (*argv, "--content-loss", "l1", "--gradient-accumulation-steps", 2)]
     two = tmp_path / "two"
@@ -563,6 +671,16 @@ def test_two_ranks_share_samples_weights_and_scores(run, images, pretrained, val
     for name, value in read_log(two)[0].items():
         assert math.isclose(value, one[name], rel_tol=1e-5, abs_tol=1e-6), name
 
+    # One rank continues behind the last sample of both.
+    later, read = [], RandomCropDataset.__getitem__
+    monkeypatch.setattr(RandomCropDataset, "__getitem__", lambda crops, i: later.append(i) or read(crops, i))
+    argv += ["--max-train-steps", 3, "--no-freeze-bn", "--resume-from-checkpoint"]
+    assert run(*argv, flags=[], output="two", data=None) == 0
+    assert later == list(range(16, 20))
+    assert "processes=2, now 1" in caplog.text and "effective_batch=8, now 4" in caplog.text
+    _, header = checkpoint.load(two / "step-3.safetensors")
+    assert header["samples"] == 20
+
 
 # --- Invalid input
 
@@ -587,7 +705,7 @@ def test_two_ranks_share_samples_weights_and_scores(run, images, pretrained, val
         (["--val-data", "nowhere"], "--val-data 'nowhere'"),
         (["--seed", -1], "--seed"),
         (["--push-to-hub", "name"], "such as org/name"),
-        (["--push-every", 2], "requires --push-to-hub"),
+        (["--push-steps", 2], "requires --push-to-hub"),
     ],
 )
 def test_invalid_input_is_reported_in_one_line(run, monkeypatch, capsys, argv, message):
@@ -603,6 +721,55 @@ def test_invalid_input_is_reported_in_one_line(run, monkeypatch, capsys, argv, m
     assert run(*argv, flags=flags) == 2
     error = capsys.readouterr().err
     assert message in error and error.startswith("train_accelerate.py: ") and "Traceback" not in error
+
+
+def test_images_for_training_and_validation_are_refused(run, images, tmp_path, capsys):
+    assert run("--max-train-steps", 1, "--val-data", images, data=images) == 2
+    assert "'0.png', '1.png', '2.png' and 3 others" in capsys.readouterr().err
+
+
+def test_broken_validation_image_does_not_stop_the_run(run, valid, tmp_path, caplog):
+    shutil.copytree(valid, tmp_path / "valid")
+    (tmp_path / "valid" / "cut.png").write_bytes((valid / "0.png").read_bytes()[:-1000])
+    assert run("--max-train-steps", 1, "--val-data", tmp_path / "valid") == 0
+    assert "cut.png" in caplog.text
+    assert run("--max-train-steps", 1, "--val-data", valid, output="other") == 0
+    scores = [
+        {key: value for key, value in read_log(tmp_path / name)[-1].items() if key.startswith("val_")}
+        for name in ("out", "other")
+    ]
+    assert scores[0] == scores[1] and scores[0]["val_psnr_y"] > 0
+
+
+def test_card_names_the_degradation_of_the_scores(run, valid, tmp_path):
+    argv = ["--max-train-steps", 1, "--val-data", valid, "--degradation", "real-world", "--clean-prob", 0.25]
+    assert run(*argv) == 0
+    card = (tmp_path / "out" / "final" / "README.md").read_text()
+    assert "training's degradation real-world, seed 0 (25% of the images stay clean)" in " ".join(card.split())
+
+
+def test_paired_data_of_two_directories_trains_and_resumes(run, images, tmp_path):
+    sizes = {"a": 2, "b": 3}
+    for seed, (name, count) in enumerate(sizes.items()):
+        draw_images(tmp_path / f"hr-{name}", count, seed=seed)
+        (tmp_path / f"lr-{name}").mkdir()
+        for path in (tmp_path / f"hr-{name}").iterdir():
+            with Image.open(path) as image:
+                image.reduce(4).save(tmp_path / f"lr-{name}" / path.name)
+    argv = ["--train-data", tmp_path / "hr-a", f"{tmp_path / 'hr-b'}=2"]
+    lr = ["--train-lr-data", tmp_path / "lr-a", tmp_path / "lr-b"]
+    assert run(*argv, *lr, "--max-train-steps", 2, data=None) == 0
+    out = tmp_path / "out"
+    assert {"data", "data-1", "data-lr", "data-lr-1"} <= {path.name for path in out.iterdir()}
+    card = (out / "final" / "README.md").read_text()
+    assert "5 images of hr-a, hr-b" in card and "LR images are given" in card and str(tmp_path) not in card
+    assert "--train-data hr-a hr-b=2" in card
+    assert run(*argv, "--max-train-steps", 3, "--resume-from-checkpoint", data=None) == 2  # bicubic LR images
+    assert run(*argv, *lr, "--max-train-steps", 3, "--resume-from-checkpoint", data=None) == 0
+    assert run(*argv, *lr, "--max-train-steps", 3, data=None, output="full") == 0
+    assert run(*argv, *lr, "--max-train-steps", 3, "--no-shards", data=None, output="files") == 0
+    assert read_weights(out / "final") == read_weights(tmp_path / "full" / "final")
+    assert read_weights(out / "final") == read_weights(tmp_path / "files" / "final")
 
 
 def test_unusable_training_images_are_reported(run, tmp_path, capsys):

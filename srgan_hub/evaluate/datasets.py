@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..degradations import Degradation, make_degradation
-from ..images.decode import load_image
+from ..images.decode import load_rgb
 from ..images.formats import WRITE_SUFFIXES
 from ..resize import downscale
 
@@ -124,7 +124,7 @@ class PairedDataset(Sequence[ImagePair]):
 
 
 def _read(path: Path) -> np.ndarray:
-    return np.asarray(load_image(path, max_pixels=None).convert("RGB"))
+    return load_rgb(path, max_pixels=None)[0]
 
 
 def _compress_jpeg(array: np.ndarray, quality: int) -> np.ndarray:

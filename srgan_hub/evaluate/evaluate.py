@@ -11,6 +11,7 @@ import numpy as np
 import PIL
 import torch
 
+from ..degradations import RealWorldDegradation
 from ..hub import WEIGHTS, resolve_model_path
 from ..model import SRGAN
 from ..model_card import file_sha256
@@ -126,11 +127,18 @@ def score_pair(
     return scores
 
 
-def describe_lr(lr: Path | None, downsampling: str, degradation: str | None, *, seed: int = SEED) -> str:
+def describe_lr(
+    lr: Path | None,
+    downsampling: str,
+    degradation: str | None,
+    *,
+    seed: int = SEED,
+    clean_prob: float = RealWorldDegradation.clean_prob,
+) -> str:
     """Return the protocol's description of how LR images were generated."""
     if degradation:
-        half_clean = " (half of the images stay clean)" if degradation == "real-world" else ""
-        return f"training's degradation {degradation}, seed {seed}{half_clean}"
+        clean = f" ({clean_prob:.0%} of the images stay clean)" if degradation == "real-world" else ""
+        return f"training's degradation {degradation}, seed {seed}{clean}"
     return f"files in {lr.resolve().name}" if lr else f"bicubic of {downsampling.replace('matlab', 'MATLAB')}"
 
 

@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
 from PIL import Image, ImageFile
 
 from . import animation, formats, pillow_fixes, tiff, tiff_media
 from .errors import ImageError, describe, wrap_decode_errors
 from .media import Opened
 from .raster import Raster
+from .tensors import inpaint
 from .tiff_media import ChannelsReader, PagesReader, RowsReader, TiffImage
 
 # 8000 x 8000 pixels; upscaled 4 times, that is a gigapixel.
@@ -21,7 +23,9 @@ MAX_PIXELS = 64_000_000
 _START = 400  # bytes that identify a file
 
 
-def open_image(path: Path, *, max_pixels: int | None = MAX_PIXELS, allow_truncated: bool = False) -> Opened:
+def open_image(
+    path: Path, *, max_pixels: int | None = MAX_PIXELS, allow_truncated: bool = False, file: BinaryIO | None = None
+) -> Opened:
     """Open an image, animation or video, and classify it by its bytes.
 
     Args:
@@ -29,6 +33,7 @@ def open_image(path: Path, *, max_pixels: int | None = MAX_PIXELS, allow_truncat
         max_pixels: The largest width times height, checked before and after decoding. Pillow refuses TIFFs, and some
             images within files, of more than twice `PIL.Image.MAX_IMAGE_PIXELS` regardless.
         allow_truncated: Read what is there of an image whose file is cut off, with a warning.
+        file: The content, if it is open already; it is closed with the image. `path` is then only its name.
 
     Returns:
         The opened file; a `MediaReader` if it is to be upscaled piece by piece.
@@ -37,7 +42,7 @@ def open_image(path: Path, *, max_pixels: int | None = MAX_PIXELS, allow_truncat
         ImageError: The file is missing, not an image, corrupt, of an unsupported kind or too large.
     """
     try:
-        file = path.open("rb")
+        file = file or path.open("rb")
     except FileNotFoundError:
         raise ImageError(f"'{path}' does not exist.") from None
     except IsADirectoryError:
@@ -74,6 +79,33 @@ def load_raster(
 def load_image(path: Path, *, max_pixels: int | None = MAX_PIXELS) -> Image.Image:
     """Decode an image file, as `load_raster` does, to a PIL image of mode L, LA, RGB or RGBA."""
     return load_raster(path, max_pixels=max_pixels).fit_colors().with_bits(8).to_pil()
+
+
+def load_rgb(
+    path: Path, *, max_pixels: int | None = MAX_PIXELS, file: BinaryIO | None = None
+) -> tuple[np.ndarray, list[str]]:
+    """Decode an image file to the colors that the network sees when it is upscaled, as uint8 (H, W, 3).
+
+    Gray becomes three equal channels, fully transparent pixels get the colors around them, 16 bits are rounded to 8.
+
+    Returns:
+        The array, and warnings about what it lacks, without the file's name.
+
+    Raises:
+        ImageError: As for `load_raster`.
+    """
+    with open_image(path, max_pixels=max_pixels, file=file) as opened:
+        raster = opened.load().fit_colors()
+    warnings = list(raster.warnings)
+    if raster.bits > 8:
+        warnings.append(f"{raster.bits} bits per channel are rounded to 8")
+    array = raster.with_bits(8).array
+    array = array[:, :, None] if array.ndim == 2 else array
+    colors = array[:, :, : 1 if array.shape[2] < 3 else 3]
+    if raster.has_alpha and not array[:, :, -1].all():
+        warnings.append("transparent pixels get the colors around them")
+        colors = inpaint(colors, array[:, :, -1])
+    return np.ascontiguousarray(np.broadcast_to(colors, (*colors.shape[:2], 3))), warnings
 
 
 def default_suffix(path: Path) -> str:

@@ -17,8 +17,9 @@ def build_generator(
 ) -> nn.Sequential:
     """Build the generator of SRResNet and SRGAN, as an `nn.Sequential` of named layers; options as for `SRGAN`.
 
-    It maps RGB tensors (N, 3, H, W) in [0, 1] of any size to (N, 3, H * scale, W * scale) in [0, 1]. The sigmoid equals
-    the paper's rescaled tanh, since `(tanh(z) + 1) / 2` is `sigmoid(2 z)`. Invalid options raise ValueError.
+    It maps RGB tensors (N, 3, H, W) in [0, 1] of any size to (N, 3, H * scale, W * scale) in [0, 1]. The paper names no
+    output activation; the sigmoid equals a rescaled tanh, since `(tanh(z) + 1) / 2` is `sigmoid(2 z)`. Invalid options
+    raise ValueError.
     """
     for name, choice, choices in (
         ("scale", scale, SCALES),

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from ..fileio import atomic_write, remove_stale_parts
 
-FORMAT = "srgan-hub checkpoint 3"
+FORMAT = "srgan-hub checkpoint 4"
 MARGIN = 2**20  # bytes of disk space for the header and the file system
 
 Tensors = dict[str, Tensor]
@@ -31,15 +31,14 @@ def save(directory: Path, step: int, parts: dict[str, Tensors], state: dict[str,
     The file is flushed to disk before it is renamed into place. A crash leaves the older checkpoints and at most a
     hidden temporary file, which the next save removes. Raise CheckpointError if the disk is full or cannot be written.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    remove_stale_parts(directory)
     path = directory / f"step-{step}.safetensors"
     tensors = {f"{part}/{name}": tensor for part, named in parts.items() for name, tensor in named.items()}
     needed = MARGIN + sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-    free = shutil.disk_usage(directory).free
     metadata = {"format": FORMAT, "state": json.dumps({"step": step, **state})}
     try:
-        if free < needed:
+        directory.mkdir(parents=True, exist_ok=True)
+        remove_stale_parts(directory)
+        if (free := shutil.disk_usage(directory).free) < needed:
             raise OSError(errno.ENOSPC, f"{needed / 1e6:.0f} MB needed, {free / 1e6:.0f} MB free on the disk")
         with atomic_write(path, fsync=True) as tmp_path:
             save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, tmp_path, metadata)

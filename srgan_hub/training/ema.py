@@ -3,7 +3,7 @@
 import copy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class EMA:
@@ -21,13 +21,19 @@ class EMA:
             raise ValueError(f"`decay` must be at least 0 and below 1, got {decay}.")
         self.decay = decay
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
+        self._floats: list[tuple[Tensor, Tensor]] = []  # averages and values
+        self._counts: list[tuple[Tensor, Tensor]] = []  # batches that batch norms have seen
 
     @torch.no_grad()
     def update(self, network: nn.Module, step: int) -> None:
-        """Update the averages with the values of `network`, which has the same layers, after step `step`."""
+        """Update the averages with the values of `network`, which has the same layers, after step `step`.
+
+        It is the same network in each call: its tensors are collected in the first one, which is slow.
+        """
+        if not self._floats:
+            for pair in zip(self.network.state_dict().values(), network.state_dict().values(), strict=True):
+                (self._floats if pair[0].is_floating_point() else self._counts).append(pair)
         decay = min(self.decay, (1 + step) / (10 + step))
-        averages, values = self.network.state_dict(), network.state_dict()
-        floats = [name for name, average in averages.items() if average.is_floating_point()]
-        torch._foreach_lerp_([averages[name] for name in floats], [values[name] for name in floats], 1 - decay)
-        for name in averages.keys() - floats:
-            averages[name].copy_(values[name])  # number of batches
+        torch._foreach_lerp_([average for average, _ in self._floats], [value for _, value in self._floats], 1 - decay)
+        if self._counts:
+            torch._foreach_copy_([average for average, _ in self._counts], [value for _, value in self._counts])

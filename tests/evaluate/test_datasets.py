@@ -49,7 +49,7 @@ def test_lr_is_generated_by_the_training_degradation(data, name):
         assert np.array_equal(pair.lr, to_uint8(degrade(hr, [index], 0)))
     report = evaluate([], data=data, metrics=["psnr_y"], degradation=name)
     assert report.protocol.lr.startswith(f"training's degradation {name}, seed 0")
-    assert ("half of the images stay clean" in report.protocol.lr) == (name == "real-world")
+    assert ("40% of the images stay clean" in report.protocol.lr) == (name == "real-world")
     for options in ({"jpeg": 75}, {"downsampling": "pillow"}, {"lr": data}):
         with pytest.raises(ValueError, match=f"{name} excludes"):
             evaluate([], data=data, degradation=name, **options)

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch import nn
 
 from srgan_hub.network.discriminator import Discriminator, build_discriminator, build_patch_discriminator
 
@@ -56,3 +57,9 @@ def test_patch_discriminator_is_bounded_and_local():
     difference = (network(changed) - logits).abs()[0, 0]
     assert difference[0, 0] > 0
     assert difference[8:, 8:].max() == 0
+
+
+@pytest.mark.parametrize("name", ["paper", "patch"])
+def test_leaky_relus_have_the_papers_slope(name):
+    slopes = [m.negative_slope for m in build_discriminator(name, hr_size=32).modules() if isinstance(m, nn.LeakyReLU)]
+    assert slopes == [0.2] * {"paper": 9, "patch": 5}[name]

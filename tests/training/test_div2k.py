@@ -13,7 +13,7 @@ from PIL import Image
 
 from srgan_hub.training import div2k
 from srgan_hub.training.dataset import read_index
-from srgan_hub.training.div2k import Archive, download, prepare_div2k
+from srgan_hub.training.div2k import Archive, download, find_split, prepare_div2k
 
 
 def png(seed, size=32):
@@ -45,6 +45,8 @@ class Server(ThreadingHTTPServer):
         self.max_bytes = None
         self.ranges = []
         self.supports_ranges = True
+        self.unavailable = 0  # number of requests to answer with 503
+        self.shift = 0  # bytes by which a range starts too late
         self.url = f"http://127.0.0.1:{self.server_port}"
 
 
@@ -58,7 +60,12 @@ class Handler(BaseHTTPRequestHandler):
         if content is None:
             self.send_error(404)
             return
+        if self.server.unavailable:
+            self.server.unavailable -= 1
+            self.send_error(503)
+            return
         start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and self.server.supports_ranges else 0
+        start += self.server.shift * bool(start)
         self.send_response(206 if start else 200)
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
@@ -132,6 +139,54 @@ def test_unreachable_server_is_reported_and_the_partial_file_kept(server, train,
     del server.files["train.zip"]
     with pytest.raises(ConnectionError, match="404"):
         download(tmp_path, train)
+
+
+def test_unavailable_server_is_asked_again(server, train, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(div2k, "WAITS", (1, 2, 3))
+    waits = []
+    monkeypatch.setattr(div2k.time, "sleep", waits.append)
+    server.unavailable = 3
+    download(tmp_path, train)
+    assert (tmp_path / "train/0001.png").read_bytes() == png(1)
+    assert waits == [1, 2, 3] and "503" in caplog.text
+    server.unavailable = 4
+    with pytest.raises(ConnectionError, match="503"):
+        download(tmp_path / "again", train)
+    assert waits == [1, 2, 3] * 2
+
+
+def test_mirror_is_used_instead_of_the_original(server, train, tmp_path, monkeypatch):
+    monkeypatch.setattr(div2k, "URL", "http://127.0.0.1:9/none")
+    for name in ("mirror/train.zip", "other/train.zip"):
+        server.files[name] = server.files["train.zip"]
+    del server.files["train.zip"]
+    for number, address in enumerate((f"{server.url}/mirror", f"{server.url}/other/")):
+        assert names(download(tmp_path / str(number), train, url=address)) == ["0001.png", "0002.png"]
+
+
+def test_range_that_was_not_requested_is_never_unpacked(server, train, tmp_path):
+    (tmp_path / "train.zip.part").write_bytes(server.files["train.zip"][:1234])
+    server.shift = -100  # the server sends the last 100 bytes again
+    with pytest.raises(ValueError, match=train.sha256):
+        download(tmp_path, train)
+    assert names(tmp_path) == []
+    (tmp_path / "train.zip.part").write_bytes(server.files["train.zip"][:1234])
+    server.shift = 100  # it leaves out 100 bytes, and ends early
+    with pytest.raises((ValueError, ConnectionError)):
+        download(tmp_path, train)
+    assert not (tmp_path / "train").exists()
+
+
+def test_layout_of_div2k_is_recognized(tmp_path):
+    assert find_split(tmp_path, "train") == tmp_path
+    for name in ("DIV2K_valid_HR", "DIV2K_train_LR_bicubic/X4"):
+        (tmp_path / name).mkdir(parents=True)
+    assert find_split(tmp_path, "valid") == tmp_path  # other files of the same names
+    (tmp_path / "DIV2K_train_HR").mkdir()
+    assert find_split(tmp_path, "train") == tmp_path / "DIV2K_train_HR"
+    assert find_split(tmp_path, "valid") == tmp_path / "DIV2K_valid_HR"
+    assert find_split(tmp_path, "X4") == tmp_path / "DIV2K_train_LR_bicubic" / "X4"
+    assert find_split(tmp_path, "X2") == tmp_path
 
 
 def test_server_without_ranges_restarts_the_transfer(server, train, tmp_path):

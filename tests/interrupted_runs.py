@@ -6,6 +6,7 @@ import importlib
 import multiprocessing
 import os
 import signal
+import subprocess
 import time
 from multiprocessing import forkserver
 from pathlib import Path
@@ -27,8 +28,8 @@ class Kill(NamedTuple):
 
     def send(self) -> None:
         for number in self.signals:
-            if self.group:
-                os.killpg(os.getpgrp(), number)
+            if self.group:  # from another process: torch's data loading processes treat signals of their parent apart
+                subprocess.run(["kill", f"-{int(number)}", "--", f"-{os.getpgrp()}"], start_new_session=True)
             else:
                 os.kill(os.getpid(), number)
             time.sleep(0.2)  # two signals that arrive at the same moment are one

@@ -158,7 +158,7 @@ def disk(tmp_path) -> Iterator[tuple[Path, Callable[[int], None]]]:
     yield directory, fill
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
     if mounted:
-        subprocess.run(["umount", str(directory)], check=True)
+        subprocess.run(["umount", "--lazy", str(directory)], check=True)  # a failed test may hold files
 
 
 FULL = ("No space left on device", "File too large")

@@ -25,7 +25,7 @@ import train_accelerate
 from srgan_hub.evaluate.datasets import PairedDataset
 from srgan_hub.model_card import get_section
 from srgan_hub.training import checkpoint, checkpointing, dataloader, losses, validation
-from srgan_hub.training.dataset import build_shards
+from srgan_hub.training.dataset import PreparedImages, Source, build_shards
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
@@ -318,7 +318,10 @@ def test_validation_reads_a_fixed_choice_of_images_once(images, tmp_path, monkey
     monkeypatch.setattr(
         validation, "_score", lambda *args: benchmarks.append(torch.backends.cudnn.benchmark) or score(*args)
     )
-    argv = [*TINY, "--report-to", "none", "--train-data", images / "train", "--val-data", images / "train"]
+    (tmp_path / "valid").mkdir()
+    for path in (images / "train").iterdir():
+        Image.open(path).transpose(Image.Transpose.ROTATE_180).save(tmp_path / "valid" / path.name)
+    argv = [*TINY, "--report-to", "none", "--train-data", images / "train", "--val-data", tmp_path / "valid"]
     argv += ["--validation-steps", 1, "--max-train-steps", 2, "--num-validation-images", 3]
     train_step = train_accelerate.train_step
 
@@ -338,7 +341,8 @@ def test_validation_reads_a_fixed_choice_of_images_once(images, tmp_path, monkey
 
 def test_card_states_the_terms_of_div2k(images, tmp_path, monkeypatch):
     shards = build_shards(images / "train", tmp_path / "shards", min_size=32)
-    monkeypatch.setattr(train_accelerate, "prepare_data", lambda *args: (shards, []))
+    sources = [Source(PreparedImages(shards))]
+    monkeypatch.setattr(train_accelerate, "prepare_data", lambda *args: (sources, []))
     argv = [*TINY, "--report-to", "none", "--max-train-steps", 1, "--train-data"]
     assert train(*argv, "div2k", "--output-dir", tmp_path / "div2k") == 0
     assert train(*argv, shards, "--output-dir", tmp_path / "other") == 0

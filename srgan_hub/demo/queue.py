@@ -149,12 +149,16 @@ class JobQueue:
             if job.last_step:
                 job.last_step.add_done_callback(lambda _: steps.close())  # type: ignore[attr-defined]
 
-    def cancel(self, client: Client, reason: Any) -> bool:
-        """Cancel a session's jobs, and return whether there were any. Its next job starts after their current steps."""
+    def cancel(self, client: Client, reason: Any, *, override: bool = True) -> bool:
+        """Cancel a session's jobs, and return whether there were any. Its next job starts after their current steps.
+
+        The reason takes the place of one that was given before only if it should `override` it.
+        """
         with self._changed:
             jobs = [job for job in self.jobs if job.client.session == client.session and not job.ended]
             for job in jobs:
-                job.cancel_reason = reason
+                if override or job.cancel_reason is None:
+                    job.cancel_reason = reason
             self._changed.notify_all()
         return bool(jobs)
 

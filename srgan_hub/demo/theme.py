@@ -39,7 +39,8 @@ def job_component(service: Service, tab: str, action: str, text: str, **options:
     """Create a button with status text and progress bar; `submit` is its event, `job` makes its value with options."""
 
     def cancel(request: gr.Request) -> None:
-        service.queue.cancel(get_client(request, tab), "Cancelled.")
+        # What was done after this click, such as choosing another image, may have arrived before it.
+        service.queue.cancel(get_client(request, tab), "Cancelled.", override=False)
 
     created = component("job", job("idle", text, **options), elem_id=f"{tab}-job", elem_classes="job", action=action)
     created.stop(cancel, **SYNC_EVENT)

@@ -84,6 +84,10 @@ def test_cancel_ends_jobs_of_the_session_and_leaves_others():
             with pytest.raises(JobCancelledError) as cancelled:
                 next(queue.wait_turn(job))
             assert cancelled.value.args == ("reason",)
+            queue.cancel(A, "late", override=False)
+            assert job.cancel_reason == "reason"
+            queue.cancel(A, "newer")
+            assert job.cancel_reason == "newer"
         assert other.cancel_reason is None and queue.jobs == [other] and not queue.cancel(A, "reason")
 
 

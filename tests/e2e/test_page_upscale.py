@@ -181,6 +181,7 @@ def test_cancel_hides_progress_and_stops_the_job(page, images, slow):
         page.wait_for_timeout(42 * turn)
         cancel(page)
         expect(progress(page)).to_be_hidden()
+        page.wait_for_timeout(100)  # the current strip ends
         stopped = slow.done
         page.wait_for_timeout(100)
         assert status(page).inner_text() == "Cancelled." and "%" not in page.locator("#upscale-job").inner_text()

@@ -115,7 +115,7 @@ def test_interrupted_run_resumes_bit_identical(images, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("phase", PHASES)
 def test_every_signal_in_every_phase(phase, images, tmp_path):
-    argv = make_argv(images, "--max-train-steps", "9", "--validation-steps", "2", "--checkpointing-steps", "1")
+    argv = make_argv(images, "--max-train-steps", "13", "--validation-steps", "2", "--checkpointing-steps", "1")
     interrupt(argv, tmp_path / "interrupted", [(way, phase, 1 + (phase == "step")) for way in WAYS])
     assert_same_run(argv, tmp_path / "interrupted", tmp_path / "full")
 

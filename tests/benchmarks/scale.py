@@ -45,10 +45,10 @@ def measure(code: str, workers: int) -> float:
 def main(images: int = 16, side: int = 256, rounds: int = 2) -> None:
     page = (ROOT / "srgan_hub" / "docs" / "scale.md").read_text(encoding="utf-8")
     code = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)[0].split("for shard")[0]
-    ray.init(num_cpus=os.cpu_count(), include_dashboard=False, log_to_driver=False)
     with tempfile.TemporaryDirectory() as directory, Image.open(ROOT / "srgan_hub" / "examples" / "cat.png") as cat:
         print_cpu_seconds(cat.convert("RGB").resize((side, side)))
         os.chdir(directory)
+        ray.init(num_cpus=os.cpu_count(), include_dashboard=False, log_to_driver=False)
         Path("album").mkdir()
         for number in range(images):
             cat.convert("RGB").resize((side, side), box=(number, number, cat.width, cat.height)).save(

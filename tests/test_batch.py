@@ -230,8 +230,9 @@ def test_output_of_a_concurrent_run_is_not_reported_as_done(upscaler, tmp_path, 
     upscale, out = Upscaler._stream_with_recovery, tmp_path / "out"
 
     def write_meanwhile(self, *args):
-        for name in ("00_x4.png", "a_x4.gif"):
-            (out / name).write_bytes(b"theirs")
+        if threading.current_thread() is threading.main_thread():
+            for name in ("00_x4.png", "a_x4.gif"):
+                (out / name).write_bytes(b"theirs")
         return upscale(self, *args)
 
     monkeypatch.setattr(Upscaler, "_stream_with_recovery", write_meanwhile)

@@ -114,6 +114,8 @@ def build(service: Service, *, warm_up: bool = True) -> None:
             except Exception as error:
                 shown = frame or show_planned(path, chosen) if path else gr.skip()
                 yield shown, None if path else gr.skip(), theme.job("failed", user_message(error, path))
+        # Gradio sends the last values again when the job has ended: another image may be shown by then.
+        yield gr.skip(), gr.skip(), gr.skip()
 
     def change_settings(values: Values, request: gr.Request) -> tuple[Any, Any]:
         """Cancel the job, and show the output size, time and code for the settings; a result stays."""
